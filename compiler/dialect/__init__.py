@@ -1,0 +1,12 @@
+"""The ``strop::`` operators: schema and reference, nothing of any target.
+
+Each reference is one plain torch function registered for ``CompositeImplicitAutograd``: eager
+meaning, fake shapes and gradients all come from it, and the op stays a single node in a graph.
+Importing this package registers them all.
+"""
+
+from __future__ import annotations
+
+from strop.compiler.dialect import attention, embedding, linear, norm, rotary
+
+__all__ = ["attention", "embedding", "linear", "norm", "rotary"]

@@ -1,0 +1,36 @@
+"""What a factory returns: a module, and how to call, calibrate, judge and train it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+DimSpec = str | tuple[str, int, int]
+Evaluate = Callable[[Callable[..., tuple[Any, ...]]], Mapping[str, float]]
+
+
+@dataclass
+class Model:
+    """A trained model, as its owner describes it.
+
+    Attributes:
+        module: the ``nn.Module``, in eval mode.
+        example_inputs: keyword tensors by name, or a tuple of positional tensors.
+        dynamic: per input, which axes vary: ``{axis: "name"}`` or ``{axis: ("name", min, max)}``;
+            axes that share a name are equal. Positional inputs are named after the parameters
+            of ``forward``.
+        calibration: inputs like ``example_inputs``; what quantization and the checks see.
+        evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name.
+        train: batches for passes that recover accuracy by training.
+    """
+
+    module: torch.nn.Module
+    example_inputs: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]
+    dynamic: Mapping[str, Mapping[int, DimSpec]] | None = None
+    calibration: Sequence[Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]] | None = None
+    evaluate: Evaluate | None = None
+    train: Iterable[Any] | None = None
