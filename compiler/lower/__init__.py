@@ -1,1 +1,1 @@
-
+"""Lowerings: from a program to what a runtime loads."""

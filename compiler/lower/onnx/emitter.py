@@ -1,0 +1,339 @@
+"""Walk a program and emit onnx_ir nodes; everything an emitter function may ask for."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import sympy
+import torch
+from torch import fx
+from torch.fx.node import Node
+
+from strop.compiler.errors import UnsupportedError
+from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.onnx.constants import constant_nodes, evaluate
+from strop.compiler.lower.onnx.table import choose
+from strop.compiler.program import Program, arguments, expression, same_size
+from strop.compiler.target import Target
+from strop.compiler.text import describe
+
+MICROSOFT = "com.microsoft"
+DTYPES: dict[torch.dtype, ir.DataType] = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float64: ir.DataType.DOUBLE,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.int64: ir.DataType.INT64,
+    torch.int32: ir.DataType.INT32,
+    torch.int16: ir.DataType.INT16,
+    torch.int8: ir.DataType.INT8,
+    torch.uint8: ir.DataType.UINT8,
+    torch.bool: ir.DataType.BOOL,
+}
+Size = int | torch.SymInt | Node
+
+
+class NotLowered(Exception):
+    """Raised by an emitter that does not cover these arguments; carries the reason."""
+
+
+class Emitter:
+    """Turns one program into one ONNX graph.
+
+    Attributes:
+        program: what is lowered.
+        node: the operator being lowered now.
+        choices: which variant of an emitter the target takes.
+    """
+
+    def __init__(self, program: Program, target: Target, choices: Choices) -> None:
+        self.program = program
+        self.target = target
+        self.choices = choices
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self.node: Node = program.graph.output_node()
+        self._values: dict[Node, Any] = {}
+        self._constants: dict[Any, ir.Value] = {}
+        self._sizes: dict[Any, ir.Value] = {}
+        self._memo: dict[Any, ir.Value] = {}
+        self._fixed = constant_nodes(program)
+        self._taken: set[str] = set()
+
+    def lower(self) -> ir.Model:
+        """Emit the whole program.
+
+        Raises:
+            UnsupportedError: naming every operator that nothing lowers, with its source line.
+        """
+        inputs = [self._input(n) for n in self.program.graph.find_nodes(op="placeholder")]
+        missing = [reason for n in self.program.calls() if (reason := self._visit(n))]
+        if missing:
+            lines = "\n  ".join(dict.fromkeys(missing))
+            raise UnsupportedError(f"no lowering for {len(missing)} operator calls:\n  {lines}")
+        outputs = self._outputs()
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self.nodes,
+            initializers=list(self.initializers.values()),
+            opset_imports={"": self.target.opset, MICROSOFT: 1},
+            name="strop",
+        )
+        return ir.Model(graph, ir_version=10, producer_name="strop")
+
+    # What emitter functions call ------------------------------------------------------------
+
+    def op(
+        self, op_type: str, *inputs: Any, domain: str = "", outputs: int = 1, **attributes: Any
+    ) -> Any:
+        """Append a node; returns its value, or a tuple of values where ``outputs`` > 1.
+
+        Inputs are ``ir.Value`` or None for an optional input left out; None attributes too.
+        """
+        kept = {k: v for k, v in attributes.items() if v is not None}
+        node = ir.node(op_type, inputs, kept, domain=domain, num_outputs=outputs)
+        for i, value in enumerate(node.outputs):
+            value.name = self._unique(self.node.name if i == 0 else f"{self.node.name}.{i}")
+        node.name = node.outputs[0].name
+        self.nodes.append(node)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def value(self, argument: Any) -> Any:
+        """The ONNX value of a graph value; None stays None; sizes become int64 tensors [1]."""
+        if argument is None:
+            return None
+        if isinstance(argument, Node) and isinstance(argument.meta["val"], torch.Tensor):
+            if argument not in self._values:
+                self._values[argument] = self._initializer(argument)
+            return self._values[argument]
+        if isinstance(argument, Node) and isinstance(argument.meta["val"], (tuple, list)):
+            return self._values[argument]
+        return self.size(argument)
+
+    def operand(self, argument: Any, dtype: torch.dtype) -> Any:
+        """A tensor, size or number as a value of one dtype, cast if it has another."""
+        if isinstance(argument, (bool, int, float)):
+            return self.constant(np.array(argument), dtype)
+        if isinstance(argument.meta["val"], torch.Tensor):
+            value, found = self.value(argument), argument.meta["val"].dtype
+        else:
+            value, found = self.op("Squeeze", self.size(argument)), torch.int64
+        return value if found == dtype else self.cast(value, dtype)
+
+    def cast(self, value: ir.Value, dtype: torch.dtype) -> Any:
+        """Append a Cast."""
+        return self.op("Cast", value, to=int(DTYPES[dtype]))
+
+    def constant(self, array: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
+        """An initializer for a small array; equal ones are shared."""
+        tensor = torch.as_tensor(np.asarray(array)).to(dtype)
+        key = (dtype, tuple(tensor.shape), str(tensor.tolist()))
+        if key not in self._constants:
+            name = self._unique(f"const_{len(self._constants)}")
+            self._constants[key] = self._add(ir.tensor(tensor.numpy(), name=name))
+        return self._constants[key]
+
+    def int8(self, weight: Node, scale: Node, transposed: bool = False) -> ir.Value:
+        """The int8 grid of a float weight under a scale per row; shared where it is used again."""
+        quantize = torch.ops.strop.int8_weight.default
+
+        def read() -> ir.TensorProtocol:
+            grid = quantize(evaluate(weight, self.program), evaluate(scale, self.program))
+            return ir.tensor((grid.t() if transposed else grid).contiguous())
+
+        def make() -> ir.Value:
+            rows = [int(s) for s in weight.meta["val"].shape]
+            name = f"{weight.target if weight.op == 'get_attr' else weight.name}.int8"
+            shape = ir.Shape(rows[::-1] if transposed else rows)
+            return self._add(
+                ir.LazyTensor(read, ir.DataType.INT8, shape=shape, name=self._unique(name))
+            )
+
+        return self.once(("int8", weight, scale, transposed), make)
+
+    def size(self, size: Size) -> ir.Value:
+        """A size as an int64 tensor of shape [1]; equal expressions are computed once."""
+        if isinstance(size, Node):
+            size = size.meta["val"]
+        return self._size(sympy.sympify(expression(size)))
+
+    def shape(self, sizes: Sequence[Size]) -> ir.Value:
+        """Sizes as one int64 vector."""
+        plain = [s.meta["val"] if isinstance(s, Node) else s for s in sizes]
+        if all(isinstance(expression(s), (int, sympy.Integer)) for s in plain):
+            return self.constant([int(expression(s)) for s in plain])
+        key = ("shape", tuple(str(expression(s)) for s in plain))
+        parts = [self.size(s) for s in plain]
+        return self.once(key, lambda: self.op("Concat", *parts, axis=0))
+
+    def reshape(self, value: ir.Value, old: Sequence[Size], new: Sequence[Size]) -> Any:
+        """Reshape with 0 for kept axes and one -1 where that says it all: no shape arithmetic."""
+        plain = [s.meta["val"] if isinstance(s, Node) else s for s in new]
+        if len(plain) == len(old) and all(same_size(a, b) for a, b in zip(old, plain)):
+            return value
+        spec: list[int | None] = []
+        for axis, size in enumerate(plain):
+            fixed = expression(size)
+            if isinstance(fixed, (int, sympy.Integer)):
+                spec.append(int(fixed))
+            else:
+                kept = axis < len(old) and same_size(old[axis], size)
+                spec.append(0 if kept else None)
+        if spec.count(None) > 1 or any(expression(s) == 0 for s in plain):
+            return self.op("Reshape", value, self.shape(plain))
+        final = [-1 if s is None else s for s in spec]
+        return self.op("Reshape", value, self.constant(np.array(final, dtype=np.int64)))
+
+    def once(self, key: Any, make: Callable[[], ir.Value]) -> ir.Value:
+        """A value emitted the first time it is asked for, and shared afterwards."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    # How it works inside ---------------------------------------------------------------------
+
+    def _visit(self, node: Node) -> str | None:
+        """Emit one node; returns why it could not be."""
+        if node in self._fixed or not _is_data(node):
+            return None
+        self.node = node
+        if node.target is operator.getitem:
+            source, index = node.args
+            self._values[node] = self._values.get(source, _Anything())[index]
+            return None
+        emit = choose(node.target, self)
+        try:
+            if emit is None:
+                from strop.compiler.lower.onnx.torchlib import emit_by_torchlib
+
+                self._values[node] = emit_by_torchlib(self, node)
+            else:
+                self._values[node] = emit(self, *arguments(node).values())
+        except NotLowered as reason:
+            self._values[node] = _Anything()
+            return f"{describe(node)}: {reason}"
+        return None
+
+    def _input(self, node: Node) -> ir.Value:
+        value = node.meta["val"]
+        shape = [self._dim(s) for s in value.shape]
+        made = ir.Value(
+            name=str(node.target), type=ir.TensorType(DTYPES[value.dtype]), shape=ir.Shape(shape)
+        )
+        self._values[node] = made
+        return made
+
+    def _dim(self, size: int | torch.SymInt) -> int | str:
+        from strop.compiler.text import size_text
+
+        if isinstance(size, torch.SymInt):
+            return size_text(size, self.program.symbols)
+        return size
+
+    def _outputs(self) -> list[ir.Value]:
+        results = []
+        self.node = self.program.graph.output_node()
+        for spec, node in zip(self.program.contract.outputs, self.program.outputs):
+            # An Identity keeps names apart where an output is an input, a weight or given twice;
+            # ONNX Runtime removes it.
+            value = self.value(node)
+            taken = value.producer() is None or any(value is r for r in results)
+            value = self.op("Identity", value) if taken else value
+            value.name = spec.name
+            value.type = ir.TensorType(DTYPES[node.meta["val"].dtype])
+            value.shape = ir.Shape([self._dim(s) for s in node.meta["val"].shape])
+            results.append(value)
+        return results
+
+    def _initializer(self, node: Node) -> ir.Value:
+        """A constant subgraph as one initializer, evaluated when the file is written."""
+        if node not in self._fixed:
+            raise NotLowered(f"%{node.name} was not lowered")
+        value = node.meta["val"]
+        lazy = ir.LazyTensor(
+            lambda: ir.tensor(evaluate(node, self.program).contiguous()),
+            dtype=DTYPES[value.dtype],
+            shape=ir.Shape([int(s) for s in value.shape]),
+            name=str(node.target) if node.op == "get_attr" else node.name,
+        )
+        return self._add(lazy)
+
+    def _add(self, tensor: Any) -> ir.Value:
+        value = ir.Value(
+            name=tensor.name,
+            const_value=tensor,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(list(tensor.shape)),
+        )
+        self.initializers[tensor.name] = value
+        return value
+
+    def _unique(self, name: str) -> str:
+        unique, count = name, 0
+        while unique in self._taken:
+            count += 1
+            unique = f"{name}.{count}"
+        self._taken.add(unique)
+        return unique
+
+    def _emit_size(self, expr: Any) -> ir.Value:
+        source = self._axis_of(expr)
+        if source is not None:
+            node, axis = source
+            return self.op("Shape", self._values[node], start=axis, end=axis + 1)
+        ops = {"Add": "Add", "Mul": "Mul", "Max": "Max", "Min": "Min"}
+        kind = type(expr).__name__
+        if kind in ops:
+            parts = [self._size(a) for a in expr.args]
+            result = parts[0]
+            for part in parts[1:]:
+                result = self.op(ops[kind], result, part)
+            return result
+        if kind in ("FloorDiv", "CleanDiv", "IntTrueDiv"):
+            return self.op("Div", *(self._size(a) for a in expr.args))
+        if kind in ("Mod", "PythonMod"):
+            return self.op("Mod", *(self._size(a) for a in expr.args))
+        if kind == "Pow" and expr.args[1].is_Integer and int(expr.args[1]) > 0:
+            return self.op("Pow", *(self._size(a) for a in expr.args))
+        raise NotLowered(f"the size {expr} has no lowering ({kind})")
+
+    def _size(self, expr: Any) -> ir.Value:
+        if expr.is_Integer:
+            return self.constant([int(expr)])
+        if expr not in self._sizes:
+            self._sizes[expr] = self._emit_size(expr)
+        return self._sizes[expr]
+
+    def _axis_of(self, expr: Any) -> tuple[Node, int] | None:
+        for node in self.program.graph.find_nodes(op="placeholder"):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if isinstance(size, torch.SymInt) and size.node.expr == expr:
+                    return node, axis
+        return None
+
+
+class _Anything:
+    """Stands for the outputs of an operator that could not be lowered, so that all are found."""
+
+    def __getitem__(self, index: int) -> _Anything:
+        return self
+
+
+def _is_data(node: Node) -> bool:
+    value = node.meta["val"]
+    return isinstance(value, torch.Tensor) or (
+        isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value)
+    )
+
+
+def lower_to_onnx(program: Program, target: Target, choices: Choices) -> ir.Model:
+    """Lower a program to an ONNX model whose weights are read when the file is written."""
+    from strop.compiler.lower.onnx import rules  # noqa: F401  (fills the table)
+
+    with torch.no_grad(), fx.traceback.preserve_node_meta(False):
+        return Emitter(program, target, choices).lower()

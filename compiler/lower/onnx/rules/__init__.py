@@ -1,0 +1,27 @@
+"""Rows of the lowering table; importing this package enters them all."""
+
+from __future__ import annotations
+
+from strop.compiler.lower.onnx.rules import (
+    attention,
+    conv,
+    creation,
+    elementwise,
+    indexing,
+    linear,
+    norm,
+    reduce,
+    shape,
+)
+
+__all__ = [
+    "attention",
+    "conv",
+    "creation",
+    "elementwise",
+    "indexing",
+    "linear",
+    "norm",
+    "reduce",
+    "shape",
+]

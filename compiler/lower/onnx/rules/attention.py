@@ -1,0 +1,131 @@
+"""Attention and rotary embedding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import dtype_of, same_size, shape_of
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+
+@lowers(strop.attention.default)
+def attention(
+    on: Emitter,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any,
+    q_heads: int,
+    kv_heads: int,
+    scale: float,
+    causal: bool,
+) -> Any:
+    packed = len(shape_of(q)) == 3
+    return on.op(
+        "Attention",
+        on.value(q),
+        on.value(k),
+        on.value(v),
+        None if mask is None else _full_mask(on, mask, q, k),
+        is_causal=int(causal),
+        scale=float(scale),
+        q_num_heads=q_heads if packed else None,
+        kv_num_heads=kv_heads if packed else None,
+    )
+
+
+def _full_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
+    """The mask as an additive float tensor; ONNX Runtime wants its last two axes whole."""
+    return on.once(("mask", mask, str(shape_of(q)[-2])), lambda: _make_mask(on, mask, q, k))
+
+
+def _make_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
+    value = on.value(mask)
+    dtype = dtype_of(q)
+    if dtype_of(mask) == torch.bool:
+        # A finite floor: rows that hide everything stay finite, so no NaN has to be repaired.
+        floor = np.array(torch.finfo(dtype).min)
+        value = on.op("Where", value, on.constant(0.0, dtype), on.constant(floor, dtype))
+    queries, keys = shape_of(q)[-2], shape_of(k)[-2]
+    shape = shape_of(mask)
+    rows_whole = len(shape) > 1 and same_size(shape[-2], queries)
+    if rows_whole and same_size(shape[-1], keys):
+        return value
+    rank = max(len(shape), 2)
+    return on.op("Expand", value, on.shape([1] * (rank - 2) + [queries, keys]))
+
+
+@lowers(aten.scaled_dot_product_attention.default)
+def sdpa(
+    on: Emitter,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
+    gqa: bool,
+) -> Any:
+    if len(shape_of(q)) != 4 or dropout:
+        raise NotLowered("attention that is not [batch, heads, seq, size], or with dropout")
+    scale = 1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else scale
+    return attention(on, q, k, v, mask, 0, 0, scale, causal)
+
+
+@lowers(strop.rotary.default, variant="standard")
+def rotary(on: Emitter, x: Any, cos: Any, sin: Any, heads: int) -> Any:
+    return on.op(
+        "RotaryEmbedding",
+        on.value(x),
+        _cache(on, cos, x),
+        _cache(on, sin, x),
+        num_heads=heads if len(shape_of(x)) == 3 else None,
+        rotary_embedding_dim=_partial(x, cos, heads),
+    )
+
+
+def _partial(x: Any, cos: Any, heads: int) -> int | None:
+    """The attribute for a rotation of part of the head, None for all of it."""
+    head = int(shape_of(x)[-1]) // (heads if len(shape_of(x)) == 3 else 1)
+    rotated = 2 * int(shape_of(cos)[-1])
+    return None if rotated == head else rotated
+
+
+def _cache(on: Emitter, table: Any, x: Any) -> Any:
+    """[batch, seq, half] whole: the runtime does not broadcast it."""
+    batch = shape_of(x)[0]
+    if same_size(shape_of(table)[0], batch):
+        return on.value(table)
+    return on.once(
+        ("cache", table),
+        lambda: on.op("Expand", on.value(table), on.shape([batch, 1, 1])),
+    )
+
+
+@lowers(strop.rotary.default, variant="composed")
+def rotary_composed(on: Emitter, x: Any, cos: Any, sin: Any, heads: int) -> Any:
+    """Split, multiply, join: four elementwise nodes and two copies."""
+    packed = len(shape_of(x)) == 3
+    value, half = on.value(x), int(shape_of(cos)[-1])
+    size = int(shape_of(x)[-1]) // (heads if packed else 1)
+    if packed:
+        value = on.op("Reshape", value, on.constant([0, 0, heads, size]))
+    axis = on.constant([2 if packed else 1])
+    c, s = (on.op("Unsqueeze", on.value(t), axis) for t in (cos, sin))
+    lengths = [half, half] + ([size - 2 * half] if size > 2 * half else [])
+    a, b, *rest = on.op("Split", value, on.constant(lengths), axis=-1, outputs=len(lengths))
+    first = on.op("Sub", on.op("Mul", a, c), on.op("Mul", b, s))
+    second = on.op("Add", on.op("Mul", b, c), on.op("Mul", a, s))
+    result = on.op("Concat", first, second, *rest, axis=-1)
+    return on.op("Reshape", result, on.constant([0, 0, heads * size])) if packed else result
+
+

@@ -1,0 +1,159 @@
+"""Convolution, pooling and resizing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import shape_of
+
+aten = torch.ops.aten
+
+
+def _each(value: Any, count: int) -> list[int]:
+    """A setting per spatial axis: torch repeats a single one."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values
+
+
+@lowers(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+def conv(
+    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+    groups: int,
+) -> Any:
+    count = len(shape_of(weight)) - 2
+    value, batched = _batched(on, x, count)
+    result = on.op(
+        "Conv",
+        value,
+        on.value(weight),
+        on.value(bias),
+        strides=_each(stride, count),
+        pads=_each(padding, count) * 2,
+        dilations=_each(dilation, count),
+        group=groups,
+    )
+    return result if batched else on.op("Squeeze", result, on.constant([0]))
+
+
+def _batched(on: Emitter, x: Any, count: int) -> tuple[Any, bool]:
+    if len(shape_of(x)) == count + 2:
+        return on.value(x), True
+    return on.op("Unsqueeze", on.value(x), on.constant([0])), False
+
+
+@lowers(aten.conv1d.padding, aten.conv2d.padding)
+def conv_named(
+    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, padding: str, dilation: Any,
+    groups: int,
+) -> Any:
+    count = len(shape_of(weight)) - 2
+    steps = _each(dilation, count)
+    total = [s * (int(k) - 1) for s, k in zip(steps, shape_of(weight)[2:])]
+    if padding == "valid":
+        total = [0] * count
+    pads = [t // 2 for t in total] + [t - t // 2 for t in total]
+    return on.op(
+        "Conv", on.value(x), on.value(weight), on.value(bias), strides=_each(stride, count),
+        pads=pads, dilations=steps, group=groups,
+    )
+
+
+@lowers(aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+def conv_transpose(
+    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
+    groups: int, dilation: Any,
+) -> Any:
+    count = len(shape_of(weight)) - 2
+    return on.op(
+        "ConvTranspose",
+        on.value(x),
+        on.value(weight),
+        on.value(bias),
+        strides=_each(stride, count),
+        pads=_each(padding, count) * 2,
+        output_padding=_each(output_padding, count),
+        dilations=_each(dilation, count),
+        group=groups,
+    )
+
+
+@lowers(aten.max_pool1d.default, aten.max_pool2d.default)
+def max_pool(
+    on: Emitter, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
+) -> Any:
+    count = len(shape_of(x)) - 2
+    return on.op(
+        "MaxPool",
+        on.value(x),
+        kernel_shape=_each(kernel, count),
+        strides=_each(stride or kernel, count),
+        pads=_each(padding, count) * 2,
+        dilations=_each(dilation, count),
+        ceil_mode=int(ceil),
+    )
+
+
+@lowers(aten.avg_pool1d.default, aten.avg_pool2d.default)
+def avg_pool(
+    on: Emitter, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool, count_pad: bool,
+    divisor: int | None = None,
+) -> Any:
+    if divisor is not None:
+        raise NotLowered("avg_pool with divisor_override")
+    count = len(shape_of(x)) - 2
+    return on.op(
+        "AveragePool",
+        on.value(x),
+        kernel_shape=_each(kernel, count),
+        strides=_each(stride or kernel, count),
+        pads=_each(padding, count) * 2,
+        ceil_mode=int(ceil),
+        count_include_pad=int(count_pad),
+    )
+
+
+@lowers(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default)
+def adaptive_avg_pool(on: Emitter, x: Any, size: list[Any]) -> Any:
+    count = len(size)
+    spatial = shape_of(x)[-count:]
+    if all(s == 1 for s in size):
+        return on.op("ReduceMean", on.value(x), on.constant(list(range(-count, 0))), keepdims=1)
+    if any(isinstance(s, torch.SymInt) for s in spatial) or any(
+        int(s) % o for s, o in zip(spatial, size)
+    ):
+        raise NotLowered("adaptive pooling to a size that does not divide the input")
+    kernel = [int(s) // o for s, o in zip(spatial, size)]
+    return on.op("AveragePool", on.value(x), kernel_shape=kernel, strides=kernel)
+
+
+@lowers(aten.upsample_nearest2d.vec, aten.upsample_nearest1d.vec)
+def upsample_nearest(on: Emitter, x: Any, size: Any, scales: Any) -> Any:
+    return on.op(
+        "Resize",
+        on.value(x),
+        None,
+        None,
+        on.shape(list(shape_of(on.node))),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+@lowers(aten.upsample_bilinear2d.vec)
+def upsample_bilinear(on: Emitter, x: Any, size: Any, corners: bool, scales: Any) -> Any:
+    return on.op(
+        "Resize",
+        on.value(x),
+        None,
+        None,
+        on.shape(list(shape_of(on.node))),
+        mode="linear",
+        coordinate_transformation_mode="align_corners" if corners else "half_pixel",
+    )
+
+

@@ -1,0 +1,346 @@
+"""Element-wise operators: arithmetic with torch's type promotion, comparisons, activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx.node import Node
+
+from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import dtype_of
+
+aten = torch.ops.aten
+
+UNARY: dict[OpOverload[Any, Any], str] = {
+    aten.abs.default: "Abs",
+    aten.acos.default: "Acos",
+    aten.asin.default: "Asin",
+    aten.atan.default: "Atan",
+    aten.ceil.default: "Ceil",
+    aten.cos.default: "Cos",
+    aten.cosh.default: "Cosh",
+    aten.erf.default: "Erf",
+    aten.exp.default: "Exp",
+    aten.floor.default: "Floor",
+    aten.log.default: "Log",
+    aten.neg.default: "Neg",
+    aten.reciprocal.default: "Reciprocal",
+    aten.relu.default: "Relu",
+    aten.round.default: "Round",
+    aten.sigmoid.default: "Sigmoid",
+    aten.sign.default: "Sign",
+    aten.sin.default: "Sin",
+    aten.sinh.default: "Sinh",
+    aten.sqrt.default: "Sqrt",
+    aten.tan.default: "Tan",
+    aten.tanh.default: "Tanh",
+    aten.isnan.default: "IsNaN",
+    aten.isinf.default: "IsInf",
+    aten.hardswish.default: "HardSwish",
+    aten.mish.default: "Mish",
+}
+FLOAT_RESULT = {"Acos", "Asin", "Atan", "Cos", "Cosh", "Erf", "Exp", "Log", "Reciprocal", "Sigmoid",
+                "Sin", "Sinh", "Sqrt", "Tan", "Tanh"}
+BINARY: dict[OpOverload[Any, Any], str] = {
+    aten.mul.Tensor: "Mul",
+    aten.mul.Scalar: "Mul",
+    aten.div.Tensor: "Div",
+    aten.div.Scalar: "Div",
+    aten.maximum.default: "Max",
+    aten.minimum.default: "Min",
+    aten.logical_and.default: "And",
+    aten.logical_or.default: "Or",
+    aten.logical_xor.default: "Xor",
+}
+COMPARE: dict[str, str] = {
+    "eq": "Equal",
+    "lt": "Less",
+    "le": "LessOrEqual",
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+}
+
+
+def _promoted(on: Emitter, *arguments: Any, dtype: torch.dtype | None = None) -> list[Any]:
+    """The arguments as values of the result's dtype (or a given one)."""
+    dtype = dtype or dtype_of(on.node)
+    return [on.operand(a, dtype) for a in arguments]
+
+
+def _common_dtype(*arguments: Any) -> torch.dtype:
+    """The dtype in which torch compares or combines the arguments."""
+    values = [a.meta["val"] if isinstance(a, Node) else a for a in arguments]
+    plain = [v if isinstance(v, (torch.Tensor, int, float, bool)) else 1 for v in values]
+    return torch.result_type(*plain)
+
+
+def _enter_unary() -> None:
+    for target, op_type in UNARY.items():
+
+        @lowers(target)
+        def emit(on: Emitter, x: Any, *_: Any, op_type: str = op_type) -> Any:
+            dtype = dtype_of(on.node) if op_type in FLOAT_RESULT else dtype_of(x)
+            return on.op(op_type, on.operand(x, dtype))
+
+
+def _enter_binary() -> None:
+    for target, op_type in BINARY.items():
+
+        @lowers(target)
+        def emit(on: Emitter, a: Any, b: Any, op_type: str = op_type) -> Any:
+            return on.op(op_type, *_promoted(on, a, b))
+
+
+def _enter_comparisons() -> None:
+    for name, op_type in COMPARE.items():
+        packet = getattr(aten, name)
+
+        @lowers(packet.Tensor, packet.Scalar)
+        def emit(on: Emitter, a: Any, b: Any, op_type: str = op_type) -> Any:
+            return on.op(op_type, *_promoted(on, a, b, dtype=_common_dtype(a, b)))
+
+
+_enter_unary()
+_enter_binary()
+_enter_comparisons()
+
+
+@lowers(aten.ne.Tensor, aten.ne.Scalar)
+def ne(on: Emitter, a: Any, b: Any) -> Any:
+    return on.op("Not", on.op("Equal", *_promoted(on, a, b, dtype=_common_dtype(a, b))))
+
+
+@lowers(aten.add.Tensor, aten.add.Scalar)
+def add(on: Emitter, a: Any, b: Any, alpha: Any) -> Any:
+    return _sum(on, "Add", a, b, alpha)
+
+
+@lowers(aten.sub.Tensor, aten.sub.Scalar)
+def sub(on: Emitter, a: Any, b: Any, alpha: Any) -> Any:
+    return _sum(on, "Sub", a, b, alpha)
+
+
+@lowers(aten.rsub.Scalar, aten.rsub.Tensor)
+def rsub(on: Emitter, a: Any, b: Any, alpha: Any) -> Any:
+    return _sum(on, "Sub", b, a, alpha)
+
+
+def _sum(on: Emitter, op_type: str, a: Any, b: Any, alpha: Any) -> Any:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        raise NotLowered("neither operand is a tensor")
+    left, right = _promoted(on, a, b)
+    if alpha != 1:
+        right = on.op("Mul", right, *_promoted(on, alpha))
+    if dtype_of(on.node) == torch.bool:
+        return on.op("Or", left, right)
+    return on.op(op_type, left, right)
+
+
+@lowers(aten.div.Tensor_mode, aten.div.Scalar_mode)
+def div_mode(on: Emitter, a: Any, b: Any, rounding_mode: str | None) -> Any:
+    if rounding_mode is None:
+        return on.op("Div", *_promoted(on, a, b))
+    if rounding_mode == "floor":
+        return floor_divide(on, a, b)
+    quotient = on.op("Div", *_promoted(on, a, b))
+    if not dtype_of(on.node).is_floating_point:
+        return quotient
+    return on.op("Mul", on.op("Floor", on.op("Abs", quotient)), on.op("Sign", quotient))
+
+
+@lowers(aten.floor_divide.default)
+def floor_divide(on: Emitter, a: Any, b: Any, *_: Any) -> Any:
+    left, right = _promoted(on, a, b)
+    if dtype_of(on.node).is_floating_point:
+        return on.op("Floor", on.op("Div", left, right))
+    # ONNX integer Div truncates; subtracting the non-negative remainder first makes it floor.
+    return on.op("Div", on.op("Sub", left, on.op("Mod", left, right)), right)
+
+
+@lowers(aten.remainder.Scalar, aten.remainder.Tensor)
+def remainder(on: Emitter, a: Any, b: Any) -> Any:
+    left, right = _promoted(on, a, b)
+    if not dtype_of(on.node).is_floating_point:
+        return on.op("Mod", left, right)
+    return on.op("Sub", left, on.op("Mul", on.op("Floor", on.op("Div", left, right)), right))
+
+
+@lowers(aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.pow.Scalar)
+def pow(on: Emitter, base: Any, exponent: Any) -> Any:
+    if exponent == 2:
+        (x,) = _promoted(on, base)
+        return on.op("Mul", x, x)
+    if exponent == 0.5:
+        return on.op("Sqrt", *_promoted(on, base))
+    return on.op("Pow", *_promoted(on, base, exponent))
+
+
+@lowers(aten.rsqrt.default)
+def rsqrt(on: Emitter, x: Any) -> Any:
+    return on.op("Reciprocal", on.op("Sqrt", *_promoted(on, x)))
+
+
+@lowers(aten.square.default)
+def square(on: Emitter, x: Any) -> Any:
+    (value,) = _promoted(on, x)
+    return on.op("Mul", value, value)
+
+
+@lowers(aten.log1p.default)
+def log1p(on: Emitter, x: Any) -> Any:
+    return on.op("Log", on.op("Add", *_promoted(on, x, 1)))
+
+
+@lowers(aten.expm1.default)
+def expm1(on: Emitter, x: Any) -> Any:
+    one = _promoted(on, 1)[0]
+    return on.op("Sub", on.op("Exp", *_promoted(on, x)), one)
+
+
+@lowers(aten.logical_not.default, aten.bitwise_not.default)
+def logical_not(on: Emitter, x: Any) -> Any:
+    if dtype_of(x) != torch.bool and on.node.target is aten.bitwise_not.default:
+        return on.op("BitwiseNot", on.value(x))
+    return on.op("Not", on.operand(x, torch.bool))
+
+
+def _bitwise(on: Emitter, a: Any, b: Any, logical: str, bitwise: str) -> Any:
+    dtype = dtype_of(on.node)
+    return on.op(logical if dtype == torch.bool else bitwise, *_promoted(on, a, b))
+
+
+@lowers(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.__and__.Tensor,
+        aten.__and__.Scalar)
+def bitwise_and(on: Emitter, a: Any, b: Any) -> Any:
+    return _bitwise(on, a, b, "And", "BitwiseAnd")
+
+
+@lowers(aten.bitwise_or.Tensor, aten.bitwise_or.Scalar, aten.__or__.Tensor, aten.__or__.Scalar)
+def bitwise_or(on: Emitter, a: Any, b: Any) -> Any:
+    return _bitwise(on, a, b, "Or", "BitwiseOr")
+
+
+@lowers(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.__xor__.Tensor)
+def bitwise_xor(on: Emitter, a: Any, b: Any) -> Any:
+    return _bitwise(on, a, b, "Xor", "BitwiseXor")
+
+
+@lowers(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+def where(on: Emitter, condition: Any, a: Any, b: Any) -> Any:
+    return on.op("Where", on.operand(condition, torch.bool), *_promoted(on, a, b))
+
+
+@lowers(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def masked_fill(on: Emitter, x: Any, mask: Any, value: Any) -> Any:
+    filled, kept = _promoted(on, value, x)
+    return on.op("Where", on.operand(mask, torch.bool), filled, kept)
+
+
+@lowers(aten.clamp.default, aten.clamp.Tensor, aten.clip.default)
+def clamp(on: Emitter, x: Any, low: Any, high: Any) -> Any:
+    (value,) = _promoted(on, x)
+    if low is not None:
+        value = on.op("Max", value, *_promoted(on, low))
+    if high is not None:
+        value = on.op("Min", value, *_promoted(on, high))
+    return value
+
+
+@lowers(aten.clamp_min.default)
+def clamp_min(on: Emitter, x: Any, low: Any) -> Any:
+    return clamp(on, x, low, None)
+
+
+@lowers(aten.clamp_max.default)
+def clamp_max(on: Emitter, x: Any, high: Any) -> Any:
+    return clamp(on, x, None, high)
+
+
+@lowers(aten.relu6.default)
+def relu6(on: Emitter, x: Any) -> Any:
+    return hardtanh(on, x, 0.0, 6.0)
+
+
+@lowers(aten.hardtanh.default)
+def hardtanh(on: Emitter, x: Any, low: float, high: float) -> Any:
+    return on.op("Clip", *_promoted(on, x, low, high))
+
+
+@lowers(aten.hardsigmoid.default)
+def hardsigmoid(on: Emitter, x: Any) -> Any:
+    return on.op("HardSigmoid", on.value(x), alpha=1 / 6, beta=0.5)
+
+
+@lowers(aten.leaky_relu.default)
+def leaky_relu(on: Emitter, x: Any, slope: float) -> Any:
+    return on.op("LeakyRelu", on.value(x), alpha=float(slope))
+
+
+@lowers(aten.elu.default)
+def elu(on: Emitter, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
+    if (scale, input_scale) != (1, 1):
+        raise NotLowered("elu with a scale")
+    return on.op("Elu", on.value(x), alpha=float(alpha))
+
+
+@lowers(aten.softplus.default)
+def softplus(on: Emitter, x: Any, beta: float, threshold: float) -> Any:
+    if beta != 1:
+        raise NotLowered("softplus with beta other than 1")
+    return on.op("Softplus", on.value(x))
+
+
+@lowers(aten.gelu.default)
+def gelu(on: Emitter, x: Any, approximate: str) -> Any:
+    return on.op("Gelu", on.value(x), approximate=approximate)
+
+
+@lowers(aten.silu.default)
+def silu(on: Emitter, x: Any) -> Any:
+    value = on.value(x)
+    return on.op("Mul", value, on.op("Sigmoid", value))
+
+
+@lowers(aten.glu.default)
+def glu(on: Emitter, x: Any, dim: int) -> Any:
+    first, gate = on.op("Split", on.value(x), axis=dim, num_outputs=2, outputs=2)
+    return on.op("Mul", first, on.op("Sigmoid", gate))
+
+
+@lowers(aten.prelu.default)
+def prelu(on: Emitter, x: Any, weight: Any) -> Any:
+    slope = on.value(weight)
+    rank = len(x.meta["val"].shape)
+    if rank > 2 and weight.meta["val"].numel() > 1:
+        slope = on.op("Unsqueeze", slope, on.constant(list(range(1, rank - 1))))
+    return on.op("PRelu", on.value(x), slope)
+
+
+@lowers(
+    aten.to.dtype,
+    aten.to.device,
+    aten.to.dtype_layout,
+    aten.to.other,
+    aten._to_copy.default,
+    aten.type_as.default,
+)
+def to(on: Emitter, x: Any, *_: Any) -> Any:
+    return on.operand(x, dtype_of(on.node))
+
+
+@lowers(
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.lift_fresh_copy.default,
+    aten.dropout.default,
+)
+def identity(on: Emitter, x: Any, *rest: Any) -> Any:
+    if on.node.target is aten.dropout.default and rest[1]:
+        raise NotLowered("dropout in train mode")
+    return on.value(x)

@@ -1,0 +1,126 @@
+"""Reading and writing by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import dtype_of, shape_of, static_int
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+
+@lowers(aten.embedding.default)
+def embedding(on: Emitter, weight: Any, indices: Any, *_: Any) -> Any:
+    return on.op("Gather", on.value(weight), on.value(indices), axis=0)
+
+
+@lowers(strop.embedding_int8.default)
+def embedding_int8(on: Emitter, weight: Any, scale: Any, indices: Any) -> Any:
+    table, index = on.int8(weight, scale), on.value(indices)
+    rows = on.cast(on.op("Gather", table, index, axis=0), dtype_of(on.node))
+    scales = on.op("Gather", on.value(scale), index, axis=0)
+    return on.op("Mul", rows, on.op("Unsqueeze", scales, on.constant([-1])))
+
+
+@lowers(aten.select.int)
+def select(on: Emitter, x: Any, dim: int, index: Any) -> Any:
+    at = static_int(index)
+    if at is None:
+        return on.op("Gather", on.value(x), on.op("Squeeze", on.size(index)), axis=dim)
+    return on.op("Gather", on.value(x), on.constant(at), axis=dim)
+
+
+@lowers(aten.index_select.default)
+def index_select(on: Emitter, x: Any, dim: int, index: Any) -> Any:
+    return on.op("Gather", on.value(x), on.value(index), axis=dim)
+
+
+@lowers(aten.gather.default)
+def gather(on: Emitter, x: Any, dim: int, index: Any, _: Any) -> Any:
+    return on.op("GatherElements", on.value(x), on.operand(index, torch.int64), axis=dim)
+
+
+@lowers(aten.scatter.src, aten.scatter.value)
+def scatter(on: Emitter, x: Any, dim: int, index: Any, src: Any) -> Any:
+    updates = on.operand(src, dtype_of(on.node))
+    if not hasattr(src, "meta"):
+        updates = on.op("Expand", updates, on.shape(shape_of(index)))
+    return on.op("ScatterElements", on.value(x), on.value(index), updates, axis=dim)
+
+
+@lowers(aten.index.Tensor)
+def index(on: Emitter, x: Any, indices: list[Any]) -> Any:
+    """x[i0, i1, ...] with None for whole axes: Gather for one tensor, GatherND for several."""
+    axes = [a for a, i in enumerate(indices) if i is not None]
+    tensors = [i for i in indices if i is not None]
+    if any(dtype_of(t) in (torch.bool, torch.uint8) for t in tensors):
+        raise NotLowered("indexing by a boolean mask has a size that depends on the data")
+    if len(tensors) == 1:
+        return on.op("Gather", on.value(x), on.value(tensors[0]), axis=axes[0])
+    if axes != list(range(axes[0], axes[0] + len(axes))):
+        raise NotLowered("indices on axes that are not next to each other")
+    return _gather_nd(on, x, axes, tensors)
+
+
+def _gather_nd(on: Emitter, x: Any, axes: list[int], tensors: list[Any]) -> Any:
+    rank = len(shape_of(x))
+    common = torch.broadcast_shapes(*(t.meta["val"].shape for t in tensors))
+    shape, last = on.shape(list(common)), on.constant([-1])
+    parts = [
+        on.op("Unsqueeze", on.op("Expand", on.operand(t, torch.int64), shape), last)
+        for t in tensors
+    ]
+    where = on.op("Concat", *parts, axis=-1)
+    front = [*axes, *(a for a in range(rank) if a not in axes)]
+    value = on.value(x)
+    if front != list(range(rank)):
+        value = on.op("Transpose", value, perm=front)
+    result = on.op("GatherND", value, where)
+    if axes[0] == 0:
+        return result
+    width, lead = len(common), axes[0]
+    order = [*range(width, width + lead), *range(width), *range(width + lead, width + rank - len(axes))]
+    return on.op("Transpose", result, perm=order)
+
+
+@lowers(aten.topk.default)
+def topk(on: Emitter, x: Any, k: Any, dim: int, largest: bool, sorted_: bool) -> Any:
+    return on.op(
+        "TopK", on.value(x), on.size(k), axis=dim, largest=int(largest), sorted=int(sorted_),
+        outputs=2,
+    )
+
+
+@lowers(aten.sort.default)
+def sort(on: Emitter, x: Any, dim: int, descending: bool) -> Any:
+    k = on.size(shape_of(x)[dim])
+    return on.op("TopK", on.value(x), k, axis=dim, largest=int(descending), outputs=2)
+
+
+@lowers(aten.index_put.default)
+def index_put(on: Emitter, x: Any, indices: list[Any], values: Any, accumulate: bool) -> Any:
+    if any(i is None or dtype_of(i) == torch.bool for i in indices):
+        if len(indices) == 1 and indices[0] is not None and not shape_of(values):
+            mask = on.value(indices[0])
+            extra = len(shape_of(x)) - len(shape_of(indices[0]))
+            if extra:
+                mask = on.op("Unsqueeze", mask, on.constant(list(range(-extra, 0))))
+            return on.op("Where", mask, on.value(values), on.value(x))
+        raise NotLowered("index_put with whole axes or a boolean mask")
+    common = torch.broadcast_shapes(*(i.meta["val"].shape for i in indices))
+    shape = on.shape(list(common))
+    parts = [
+        on.op("Unsqueeze", on.op("Expand", on.value(i), shape), on.constant([-1]))
+        for i in indices
+    ]
+    rest = shape_of(x)[len(indices) :]
+    updates = on.op("Expand", on.operand(values, dtype_of(x)), on.shape([*common, *rest]))
+    where = on.op("Concat", *parts, axis=-1)
+    return on.op(
+        "ScatterND", on.value(x), where, updates, reduction="add" if accumulate else "none"
+    )

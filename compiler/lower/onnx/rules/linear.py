@@ -1,0 +1,95 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import shape_of
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+
+@lowers(aten.linear.default)
+def linear(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
+    """Weights stay as torch keeps them, [out, in]: a tied one stays one initializer."""
+    if len(shape_of(x)) == 2:
+        return on.op("Gemm", on.value(x), on.value(weight), on.value(bias), transB=1)
+    product = on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)
+    return product if bias is None else on.op("Add", product, on.value(bias))
+
+
+@lowers(strop.linear_w8a8.default)
+def linear_w8a8(on: Emitter, x: Any, weight: Any, scale: Any, bias: Any) -> Any:
+    return on.op(
+        "DynamicQuantizeMatMul",
+        on.value(x),
+        on.int8(weight, scale, transposed=True),
+        on.value(scale),
+        None,
+        on.value(bias),
+        domain=MICROSOFT,
+    )
+
+
+@lowers(aten.matmul.default, aten.bmm.default, aten.mm.default)
+def matmul(on: Emitter, a: Any, b: Any) -> Any:
+    return on.op("MatMul", on.value(a), on.value(b))
+
+
+@lowers(aten.addmm.default, aten.baddbmm.default)
+def addmm(on: Emitter, c: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
+    if on.node.target is aten.addmm.default:
+        return on.op(
+            "Gemm", on.value(a), on.value(b), on.value(c), alpha=float(alpha), beta=float(beta)
+        )
+    product = on.op("FusedMatMul", on.value(a), on.value(b), domain=MICROSOFT, alpha=float(alpha))
+    if beta == 0:
+        return product
+    addend = on.value(c)
+    if beta != 1:
+        addend = on.op("Mul", addend, on.constant(beta, c.meta["val"].dtype))
+    return on.op("Add", product, addend)
+
+
+@lowers(aten.einsum.default)
+def einsum(on: Emitter, equation: str, tensors: list[Any], _: Any) -> Any:
+    return on.op("Einsum", *(on.value(t) for t in tensors), equation=equation)
+
+
+@lowers(strop.bias_gelu.default, variant="add_gelu")
+def bias_gelu(on: Emitter, x: Any, bias: Any, approximate: str) -> Any:
+    total = on.op("Add", on.value(x), on.value(bias))
+    return on.op("Gelu", total, approximate=approximate)
+
+
+@lowers(strop.bias_gelu.default, variant="contrib")
+def bias_gelu_contrib(on: Emitter, x: Any, bias: Any, approximate: str) -> Any:
+    op_type = "FastGelu" if approximate == "tanh" else "BiasGelu"
+    return on.op(op_type, on.value(x), on.value(bias), domain=MICROSOFT)
+
+
+def _up(on: Emitter, active: Any, up: Any) -> Any:
+    return on.op("Mul", active, on.value(up))
+
+
+@lowers(strop.gated.default, variant="standard")
+def gated(on: Emitter, gate: Any, up: Any, activation: str) -> Any:
+    value = on.value(gate)
+    if activation == "silu":
+        return _up(on, on.op("Mul", value, on.op("Sigmoid", value)), up)
+    form = "tanh" if activation == "gelu_tanh" else "none"
+    return _up(on, on.op("Gelu", value, approximate=form), up)
+
+
+@lowers(strop.gated.default, variant="contrib")
+def gated_contrib(on: Emitter, gate: Any, up: Any, activation: str) -> Any:
+    value = on.value(gate)
+    if activation == "silu":
+        return _up(on, on.op("QuickGelu", value, domain=MICROSOFT, alpha=1.0), up)
+    op_type = "FastGelu" if activation == "gelu_tanh" else "Gelu"
+    return _up(on, on.op(op_type, value, domain=MICROSOFT), up)

@@ -1,0 +1,156 @@
+"""Norms, alone and after a residual sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import dtype_of, shape_of
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+
+def _ones(on: Emitter, x: Any, width: int) -> Any:
+    sizes = [int(s) for s in shape_of(x)[len(shape_of(x)) - width :]]
+    return on.constant(torch.ones(sizes).numpy(), dtype_of(x))
+
+
+@lowers(aten.layer_norm.default)
+def layer_norm(
+    on: Emitter, x: Any, shape: list[int], weight: Any, bias: Any, eps: float, _: bool
+) -> Any:
+    scale = on.value(weight) if weight is not None else _ones(on, x, len(shape))
+    return on.op(
+        "LayerNormalization", on.value(x), scale, on.value(bias), axis=-len(shape), epsilon=eps
+    )
+
+
+@lowers(aten.rms_norm.default)
+def rms_norm(on: Emitter, x: Any, shape: list[int], weight: Any, eps: float | None) -> Any:
+    scale = on.value(weight) if weight is not None else _ones(on, x, len(shape))
+    eps = torch.finfo(dtype_of(x)).eps if eps is None else eps
+    return on.op("RMSNormalization", on.value(x), scale, axis=-len(shape), epsilon=eps)
+
+
+@lowers(strop.skip_layer_norm.default, variant="sum")
+def skip_layer_norm(on: Emitter, x: Any, skip: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """``Sum`` rather than ``Add``: ONNX Runtime would fuse ``Add`` into the slower contrib op."""
+    total = on.op("Sum", on.value(x), on.value(skip))
+    scale = on.value(weight) if weight is not None else _ones(on, x, 1)
+    return (
+        on.op("LayerNormalization", total, scale, on.value(bias), axis=-1, epsilon=eps),
+        total,
+    )
+
+
+@lowers(strop.skip_layer_norm.default, variant="add")
+def skip_layer_norm_add(on: Emitter, x: Any, skip: Any, weight: Any, bias: Any, eps: float) -> Any:
+    total = on.op("Add", on.value(x), on.value(skip))
+    scale = on.value(weight) if weight is not None else _ones(on, x, 1)
+    return (
+        on.op("LayerNormalization", total, scale, on.value(bias), axis=-1, epsilon=eps),
+        total,
+    )
+
+
+@lowers(strop.skip_layer_norm.default, variant="contrib")
+def skip_layer_norm_contrib(
+    on: Emitter, x: Any, skip: Any, weight: Any, bias: Any, eps: float
+) -> Any:
+    scale = on.value(weight) if weight is not None else _ones(on, x, 1)
+    result = on.op(
+        "SkipLayerNormalization",
+        on.value(x),
+        on.value(skip),
+        scale,
+        on.value(bias),
+        domain=MICROSOFT,
+        epsilon=eps,
+        outputs=4,
+    )
+    return result[0], result[3]
+
+
+@lowers(strop.skip_rms_norm.default, variant="sum")
+def skip_rms_norm(on: Emitter, x: Any, skip: Any, weight: Any, eps: float) -> Any:
+    total = on.op("Sum", on.value(x), on.value(skip))
+    scale = on.value(weight) if weight is not None else _ones(on, x, 1)
+    return on.op("RMSNormalization", total, scale, axis=-1, epsilon=eps), total
+
+
+@lowers(strop.skip_rms_norm.default, variant="contrib")
+def skip_rms_norm_contrib(on: Emitter, x: Any, skip: Any, weight: Any, eps: float) -> Any:
+    result = on.op(
+        "SkipSimplifiedLayerNormalization",
+        on.value(x),
+        on.value(skip),
+        on.value(weight) if weight is not None else _ones(on, x, 1),
+        domain=MICROSOFT,
+        epsilon=eps,
+        outputs=4,
+    )
+    return result[0], result[3]
+
+
+@lowers(aten.group_norm.default)
+def group_norm(
+    on: Emitter, x: Any, groups: int, weight: Any, bias: Any, eps: float, _: bool
+) -> Any:
+    channels = int(shape_of(x)[1])
+    one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
+    zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
+    return on.op(
+        "GroupNormalization",
+        on.value(x),
+        one if weight is None else on.value(weight),
+        zero if bias is None else on.value(bias),
+        epsilon=eps,
+        num_groups=groups,
+    )
+
+
+@lowers(aten.instance_norm.default)
+def instance_norm(
+    on: Emitter, x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any
+) -> Any:
+    channels = int(shape_of(x)[1])
+    one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
+    zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
+    return on.op(
+        "InstanceNormalization",
+        on.value(x),
+        one if weight is None else on.value(weight),
+        zero if bias is None else on.value(bias),
+        epsilon=rest[2],
+    )
+
+
+@lowers(aten.batch_norm.default)
+def batch_norm(
+    on: Emitter,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    _: bool,
+) -> Any:
+    channels = int(shape_of(x)[1])
+    one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
+    zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
+    return on.op(
+        "BatchNormalization",
+        on.value(x),
+        one if weight is None else on.value(weight),
+        zero if bias is None else on.value(bias),
+        on.value(mean),
+        on.value(var),
+        epsilon=eps,
+    )

@@ -1,0 +1,192 @@
+"""Reductions, softmax, cumulative sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import dtype_of, shape_of
+
+aten = torch.ops.aten
+
+
+def _axes(on: Emitter, x: Any, dims: Any) -> Any:
+    """The axes as a value; None reduces over all."""
+    if dims is None or dims == []:
+        return None
+    rank = max(len(shape_of(x)), 1)
+    return on.constant([d % rank for d in ([dims] if isinstance(dims, int) else dims)])
+
+
+def _reduce(on: Emitter, op_type: str, x: Any, dims: Any, keepdim: bool) -> Any:
+    value = on.operand(x, dtype_of(on.node))
+    return on.op(op_type, value, _axes(on, x, dims), keepdims=int(keepdim))
+
+
+@lowers(aten.mean.dim)
+def mean(on: Emitter, x: Any, dims: Any, keepdim: bool, _: Any) -> Any:
+    return _reduce(on, "ReduceMean", x, dims, keepdim)
+
+
+@lowers(aten.mean.default)
+def mean_all(on: Emitter, x: Any, _: Any) -> Any:
+    return _reduce(on, "ReduceMean", x, None, False)
+
+
+@lowers(aten.sum.dim_IntList)
+def sum(on: Emitter, x: Any, dims: Any, keepdim: bool, _: Any) -> Any:
+    return _reduce(on, "ReduceSum", x, dims, keepdim)
+
+
+@lowers(aten.sum.default)
+def sum_all(on: Emitter, x: Any, _: Any) -> Any:
+    return _reduce(on, "ReduceSum", x, None, False)
+
+
+@lowers(aten.prod.dim_int)
+def prod(on: Emitter, x: Any, dim: int, keepdim: bool, _: Any) -> Any:
+    return _reduce(on, "ReduceProd", x, dim, keepdim)
+
+
+@lowers(aten.amax.default)
+def amax(on: Emitter, x: Any, dims: Any, keepdim: bool) -> Any:
+    return _reduce(on, "ReduceMax", x, dims, keepdim)
+
+
+@lowers(aten.amin.default)
+def amin(on: Emitter, x: Any, dims: Any, keepdim: bool) -> Any:
+    return _reduce(on, "ReduceMin", x, dims, keepdim)
+
+
+@lowers(aten.max.default)
+def max_all(on: Emitter, x: Any) -> Any:
+    return _reduce(on, "ReduceMax", x, None, False)
+
+
+@lowers(aten.min.default)
+def min_all(on: Emitter, x: Any) -> Any:
+    return _reduce(on, "ReduceMin", x, None, False)
+
+
+@lowers(aten.max.dim)
+def max_dim(on: Emitter, x: Any, dim: int, keepdim: bool) -> Any:
+    return _extreme(on, "Max", x, dim, keepdim)
+
+
+@lowers(aten.min.dim)
+def min_dim(on: Emitter, x: Any, dim: int, keepdim: bool) -> Any:
+    return _extreme(on, "Min", x, dim, keepdim)
+
+
+def _extreme(on: Emitter, kind: str, x: Any, dim: int, keepdim: bool) -> Any:
+    value, keep = on.value(x), int(keepdim)
+    return (
+        on.op(f"Reduce{kind}", value, on.constant([dim]), keepdims=keep),
+        on.op(f"Arg{kind}", value, axis=dim, keepdims=keep),
+    )
+
+
+@lowers(aten.argmax.default)
+def argmax(on: Emitter, x: Any, dim: int | None, keepdim: bool) -> Any:
+    return _arg(on, "ArgMax", x, dim, keepdim)
+
+
+@lowers(aten.argmin.default)
+def argmin(on: Emitter, x: Any, dim: int | None, keepdim: bool) -> Any:
+    return _arg(on, "ArgMin", x, dim, keepdim)
+
+
+def _arg(on: Emitter, op_type: str, x: Any, dim: int | None, keepdim: bool) -> Any:
+    # ONNX Runtime has no boolean or int64 ArgMax kernel; int32 keeps the order of both.
+    dtype = dtype_of(x) if dtype_of(x).is_floating_point else torch.int32
+    value = on.operand(x, dtype)
+    if dim is None:
+        value, dim = on.op("Reshape", value, on.constant([-1])), 0
+    return on.op(op_type, value, axis=dim, keepdims=int(keepdim))
+
+
+@lowers(aten.any.dim)
+def any_dim(on: Emitter, x: Any, dim: Any, keepdim: bool) -> Any:
+    return _truth(on, "ReduceMax", x, dim, keepdim)
+
+
+@lowers(aten.all.dim)
+def all_dim(on: Emitter, x: Any, dim: Any, keepdim: bool) -> Any:
+    return _truth(on, "ReduceMin", x, dim, keepdim)
+
+
+@lowers(aten.any.default)
+def any_all(on: Emitter, x: Any) -> Any:
+    return _truth(on, "ReduceMax", x, None, False)
+
+
+@lowers(aten.all.default)
+def all_all(on: Emitter, x: Any) -> Any:
+    return _truth(on, "ReduceMin", x, None, False)
+
+
+def _truth(on: Emitter, op_type: str, x: Any, dims: Any, keepdim: bool) -> Any:
+    as_int = on.cast(on.operand(x, torch.bool), torch.int32)
+    return on.cast(on.op(op_type, as_int, _axes(on, x, dims), keepdims=int(keepdim)), torch.bool)
+
+
+@lowers(aten.var.correction, aten.var.dim)
+def var(on: Emitter, x: Any, dims: Any, correction: Any, keepdim: bool) -> Any:
+    value = on.value(x)
+    axes = _axes(on, x, dims)
+    centre = on.op("Sub", value, on.op("ReduceMean", value, axes, keepdims=1))
+    square = on.op("Mul", centre, centre)
+    if correction in (0, False):
+        return on.op("ReduceMean", square, axes, keepdims=int(keepdim))
+    count: Any = 1
+    rank = len(shape_of(x))
+    for d in range(rank) if dims is None else ([dims] if isinstance(dims, int) else dims):
+        count = count * shape_of(x)[d]
+    less = 1 if correction in (None, True) else correction
+    total = on.op("ReduceSum", square, axes, keepdims=int(keepdim))
+    return on.op("Div", total, on.cast(on.size(count - less), dtype_of(on.node)))
+
+
+@lowers(aten.std.correction, aten.std.dim)
+def std(on: Emitter, x: Any, dims: Any, correction: Any, keepdim: bool) -> Any:
+    return on.op("Sqrt", var(on, x, dims, correction, keepdim))
+
+
+@lowers(aten.linalg_vector_norm.default)
+def vector_norm(on: Emitter, x: Any, order: float, dims: Any, keepdim: bool, _: Any) -> Any:
+    if order not in (1, 2):
+        raise NotLowered(f"vector norm of order {order}")
+    return _reduce(on, f"ReduceL{int(order)}", x, dims, keepdim)
+
+
+@lowers(aten.norm.ScalarOpt_dim)
+def norm(on: Emitter, x: Any, order: Any, dims: Any, keepdim: bool) -> Any:
+    return vector_norm(on, x, 2 if order is None else order, dims, keepdim, None)
+
+
+@lowers(aten.softmax.int)
+def softmax(on: Emitter, x: Any, dim: int, _: Any) -> Any:
+    return on.op("Softmax", on.operand(x, dtype_of(on.node)), axis=dim)
+
+
+@lowers(aten._softmax.default)
+def _softmax(on: Emitter, x: Any, dim: int, _: bool) -> Any:
+    return softmax(on, x, dim, None)
+
+
+@lowers(aten.log_softmax.int)
+def log_softmax(on: Emitter, x: Any, dim: int, _: Any) -> Any:
+    return on.op("LogSoftmax", on.operand(x, dtype_of(on.node)), axis=dim)
+
+
+@lowers(aten.logsumexp.default)
+def logsumexp(on: Emitter, x: Any, dims: Any, keepdim: bool) -> Any:
+    return _reduce(on, "ReduceLogSumExp", x, dims, keepdim)
+
+
+@lowers(aten.cumsum.default)
+def cumsum(on: Emitter, x: Any, dim: int, _: Any) -> Any:
+    return on.op("CumSum", on.operand(x, dtype_of(on.node)), on.constant(dim))

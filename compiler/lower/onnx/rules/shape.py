@@ -1,0 +1,227 @@
+"""Operators that move elements or change the shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.table import lowers
+from strop.compiler.program import expression, same_size, shape_of, static_int
+
+aten = torch.ops.aten
+END = 2**63 - 1
+
+
+@lowers(
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.squeeze.default,
+    aten.view_as.default,
+    aten.reshape_as.default,
+)
+def reshape(on: Emitter, x: Any, *_: Any) -> Any:
+    return on.reshape(on.value(x), shape_of(x), shape_of(on.node))
+
+
+@lowers(aten.transpose.int)
+def transpose(on: Emitter, x: Any, first: int, second: int) -> Any:
+    order = list(range(len(shape_of(x))))
+    order[first], order[second] = order[second], order[first]
+    return on.op("Transpose", on.value(x), perm=order)
+
+
+@lowers(aten.permute.default)
+def permute(on: Emitter, x: Any, dims: list[int]) -> Any:
+    rank = len(shape_of(x))
+    return on.op("Transpose", on.value(x), perm=[d % rank for d in dims])
+
+
+@lowers(aten.t.default, aten.mT.default, aten.numpy_T.default)
+def swap_last(on: Emitter, x: Any) -> Any:
+    rank = len(shape_of(x))
+    if rank < 2:
+        return on.value(x)
+    order = list(range(rank))
+    order[-1], order[-2] = order[-2], order[-1]
+    return on.op("Transpose", on.value(x), perm=order)
+
+
+@lowers(aten.unsqueeze.default)
+def unsqueeze(on: Emitter, x: Any, dim: int) -> Any:
+    return on.op("Unsqueeze", on.value(x), on.constant([dim % len(shape_of(on.node))]))
+
+
+@lowers(aten.squeeze.dim, aten.squeeze.dims)
+def squeeze(on: Emitter, x: Any, dims: Any) -> Any:
+    rank = len(shape_of(x))
+    wanted = [dims] if isinstance(dims, int) else list(dims)
+    ones = [d % rank for d in wanted if same_size(shape_of(x)[d], 1)]
+    return on.op("Squeeze", on.value(x), on.constant(ones)) if ones else on.value(x)
+
+
+@lowers(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+def expand(on: Emitter, x: Any, *_: Any) -> Any:
+    old, new = shape_of(x), shape_of(on.node)
+    lead = len(new) - len(old)
+    kept = [axis >= lead and same_size(old[axis - lead], s) for axis, s in enumerate(new)]
+    if all(kept):
+        return on.value(x)
+    # ONNX Expand broadcasts both ways, so 1 keeps an axis without naming its size.
+    return on.op(
+        "Expand", on.value(x), on.shape([1 if k else s for k, s in zip(kept, new)])
+    )
+
+
+@lowers(aten.repeat.default)
+def repeat(on: Emitter, x: Any, repeats: list[Any]) -> Any:
+    value, lead = on.value(x), len(repeats) - len(shape_of(x))
+    if lead:
+        value = on.op("Unsqueeze", value, on.constant(list(range(lead))))
+    return on.op("Tile", value, on.shape(repeats))
+
+
+@lowers(aten.repeat_interleave.self_int)
+def repeat_interleave(on: Emitter, x: Any, repeats: Any, dim: int | None, _: Any) -> Any:
+    count = static_int(repeats)
+    if dim is None or count is None:
+        raise NotLowered("repeat_interleave without an axis or with a computed count")
+    rank = len(shape_of(x))
+    axis = dim % rank
+    value = on.op("Unsqueeze", on.value(x), on.constant([axis + 1]))
+    value = on.op("Tile", value, on.constant([count if i == axis + 1 else 1 for i in range(rank + 1)]))
+    wide = [*shape_of(x)[: axis + 1], count, *shape_of(x)[axis + 1 :]]
+    return on.reshape(value, wide, shape_of(on.node))
+
+
+@lowers(aten.slice.Tensor)
+def slice(on: Emitter, x: Any, dim: int, start: Any, end: Any, step: Any) -> Any:
+    old, new = shape_of(x)[dim], shape_of(on.node)[dim]
+    if same_size(old, new):
+        return on.value(x)
+    first = on.size(0 if start is None else start)
+    last = on.size(END if end is None else end)
+    return on.op("Slice", on.value(x), first, last, on.constant([dim]), on.size(step))
+
+
+@lowers(aten.narrow.default)
+def narrow(on: Emitter, x: Any, dim: int, start: Any, length: Any) -> Any:
+    first = on.size(start)
+    last = on.op("Add", first, on.size(length))
+    return on.op("Slice", on.value(x), first, last, on.constant([dim]))
+
+
+@lowers(aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default,
+        aten.unsafe_split.Tensor, aten.tensor_split.sections)
+def split(on: Emitter, x: Any, sizes: Any, dim: int = 0) -> Any:
+    parts = on.node.meta["val"]
+    lengths = [p.shape[dim] for p in parts]
+    if len(parts) == 1:
+        return (on.value(x),)
+    return on.op("Split", on.value(x), on.shape(lengths), axis=dim, outputs=len(parts))
+
+
+@lowers(aten.unbind.int)
+def unbind(on: Emitter, x: Any, dim: int) -> Any:
+    parts = on.node.meta["val"]
+    axis = on.constant([dim])
+    if len(parts) == 1:
+        return (on.op("Squeeze", on.value(x), axis),)
+    pieces = on.op("Split", on.value(x), axis=dim, num_outputs=len(parts), outputs=len(parts))
+    return tuple(on.op("Squeeze", p, axis) for p in pieces)
+
+
+@lowers(aten.cat.default, aten.concat.default)
+def cat(on: Emitter, tensors: list[Any], dim: int) -> Any:
+    dtype = on.node.meta["val"].dtype
+    parts = [on.operand(t, dtype) for t in tensors if math.prod(_known(t)) != 0]
+    return on.op("Concat", *parts, axis=dim) if len(parts) > 1 else parts[0]
+
+
+def _known(node: Any) -> list[int]:
+    """Sizes that are numbers: a product of 0 means the tensor is empty at every dynamic size."""
+    return [int(s) for s in shape_of(node) if not isinstance(s, torch.SymInt)]
+
+
+@lowers(aten.stack.default)
+def stack(on: Emitter, tensors: list[Any], dim: int) -> Any:
+    dtype = on.node.meta["val"].dtype
+    axis = dim % len(shape_of(on.node))
+    parts = [on.op("Unsqueeze", on.operand(t, dtype), on.constant([axis])) for t in tensors]
+    return on.op("Concat", *parts, axis=axis)
+
+
+@lowers(aten.flip.default)
+def flip(on: Emitter, x: Any, dims: list[int]) -> Any:
+    count = len(dims)
+    return on.op(
+        "Slice",
+        on.value(x),
+        on.constant([-1] * count),
+        on.constant([-END] * count),
+        on.constant(dims),
+        on.constant([-1] * count),
+    )
+
+
+@lowers(aten.roll.default)
+def roll(on: Emitter, x: Any, shifts: list[int], dims: list[int]) -> Any:
+    if not dims:
+        raise NotLowered("roll of a flattened tensor")
+    value = on.value(x)
+    for shift, dim in zip(shifts, dims):
+        axis = on.constant([dim])
+        cut = on.op("Neg", on.size(shift)) if static_int(shift) is None else on.constant([-shift])
+        tail = on.op("Slice", value, cut, on.constant([END]), axis)
+        head = on.op("Slice", value, on.constant([0]), cut, axis)
+        value = on.op("Concat", tail, head, axis=dim)
+    return value
+
+
+@lowers(aten.constant_pad_nd.default)
+def constant_pad(on: Emitter, x: Any, pad: list[Any], value: Any) -> Any:
+    return pad_mode(on, x, pad, "constant", value)
+
+
+@lowers(aten.pad.default)
+def pad_mode(on: Emitter, x: Any, pad: list[Any], mode: str, value: Any) -> Any:
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    rank, count = len(shape_of(x)), len(pad) // 2
+    axes = [rank - 1 - i for i in range(count)]
+    amounts = on.shape([*pad[0::2], *pad[1::2]])
+    fill = on.operand(value or 0, on.node.meta["val"].dtype) if mode == "constant" else None
+    return on.op("Pad", on.value(x), amounts, fill, on.constant(axes), mode=modes[mode])
+
+
+@lowers(aten.pixel_shuffle.default)
+def pixel_shuffle(on: Emitter, x: Any, factor: int) -> Any:
+    return on.op("DepthToSpace", on.value(x), blocksize=factor, mode="CRD")
+
+
+@lowers(aten.triu.default)
+def triu(on: Emitter, x: Any, diagonal: int) -> Any:
+    return on.op("Trilu", on.value(x), on.constant(diagonal), upper=1)
+
+
+@lowers(aten.tril.default)
+def tril(on: Emitter, x: Any, diagonal: int) -> Any:
+    return on.op("Trilu", on.value(x), on.constant(diagonal), upper=0)
+
+
+@lowers(aten.unfold.default)
+def unfold(on: Emitter, x: Any, dim: int, size: int, step: int) -> Any:
+    windows = shape_of(on.node)[dim]
+    if isinstance(expression(windows), int):
+        starts = torch.arange(int(windows)) * step
+        index = starts[:, None] + torch.arange(size)[None, :]
+        rank = len(shape_of(x))
+        value = on.op("Gather", on.value(x), on.constant(index.numpy()), axis=dim)
+        axis = dim % rank
+        order = [a for a in range(rank + 1) if a != axis + 1] + [axis + 1]
+        return on.op("Transpose", value, perm=order)
+    raise NotLowered("unfold along a dynamic axis")
