@@ -1,0 +1,199 @@
+"""The check: the written file in its runtime against the original module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.compiler.capture import output_leaves
+from strop.compiler.errors import RuntimeRefusedError, UsageError
+from strop.compiler.inputs import Inputs, Signature, resize
+from strop.compiler.recipe import Budget
+from strop.compiler.target import Target
+
+Array = np.ndarray[Any, Any]
+Run = Callable[..., Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs and what the original module gives for it."""
+
+    name: str
+    inputs: Inputs
+    expected: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output of one case.
+
+    Attributes:
+        max_error: largest |got - expected|, over max |expected| where that is above 1.
+        cosine: mean cosine of the rows (last axis); None for outputs that are not float.
+        finite: whether everything is finite.
+    """
+
+    case: str
+    output: str
+    max_error: float
+    cosine: float | None
+    finite: bool
+
+    def misses(self, budget: Budget) -> str | None:
+        """What is wrong, in words, or None."""
+        if not self.finite:
+            return f"{self.output} holds NaN or Inf in case '{self.case}'"
+        if budget.max_error is not None and not self.max_error <= budget.max_error:
+            return (
+                f"{self.output} is off by {self.max_error:.2e} in case '{self.case}' "
+                f"(budget {budget.max_error:.2e})"
+            )
+        if budget.min_cosine is not None and self.cosine is not None:
+            if not self.cosine >= budget.min_cosine:
+                return (
+                    f"{self.output} has cosine {self.cosine:.5f} in case '{self.case}' "
+                    f"(budget {budget.min_cosine})"
+                )
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest: three significant digits."""
+        values = asdict(self)
+        values["max_error"] = float(f"{self.max_error:.2e}")
+        values["cosine"] = None if self.cosine is None else round(self.cosine, 5)
+        return values
+
+
+def make_cases(
+    module: torch.nn.Module, signature: Signature, calibration: Sequence[Inputs]
+) -> list[Case]:
+    """Reference outputs on the calibration inputs, and at the smallest and largest sizes.
+
+    An unbounded dim goes to twice its example size plus one.
+
+    Raises:
+        UsageError: the module itself fails, or gives NaN or Inf, on such inputs.
+    """
+    cases = [
+        _case(f"calibration[{i}]", module, signature, inputs)
+        for i, inputs in enumerate(calibration)
+    ]
+    if signature.dims:
+        first = calibration[0]
+        known = {
+            dim: first[name].shape[axis]
+            for name, axes in signature.axes.items()
+            for axis, dim in axes.items()
+        }
+        low = {d.name: d.min for d in signature.dims.values()}
+        high = {d.name: d.max or 2 * known[d.name] + 1 for d in signature.dims.values()}
+        for label, sizes in (("smallest", low), ("largest", high)):
+            text = ", ".join(f"{k}={v}" for k, v in sizes.items())
+            inputs = resize(first, signature, sizes)
+            cases.append(_case(f"{label}: {text}", module, signature, inputs))
+    return cases
+
+
+def _case(name: str, module: torch.nn.Module, signature: Signature, inputs: Inputs) -> Case:
+    try:
+        with torch.no_grad():
+            outputs = output_leaves(signature.call(module, inputs))
+    except Exception as error:
+        raise UsageError(
+            f"the module itself fails on its inputs (case '{name}'): {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}. Check example_inputs, "
+            "calibration and the ranges in `dynamic`."
+        ) from error
+    arrays = {n: t.detach().numpy().copy() for n, t in outputs.items()}
+    if not arrays:
+        raise UsageError(f"the module returns no tensor (case '{name}')")
+    for output, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UsageError(
+                f"the original module gives NaN or Inf in '{output}' (case '{name}'); "
+                "nothing built from it could be checked"
+            )
+    return Case(name, inputs, arrays)
+
+
+def compare(case: Case, got: Mapping[str, Array]) -> list[Comparison]:
+    """Compare one run with its case, output by output."""
+    return [_compare(case.name, name, got[name], want) for name, want in case.expected.items()]
+
+
+def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
+    if got.shape != want.shape:
+        raise RuntimeRefusedError(
+            f"'{output}' has shape {got.shape} in case '{case}', the original has {want.shape}"
+        )
+    if want.dtype.kind != "f":
+        wrong = float((got != want).mean()) if want.size else 0.0
+        return Comparison(case, output, wrong, None, True)
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    scale = max(1.0, float(np.abs(b).max(initial=0.0)))
+    error = float(np.abs(a - b).max(initial=0.0)) / scale
+    return Comparison(case, output, error, _cosine(a, b), bool(np.isfinite(a).all()))
+
+
+def _cosine(a: Array, b: Array) -> float:
+    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    dots = (a * b).sum(-1)
+    # Two rows of zeros agree; a row of zeros against anything else does not.
+    both_zero = (np.abs(a).max(-1, initial=0) == 0) & (np.abs(b).max(-1, initial=0) == 0)
+    cosines = np.where(both_zero, 1.0, dots / np.where(norms == 0, 1.0, norms))
+    return float(cosines.mean()) if cosines.size else 1.0
+
+
+def open_session(path: Path, target: Target) -> Any:
+    """A default ONNX Runtime session on the file.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not take the model.
+    """
+    import onnxruntime as ort
+
+    try:
+        return ort.InferenceSession(str(path), providers=list(target.providers))
+    except Exception as error:
+        raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
+
+
+def check_file(path: Path, target: Target, cases: Sequence[Case]) -> list[Comparison]:
+    """Load the file in a default session and run every case.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not load or run the model.
+    """
+    session = open_session(path, target)
+    used = {i.name for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    results = []
+    for case in cases:
+        feeds = {n: t.numpy() for n, t in case.inputs.items() if n in used}
+        try:
+            outputs = session.run(None, feeds)
+        except Exception as error:
+            raise RuntimeRefusedError(
+                f"ONNX Runtime does not run the model (case '{case.name}'): {error}"
+            ) from error
+        results += compare(case, dict(zip(names, outputs)))
+    return results
+
+
+def check_program(program: Any, cases: Sequence[Case]) -> list[Comparison]:
+    """Run a program in eager torch on every case."""
+    module = program.module()
+    names = [o.name for o in program.contract.outputs]
+    results = []
+    for case in cases:
+        with torch.no_grad():
+            outputs = module(*(case.inputs[s.name] for s in program.contract.inputs))
+        results += compare(case, dict(zip(names, (o.numpy() for o in outputs))))
+    return results

@@ -1,0 +1,204 @@
+"""The command line. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from strop.compiler.errors import StropError
+
+app = typer.Typer(
+    name="strop",
+    help="A compiler for trained models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+Source = Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task]")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe or a TOML file.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="pass.option=value or budget.key=value; repeatable.")
+]
+
+
+@app.command()
+def build(
+    source: Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task]")] = "",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder to write.")] = None,
+    recipe: RecipeName = "cpu-fp32",
+    target: Annotated[str, typer.Option(help="Where it will run; the recipe's by default.")] = "",
+    settings: Settings = [],  # noqa: B006  (typer copies it)
+    passes: Annotated[
+        list[str], typer.Option("--pass", help="name{option=value}, FILE.py:Class{...}")
+    ] = [],  # noqa: B006
+    before: Annotated[str, typer.Option(help="Put --pass before this one.")] = "",
+    after: Annotated[str, typer.Option(help="Put --pass after this one.")] = "",
+    stop_after: Annotated[str, typer.Option(help="Print the IR after this pass and stop.")] = "",
+    dump_ir: Annotated[Path | None, typer.Option(help="Folder for the IR after each pass.")] = None,
+    print_recipe: Annotated[bool, typer.Option(help="Write the recipe in force.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace a folder that is not an artifact.")] = False,
+    tune: Annotated[bool, typer.Option(help="Measure emitter choices on this machine.")] = False,
+) -> None:
+    """Build a model into a checked artifact."""
+    chosen = _recipe(recipe, target, settings, passes, before, after)
+    if print_recipe:
+        from strop.compiler.recipe import recipe_text
+
+        sys.stdout.write(recipe_text(chosen))
+        return
+    if not source:
+        raise typer.BadParameter("say what to build: FILE.py:make or hf:PATH")
+    from strop.compiler.source import load_model
+
+    if stop_after:
+        from strop.compiler.driver import compile_program
+
+        program = compile_program(
+            load_model(source), chosen, stop_after, str(dump_ir) if dump_ir else None
+        )
+        sys.stdout.write(str(program))
+        return
+    if out is None:
+        raise typer.BadParameter("say where to write: -o OUT")
+    _build(source, out, chosen, dump_ir, force, tune)
+
+
+def _recipe(
+    name: str, target: str, settings: list[str], passes: list[str], before: str, after: str
+) -> Any:
+    from strop.compiler.recipe import insert, load_recipe, override, parse_pass
+    from strop.compiler.target import get_target
+
+    recipe = load_recipe(name)
+    for text in passes:
+        recipe = insert(recipe, parse_pass(text), before or None, after or None)
+    recipe = override(recipe, settings)
+    recipe = recipe.model_copy(update={"target": get_target(target or recipe.target).name})
+    recipe.pipeline()
+    return recipe
+
+
+def _build(
+    source: str, out: Path, recipe: Any, dump_ir: Path | None, force: bool, tune: bool
+) -> None:
+    from strop.compiler.artifact import require_free
+
+    require_free(out, force)
+    with err_console.status(f"loading {source}") as status:
+        from strop.compiler import driver
+        from strop.compiler.source import load_model
+
+        choices = None
+        if tune:
+            from strop.compiler.lower.onnx.tune import tuned
+
+            choices = tuned(recipe.target, lambda what: status.update(f"measuring {what}"))
+        artifact = driver.build(
+            load_model(source),
+            out,
+            recipe,
+            force=force,
+            dump_ir=dump_ir,
+            choices=choices,
+            progress=lambda stage: status.update(stage),
+        )
+    _print_summary(artifact)
+
+
+def _print_summary(artifact: Any) -> None:
+    table = Table("pass", "nodes", "rewrites", title=str(artifact.path), title_justify="left")
+    for record in artifact.manifest["passes"]:
+        counts = ", ".join(f"{n} {rule}" for rule, n in record["rewrites"].items()) or "-"
+        nodes = f"{record['nodes_before']} → {record['nodes_after']}"
+        table.add_row(record["name"], nodes, counts)
+    out_console.print(table)
+    checks = artifact.manifest["checks"]
+    worst = max(checks, key=lambda c: c["max_error"])
+    cosines = [c["cosine"] for c in checks if c["cosine"] is not None]
+    out_console.print(
+        f"{artifact.size / 1e6:.1f} MB; {len(checks)} comparisons with the original: worst error "
+        f"{worst['max_error']:.1e} ({worst['output']}, {worst['case']}), "
+        f"lowest cosine {min(cosines, default=1.0):.5f}",
+        highlight=False,
+    )
+    for note in artifact.manifest["notes"]:
+        out_console.print(f"note: {note}")
+
+
+@app.command()
+def inspect(
+    out: Annotated[Path, typer.Argument(help="An artifact folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON.")] = False,
+) -> None:
+    """Show what an artifact holds, and whether it still matches its hashes."""
+    from strop.compiler.artifact import read_artifact
+    from strop.compiler.errors import UsageError
+
+    artifact = read_artifact(out)
+    if as_json:
+        sys.stdout.write(json.dumps(artifact.manifest, indent=2, sort_keys=True) + "\n")
+    else:
+        _print_contract(artifact.manifest)
+        _print_summary(artifact)
+    damaged = artifact.damaged()
+    if damaged:
+        raise UsageError(f"{out}: {'; '.join(damaged)}")
+    if not as_json:
+        out_console.print("all files match their hashes")
+
+
+def _print_contract(manifest: dict[str, Any]) -> None:
+    table = Table("", "name", "dtype", "shape")
+    for kind in ("inputs", "outputs"):
+        for spec in manifest["contract"][kind]:
+            shape = ", ".join(str(s) for s in spec["shape"])
+            table.add_row(kind[:-1], spec["name"], spec["dtype"], shape)
+    for dim in manifest["contract"]["dims"]:
+        table.add_row("dim", dim["name"], "", f"{dim['min']} to {dim['max'] or 'any size'}")
+    out_console.print(table)
+
+
+@app.command("passes")
+def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] = "") -> None:
+    """List the passes, or show the options and documentation of one."""
+    import dataclasses
+    from inspect import getdoc
+
+    from strop.compiler.errors import UsageError, did_you_mean
+    from strop.compiler.recipe import pass_classes
+
+    known = pass_classes()
+    if name and name not in known:
+        raise UsageError(f"unknown pass '{name}'{did_you_mean(name, list(known))}")
+    if name:
+        out_console.print(f"[bold]{name}[/bold]\n{getdoc(known[name])}", highlight=False)
+        for field in dataclasses.fields(known[name]):
+            out_console.print(f"  {field.name} = {field.default!r}  ({field.type})", markup=False)
+        return
+    table = Table("pass", "options", "what it does")
+    for key, kind in known.items():
+        options = ", ".join(f.name for f in dataclasses.fields(kind))
+        table.add_row(key, options, (getdoc(kind) or "").splitlines()[0])
+    out_console.print(table)
+
+
+def main() -> None:
+    """Entry point: errors become sentences and exit codes."""
+    try:
+        app()
+    except StropError as error:
+        err_console.print(f"strop: {error}", style="red", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
