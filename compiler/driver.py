@@ -224,9 +224,7 @@ def _hold_to_budget(results: list[Comparison], budget: Budget, suspect: str) -> 
 
 
 def write_model(model: ir.Model, path: Path) -> list[str]:
-    """Write a model, with external data where protobuf could not hold it; returns file names.
-
-
+    """Write a model, with external data where protobuf could not hold it; returns file names."""
     total = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
     if total <= EXTERNAL_DATA_OVER:
         ir.save(model, path)
