@@ -151,10 +151,10 @@ class Op(Pattern):
         if value is not into.root and len(value.users) > 1:
             return Miss("an inner value is used elsewhere too", value, depth)
         into.inside.append(value)
-        orders = [self.args, (self.args[1], self.args[0], *self.args[2:])]
-        return Either(tuple(_Arguments(self, o) for o in orders[: 1 + self.swap])).match(
-            value, into
-        )
+        orders = [self.args]
+        if self.swap:
+            orders.append((self.args[1], self.args[0], *self.args[2:]))
+        return Either(tuple(_Arguments(self, o) for o in orders)).match(value, into)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,33 @@
 
 from __future__ import annotations
 
+import strop.compiler.dialect  # noqa: F401  (the passes name strop:: operators)
 from strop.compiler.passes import Pass
+from strop.passes.cleanup.constants import FoldConstants
+from strop.passes.cleanup.cse import CommonSubexpressions
+from strop.passes.cleanup.masks import CanonicalMasks
+from strop.passes.cleanup.noops import Noops
+from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
+from strop.passes.fuse.attention import FuseAttention
+from strop.passes.fuse.conv_bn import FoldBatchNorm
+from strop.passes.fuse.norm import FuseNorms
+from strop.passes.fuse.packed import PackLinears
+from strop.passes.fuse.residual import FuseResiduals
+from strop.passes.fuse.rotary import FuseRotary
+from strop.passes.quantize.dynamic import QuantizeDynamic
 
-PASSES: tuple[type[Pass], ...] = ()
+PASSES: tuple[type[Pass], ...] = (
+    Noops,
+    FoldConstants,
+    CommonSubexpressions,
+    CanonicalMasks,
+    FuseNorms,
+    FuseActivations,
+    FuseRotary,
+    FuseAttention,
+    PackLinears,
+    FoldBatchNorm,
+    FuseResiduals,
+    FuseBiasGelu,
+    QuantizeDynamic,
+)

@@ -1,0 +1,46 @@
+"""Constant subgraphs: what depends on weights alone is computed when the file is written."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+from torch.fx.node import Node
+from torch.utils import _pytree as pytree
+
+from strop.compiler.program import Program
+
+
+def constant_nodes(program: Program) -> set[Node]:
+    """Weights, and operators whose inputs are all constant and whose sizes are all numbers."""
+    fixed: set[Node] = set(program.graph.find_nodes(op="get_attr"))
+    for node in program.calls():
+        if all(n in fixed for n in node.all_input_nodes) and _is_static(node.meta["val"]):
+            fixed.add(node)
+    return fixed
+
+
+def _is_static(value: object) -> bool:
+    leaves = pytree.tree_leaves(value)
+    return all(
+        isinstance(v, torch.Tensor) and not any(isinstance(s, torch.SymInt) for s in v.shape)
+        for v in leaves
+    )
+
+
+def evaluate(node: Node, program: Program) -> torch.Tensor:
+    """Run the constant subgraph that ends in ``node``; only its result outlives the call."""
+    values: dict[Node, object] = {}
+
+    def value(of: Node) -> object:
+        if of not in values:
+            if of.op == "get_attr":
+                values[of] = program.weights[str(of.target)].detach()
+            else:
+                args, kwargs = fx.map_arg((of.args, of.kwargs), value)
+                values[of] = of.target(*args, **kwargs)  # type: ignore[operator,misc]
+        return values[of]
+
+    with torch.no_grad():
+        result = value(node)
+    assert isinstance(result, torch.Tensor)
+    return result

@@ -1,0 +1,53 @@
+"""Common subexpressions: the same operator on the same arguments is computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import Node
+
+from strop.compiler.passes import Pass
+from strop.compiler.program import Program
+from strop.compiler.rewrite import Log
+
+RANDOM = torch.Tag.nondeterministic_seeded
+
+
+@dataclass(frozen=True)
+class CommonSubexpressions(Pass):
+    """Merge calls with equal arguments, and computed sizes with equal expressions."""
+
+    name = "cse"
+
+    def apply(self, program: Program, log: Log) -> None:
+        seen: dict[Any, Node] = {}
+        for node in list(program.calls()):
+            key = _key(node)
+            if key is None:
+                continue
+            first = seen.setdefault(key, node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                if not isinstance(node.meta["val"], torch.SymInt):
+                    log.rewrote("cse", node)
+                program.erase_dead([node])
+
+
+def _key(node: Node) -> Any:
+    if isinstance(node.meta["val"], torch.SymInt):
+        return ("size", node.meta["val"].node.expr)
+    if RANDOM in getattr(node.target, "tags", ()):
+        return None
+    return (node.target, _hashable(node.args), _hashable(node.kwargs))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(v) for v in value)
+    if isinstance(value, dict):
+        return tuple((k, _hashable(v)) for k, v in sorted(value.items()))
+    # 1, 1.0 and True are equal to Python and different to an operator.
+    return value if isinstance(value, fx.Node) else (type(value), value)

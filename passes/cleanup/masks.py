@@ -1,0 +1,260 @@
+"""Causal and padding masks in one canonical form.
+
+Model libraries compute masks from index grids: ``k <= q``, ``padding[b, k]``, joined by ``and``.
+This pass reads such a subgraph back into what it says, and replaces it by the ``is_causal`` flag
+and the padding mask itself, [batch, 1, 1, keys].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.passes import Pass
+from strop.compiler.pattern import Miss
+from strop.compiler.program import (
+    Program,
+    arguments,
+    dtype_of,
+    expression,
+    same_size,
+    shape_of,
+    static_int,
+)
+from strop.compiler.rewrite import Log
+from strop.passes.cleanup.noops import CASTS, COPIES
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A tensor whose elements are the index along one axis (counted from the right)."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class Causal:
+    """True where key <= query."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """True where ``mask[batch, key]``; the mask is a bool [batch, keys] value."""
+
+    mask: Node
+
+
+Atom = Causal | Padding
+Meaning = Grid | frozenset[Atom] | None
+"""A grid, the conjunction of atoms that a bool tensor says, or None for anything else."""
+TRUE: frozenset[Atom] = frozenset()
+
+
+class Reader:
+    """Reads mask subgraphs; every node is read once."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.read: dict[Node, Meaning] = {}
+
+    def meaning(self, value: Any) -> Meaning:
+        """What a value says, or None."""
+        if not isinstance(value, Node) or value.op == "placeholder":
+            return None
+        if value not in self.read:
+            self.read[value] = self._of(value)
+        return self.read[value]
+
+    def _of(self, node: Node) -> Meaning:
+        if node.op == "get_attr":
+            return self._of_constant(node)
+        reader = READERS.get(node.target)
+        return reader(self, node) if reader else None
+
+    def _of_constant(self, node: Node) -> Meaning:
+        weight = self.program.weights[str(node.target)]
+        if weight.dtype == torch.bool and bool(weight.all()):
+            return TRUE
+        if weight.dtype == torch.int64 and weight.dim() and weight.shape[-1] == weight.numel() > 1:
+            if torch.equal(weight.flatten(), torch.arange(weight.numel())):
+                return Grid(-1)
+        return None
+
+
+def _arange(reader: Reader, node: Node) -> Meaning:
+    return Grid(-1)
+
+
+def _same(reader: Reader, node: Node) -> Meaning:
+    return reader.meaning(node.args[0])
+
+
+def _unsqueeze(reader: Reader, node: Node) -> Meaning:
+    inner, rank = reader.meaning(node.args[0]), len(shape_of(node))
+    dim = int(node.args[1]) % rank - rank  # type: ignore[call-overload]
+    if isinstance(inner, Grid):
+        return Grid(inner.axis - 1) if dim > inner.axis - 1 else inner
+    if inner == TRUE or (inner == {Causal()} and dim < -2):
+        return inner
+    return None
+
+
+def _slice(reader: Reader, node: Node) -> Meaning:
+    values = arguments(node)
+    inner = reader.meaning(values["self"])
+    from_start = values["start"] in (None, 0) and values["step"] == 1
+    return inner if from_start and (isinstance(inner, Grid) or inner == TRUE) else None
+
+
+def _add(reader: Reader, node: Node) -> Meaning:
+    other = static_int(node.args[1]) if not isinstance(node.args[1], float) else None
+    return reader.meaning(node.args[0]) if other == 0 else None
+
+
+def _cast(reader: Reader, node: Node) -> Meaning:
+    source = node.args[0]
+    inner = reader.meaning(source)
+    if isinstance(inner, Grid):
+        return inner
+    assert isinstance(source, Node)
+    both_bool = dtype_of(source) == dtype_of(node) == torch.bool
+    return inner if both_bool else None
+
+
+def _compare(less_or_equal: bool) -> Callable[[Reader, Node], Meaning]:
+    """``le(keys, queries)`` or ``ge(queries, keys)``."""
+
+    def read(reader: Reader, node: Node) -> Meaning:
+        keys, queries = node.args[:2] if less_or_equal else node.args[1::-1]
+        if isinstance(node.args[1], int):
+            nonnegative = isinstance(reader.meaning(node.args[0]), Grid) and node.args[1] <= 0
+            return TRUE if nonnegative and not less_or_equal else None
+        if reader.meaning(keys) == Grid(-1) and reader.meaning(queries) == Grid(-2):
+            return frozenset({Causal()})
+        return None
+
+    return read
+
+
+def _strict(less: bool) -> Callable[[Reader, Node], Meaning]:
+    """``gt(grid, -1)`` is always true."""
+
+    def read(reader: Reader, node: Node) -> Meaning:
+        above = isinstance(node.args[1], int) and node.args[1] < 0 and not less
+        return TRUE if above and isinstance(reader.meaning(node.args[0]), Grid) else None
+
+    return read
+
+
+def _and(reader: Reader, node: Node) -> Meaning:
+    left, right = reader.meaning(node.args[0]), reader.meaning(node.args[1])
+    if isinstance(left, frozenset) and isinstance(right, frozenset):
+        return left | right
+    return None
+
+
+def _ones(reader: Reader, node: Node) -> Meaning:
+    return TRUE if dtype_of(node) == torch.bool else None
+
+
+def _index(reader: Reader, node: Node) -> Meaning:
+    """``padding[batch_grid, key_grid]`` with a bool [batch, keys] padding."""
+    source, indices = node.args[0], node.args[1]
+    assert isinstance(source, Node) and isinstance(indices, (list, tuple))
+    if dtype_of(source) != torch.bool or len(shape_of(source)) != 2 or len(indices) != 2:
+        return None
+    rank = len(shape_of(node))
+    grids = [reader.meaning(i) for i in indices]
+    whole = same_size(shape_of(node)[0], shape_of(source)[0]) and same_size(
+        shape_of(node)[-1], shape_of(source)[1]
+    )
+    if rank == 4 and grids == [Grid(-4), Grid(-1)] and whole:
+        return frozenset({Padding(source)})
+    return None
+
+
+READERS: dict[Any, Callable[[Reader, Node], Meaning]] = {
+    aten.arange.default: _arange,
+    aten.unsqueeze.default: _unsqueeze,
+    aten.slice.Tensor: _slice,
+    aten.add.Tensor: _add,
+    aten.le.Tensor: _compare(True),
+    aten.ge.Tensor: _compare(False),
+    aten.ge.Scalar: _compare(False),
+    aten.gt.Scalar: _strict(False),
+    aten.bitwise_and.Tensor: _and,
+    aten.logical_and.default: _and,
+    aten.__and__.Tensor: _and,
+    aten.new_ones.default: _ones,
+    aten.ones.default: _ones,
+    aten.index.Tensor: _index,
+    aten.expand.default: _same,
+    **dict.fromkeys(COPIES, _same),
+    **dict.fromkeys(CASTS, _cast),
+}
+
+
+@dataclass(frozen=True)
+class CanonicalMasks(Pass):
+    """Turn computed attention masks into the causal flag and the padding mask."""
+
+    name = "masks"
+
+    def apply(self, program: Program, log: Log) -> None:
+        reader = Reader(program)
+        masks: dict[Node, Node] = {}
+        for root in program.find(aten.scaled_dot_product_attention.default):
+            mask = arguments(root)["attn_mask"]
+            if mask is None:
+                continue
+            meaning = reader.meaning(mask)
+            if not isinstance(meaning, frozenset):
+                log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, 2))
+            elif Causal() in meaning and not _square(root):
+                log.missed("masks", root, Miss("causal, but queries and keys differ", mask, 2))
+            else:
+                _rewrite(program, root, mask, meaning, masks)
+                log.rewrote("masks", root)
+
+
+def _square(root: Node) -> bool:
+    queries, keys = root.args[0], root.args[1]
+    return bool(
+        sympy.simplify(expression(shape_of(queries)[-2]) - expression(shape_of(keys)[-2])) == 0
+    )
+
+
+def _rewrite(
+    program: Program, root: Node, mask: Node, meaning: frozenset[Atom], made: dict[Node, Node]
+) -> None:
+    build = Builder(program, root, "masks")
+    paddings = [a.mask for a in meaning if isinstance(a, Padding)]
+    padding = None
+    for one in paddings:
+        if one not in made:
+            # Before every attention that shares it, so right after the value itself.
+            first = Builder(program, one.next, "masks")
+            made[one] = first.call(
+                aten.unsqueeze.default, first.call(aten.unsqueeze.default, one, 1), 1
+            )
+        padding = (
+            made[one]
+            if padding is None
+            else build.call(aten.logical_and.default, padding, made[one])
+        )
+    values = arguments(root)
+    values["attn_mask"] = padding
+    values["is_causal"] = values["is_causal"] or Causal() in meaning
+    plain = {k: v for k, v in values.items() if k in ("scale", "enable_gqa")}
+    positional = [v for k, v in values.items() if k not in plain]
+    new = build.call(root.target, *positional, **plain)
+    root.replace_all_uses_with(new)
+    program.erase_dead([root, mask])

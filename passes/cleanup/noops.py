@@ -1,0 +1,164 @@
+"""Remove operators that change nothing, so that patterns see one form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.passes import RulePass
+from strop.compiler.pattern import Match, Miss
+from strop.compiler.program import Program, arguments, dtype_of, same_shape, shape_of
+from strop.compiler.rewrite import Rule
+
+aten = torch.ops.aten
+
+COPIES = (
+    aten.alias.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.dropout.default,
+    aten.lift_fresh_copy.default,
+)
+CASTS = (
+    aten._to_copy.default,
+    aten.to.device,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.other,
+    aten.type_as.default,
+)
+SHAPES = (
+    aten._unsafe_view.default,
+    aten.expand.default,
+    aten.expand_as.default,
+    aten.flatten.using_ints,
+    aten.reshape.default,
+    aten.unflatten.int,
+    aten.view.default,
+)
+VIEWS = tuple(t for t in SHAPES if "expand" not in str(t))
+
+
+class SameValue(Rule):
+    """An operator whose result is its first input, element for element."""
+
+    name = "noop"
+    roots = (*COPIES, *CASTS, *SHAPES, aten.slice.Tensor, aten.add.Tensor, aten.sub.Tensor,
+             aten.mul.Tensor, aten.div.Tensor)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        source = root.args[0]
+        if not isinstance(source, Node) or not isinstance(source.meta["val"], torch.Tensor):
+            return Miss("the first argument is no tensor", root)
+        if dtype_of(source) != dtype_of(root) or not same_shape(shape_of(source), shape_of(root)):
+            return Miss("shape or dtype changes", root)
+        if root.target in (aten.add.Tensor, aten.sub.Tensor) and not _is_number(root, 0):
+            return Miss("adds something", root)
+        if root.target in (aten.mul.Tensor, aten.div.Tensor) and not _is_number(root, 1):
+            return Miss("scales", root)
+        if root.target is aten.slice.Tensor and arguments(root)["step"] != 1:
+            return Miss("reorders", root)
+        if root.target is aten.dropout.default and root.args[2]:
+            return Miss("drops elements: it is in train mode", root, depth=2)
+        return Match(root, {"x": source}, [root])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        source: Node = match["x"]
+        return source
+
+
+def _is_number(node: Node, number: float) -> bool:
+    other = node.args[1]
+    return isinstance(other, (int, float)) and other == number
+
+
+class CastChain(Rule):
+    """bool or int widened and narrowed again: ``to(to(x, wider), dtype of x)`` is ``x``."""
+
+    name = "cast-chain"
+    roots = CASTS
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        inner = root.args[0]
+        if not isinstance(inner, Node) or inner.target not in CASTS:
+            return Miss("no cast inside", root)
+        source = inner.args[0]
+        if not isinstance(source, Node) or dtype_of(source) != dtype_of(root):
+            return Miss("ends in another dtype", root, depth=1)
+        if not torch.can_cast(dtype_of(source), dtype_of(inner)):
+            return Miss("the inner cast may lose something", inner, depth=2)
+        return Match(root, {"x": source}, [root, inner])
+
+    def check(self, match: Match, program: Program) -> str | None:
+        source, inner = match["x"], match.inside[1]
+        exact = {torch.bool: 1, torch.uint8: 8, torch.int8: 8, torch.int16: 16, torch.int32: 32,
+                 torch.int64: 64, torch.float16: 11, torch.bfloat16: 8, torch.float32: 24,
+                 torch.float64: 53}
+        if exact[dtype_of(inner)] < exact[dtype_of(source)]:
+            return f"{dtype_of(inner)} cannot hold every {dtype_of(source)}"
+        return None
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        source: Node = match["x"]
+        return source
+
+
+class ViewChain(Rule):
+    """A view of a view is one view, or none where the first shape comes back."""
+
+    name = "view-chain"
+    roots = VIEWS
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        inner = root.args[0]
+        if not isinstance(inner, Node) or inner.target not in VIEWS:
+            return Miss("no view inside", root)
+        source = inner.args[0]
+        assert isinstance(source, Node)
+        if not same_shape(shape_of(source), shape_of(root)):
+            return Miss("the first shape does not come back", root)
+        return Match(root, {"x": source}, [root, inner])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        source: Node = match["x"]
+        return source
+
+
+class TransposePair(Rule):
+    """The same two axes exchanged twice."""
+
+    name = "transpose-pair"
+    roots = (aten.transpose.int,)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        inner = root.args[0]
+        if not isinstance(inner, Node) or inner.target is not aten.transpose.int:
+            return Miss("no transpose inside", root)
+        if _axes(root) != _axes(inner):
+            return Miss("other axes", inner)
+        return Match(root, {"x": inner.args[0]}, [root, inner])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        source: Node = match["x"]
+        return source
+
+
+def _axes(node: Node) -> frozenset[int]:
+    rank = len(shape_of(node))
+    return frozenset(int(a) % rank for a in node.args[1:3])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Noops(RulePass):
+    """Remove dropout, copies, casts, views and arithmetic that change nothing."""
+
+    name = "noops"
+
+    def rules(self) -> Sequence[Rule]:
+        # Pairs after single ones: what stood between the two halves is gone by then.
+        return (SameValue(), CastChain(), TransposePair(), ViewChain())

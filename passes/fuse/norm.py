@@ -1,0 +1,80 @@
+"""The hand-written RMSNorm becomes ``aten.rms_norm``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.passes import RulePass
+from strop.compiler.pattern import Either, Match, Op, Var, is_float, is_number
+from strop.compiler.program import Program, same_shape, shape_of
+from strop.compiler.rewrite import Rule
+
+aten = torch.ops.aten
+
+_X = Var("x", is_float, "a float tensor")
+_EPS = Var("eps", is_number, "a number")
+_SQUARE = Either(
+    (Op(aten.pow.Tensor_Scalar, _X, 2), Op(aten.mul.Tensor, _X, _X), Op(aten.square.default, _X))
+)
+_MEAN = Op(aten.mean.dim, _SQUARE, Var("axes"), True, any_rest=True)
+_SHIFTED = Op((aten.add.Tensor, aten.add.Scalar), _MEAN, _EPS)
+_NORMED = Either(
+    (
+        Op(aten.mul.Tensor, _X, Op(aten.rsqrt.default, _SHIFTED), swap=True),
+        Op(aten.mul.Tensor, _X, Op(aten.pow.Tensor_Scalar, _SHIFTED, -0.5), swap=True),
+        Op(aten.div.Tensor, _X, Op(aten.sqrt.default, _SHIFTED)),
+    )
+)
+
+
+def _last_axis_only(match: Match) -> str | None:
+    if list(match["axes"]) not in ([-1], [len(shape_of(match["x"])) - 1]):
+        return f"the mean is over axes {list(match['axes'])}, not the last one"
+    return None
+
+
+class ScaledRMSNorm(Rule):
+    """``weight * (x * rsqrt(mean(x^2) + eps))`` over the last axis (arXiv:1910.07467)."""
+
+    name = "rms-norm"
+    pattern = Op(aten.mul.Tensor, Var("weight", is_float, "a float tensor"), _NORMED, swap=True)
+
+    def check(self, match: Match, program: Program) -> str | None:
+        if not same_shape(shape_of(match["weight"]), shape_of(match["x"])[-1:]):
+            return "the factor is not one number per channel"
+        return _last_axis_only(match)
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        size = int(shape_of(match["x"])[-1])
+        return build.call(
+            aten.rms_norm.default, match["x"], [size], match["weight"], match["eps"]
+        )
+
+
+class PlainRMSNorm(Rule):
+    """RMSNorm without a weight."""
+
+    name = "rms-norm-plain"
+    pattern = _NORMED
+
+    def check(self, match: Match, program: Program) -> str | None:
+        return _last_axis_only(match)
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        size = int(shape_of(match["x"])[-1])
+        return build.call(aten.rms_norm.default, match["x"], [size], None, match["eps"])
+
+
+@dataclass(frozen=True)
+class FuseNorms(RulePass):
+    """Recognise RMSNorm written out."""
+
+    name = "norms"
+
+    def rules(self) -> Sequence[Rule]:
+        return (ScaledRMSNorm(), PlainRMSNorm())

@@ -1,0 +1,132 @@
+"""Rotary embedding written out becomes ``strop::rotary``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.passes import RulePass
+from strop.compiler.pattern import Match, Op, Var, is_float
+from strop.compiler.program import Program, arguments, same_size, shape_of, static_int
+from strop.compiler.rewrite import Rule
+from strop.passes.fuse.layout import pack_heads, unpack_heads
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+_X = Var("x", is_float, "a float tensor")
+_ROTATED = Op(aten.cat.default, Var("halves"), -1)
+
+
+class HalfRotary(Rule):
+    """``x * cos + cat(-x[half:], x[:half]) * sin`` with tables doubled by ``cat(f, f)``."""
+
+    name = "rotary"
+    pattern = Op(
+        aten.add.Tensor,
+        Op(aten.mul.Tensor, _X, Var("cos", is_float, "a table"), swap=True),
+        Op(aten.mul.Tensor, _ROTATED, Var("sin", is_float, "a table"), swap=True),
+        swap=True,
+    )
+
+    def check(self, match: Match, program: Program) -> str | None:
+        x = match["x"]
+        if len(shape_of(x)) != 4:
+            return "x is not [batch, heads, seq, size]"
+        if isinstance(shape_of(x)[1], torch.SymInt) or isinstance(shape_of(x)[3], torch.SymInt):
+            return "heads or size are dynamic"
+        if not _is_rotated_half(match["halves"], x):
+            return "the second product is not of the halves exchanged"
+        for name in ("cos", "sin"):
+            if half_table(match[name], x) is None:
+                return f"the {name} table is not two equal halves over [batch, 1, seq, size]"
+        return None
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        x = match["x"]
+        tables = [self._half(match[name], x, build) for name in ("cos", "sin")]
+        heads = int(shape_of(x)[1])
+        packed = pack_heads(x, build)
+        if packed is None:
+            return build.call(strop.rotary.default, x, *tables, heads)
+        return unpack_heads(build.call(strop.rotary.default, packed, *tables, heads), heads, build)
+
+    def _half(self, table: Node, x: Node, build: Builder) -> Node:
+        """cos or sin as [batch or 1, seq, half], made where the whole table was."""
+        whole = half_table(table, x)
+        assert whole is not None
+        key = ("half", whole)
+        shared = build.program.__dict__.setdefault("_rotary_tables", {})
+        if key not in shared or shared[key]._erased:
+            near = Builder(build.program, whole.next, build.made_by)
+            shared[key] = near.call(
+                aten.slice.Tensor, whole, -1, 0, int(shape_of(x)[-1]) // 2
+            )
+        made: Node = shared[key]
+        return made
+
+
+def _is_rotated_half(halves: Any, x: Node) -> bool:
+    """``[-x[..., half:], x[..., :half]]``."""
+    if len(halves) != 2 or halves[0].target is not aten.neg.default:
+        return False
+    half = int(shape_of(x)[-1]) // 2
+    return _is_part(halves[0].args[0], x, half, 2 * half) and _is_part(halves[1], x, 0, half)
+
+
+def _is_part(part: Any, x: Node, start: int, end: int) -> bool:
+    if not isinstance(part, Node) or part.target is not aten.slice.Tensor:
+        return False
+    a = arguments(part)
+    last = len(shape_of(x)) - 1
+    first = static_int(a["start"] or 0)
+    stop = 2**63 - 1 if a["end"] is None else static_int(a["end"])
+    return (
+        a["self"] is x
+        and a["dim"] in (-1, last)
+        and a["step"] == 1
+        and first == start
+        and stop is not None
+        and min(stop, int(shape_of(x)[-1])) == end
+    )
+
+
+def half_table(table: Node, x: Node) -> Node | None:
+    """The [batch or 1, seq, size] table under ``unsqueeze(1)`` whose two halves are equal."""
+    if table.target is not aten.unsqueeze.default or table.args[1] not in (1, -3):
+        return None
+    whole = table.args[0]
+    assert isinstance(whole, Node)
+    shape = shape_of(whole)
+    if len(shape) != 3 or not same_size(shape[-1], shape_of(x)[-1]):
+        return None
+    return whole if _halves_equal(whole) else None
+
+
+def _halves_equal(node: Node) -> bool:
+    """Whether a value is, through elementwise functions, ``cat((f, f), -1)``."""
+    while node.target is not aten.cat.default:
+        scaled = node.target is aten.mul.Tensor and not isinstance(node.args[1], Node)
+        if node.target not in (aten.cos.default, aten.sin.default) and not scaled:
+            return False
+        node = node.args[0]  # type: ignore[assignment]
+    parts, axis = node.args[0], arguments(node)["dim"]
+    rank = len(shape_of(node))
+    return len(parts) == 2 and parts[0] is parts[1] and axis in (-1, rank - 1)  # type: ignore[arg-type,index]
+
+
+@dataclass(frozen=True)
+class FuseRotary(RulePass):
+    """Recognise rotary position embedding written out."""
+
+    name = "rotary"
+
+    def rules(self) -> Sequence[Rule]:
+        return (HalfRotary(),)
+
+

@@ -1,0 +1,111 @@
+"""Dynamic W8A8: int8 weights per channel, activations quantized when the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.passes import RulePass
+from strop.compiler.pattern import Match, Miss
+from strop.compiler.program import Program, arguments, dtype_of, shape_of
+from strop.compiler.rewrite import Rule
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+
+def weight_names(value: Node) -> list[str]:
+    """The weights behind a weight expression."""
+    if value.op == "get_attr":
+        return [str(value.target)]
+    return [name for n in value.all_input_nodes for name in weight_names(n)]
+
+
+def is_weight_expression(value: Node) -> bool:
+    """Whether a value depends on weights alone."""
+    if value.op == "get_attr":
+        return True
+    return bool(value.all_input_nodes) and all(is_weight_expression(n) for n in value.all_input_nodes)
+
+
+def _kept(names: list[str], keep: tuple[str, ...]) -> str | None:
+    for pattern in keep:
+        for name in names:
+            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*"):
+                return f"kept in float: '{name}' matches '{pattern}'"
+    return None
+
+
+@dataclass(frozen=True)
+class DynamicLinear(Rule):
+    """A linear layer on constant weights."""
+
+    name = "linear-w8a8"
+    roots = (aten.linear.default,)
+    keep: tuple[str, ...] = ()
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        values = arguments(root)
+        weight = values["weight"]
+        if not is_weight_expression(weight):
+            return Miss("the weight is computed from an input", root, 2)
+        if dtype_of(weight) != torch.float32:
+            return Miss(f"the weight is {dtype_of(weight)}", root, 2)
+        if reason := _kept(weight_names(weight), self.keep):
+            return Miss(reason, root, 2)
+        return Match(root, values, [root])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        scale = build.call(strop.int8_scale.default, match["weight"])
+        return build.call(
+            strop.linear_w8a8.default, match["input"], match["weight"], scale, match["bias"]
+        )
+
+
+@dataclass(frozen=True)
+class Int8Embedding(Rule):
+    """An embedding table of at least ``min_rows`` rows."""
+
+    name = "embedding-int8"
+    roots = (aten.embedding.default,)
+    keep: tuple[str, ...] = ()
+    min_rows: int = 0
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        weight, indices = root.args[:2]
+        assert isinstance(weight, Node)
+        if weight.op != "get_attr" or dtype_of(weight) != torch.float32:
+            return Miss("the table is no float weight", root, 2)
+        if int(shape_of(weight)[0]) < self.min_rows:
+            return Miss(f"the table has fewer than {self.min_rows} rows", root, 2)
+        if reason := _kept([str(weight.target)], self.keep):
+            return Miss(reason, root, 2)
+        return Match(root, {"weight": weight, "indices": indices}, [root])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        scale = build.call(strop.int8_scale.default, match["weight"])
+        return build.call(strop.embedding_int8.default, match["weight"], scale, match["indices"])
+
+
+@dataclass(frozen=True)
+class QuantizeDynamic(RulePass):
+    """Quantize linear layers to int8 weights and run-time u8 activations (dynamic W8A8).
+
+    Attributes:
+        keep: weights to leave in float, by name or shell pattern ("lm_head", "*.layer.0.*").
+        embeddings: also keep embedding tables in int8, one scale per row.
+    """
+
+    name = "quantize"
+
+    keep: tuple[str, ...] = ()
+    embeddings: bool = True
+
+    def rules(self) -> Sequence[Rule]:
+        linear = DynamicLinear(self.keep)
+        return (linear, Int8Embedding(self.keep)) if self.embeddings else (linear,)
