@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 import torch
 
 import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
@@ -41,14 +40,13 @@ from strop.compiler.inputs import Inputs, read_signature
 from strop.compiler.instrument import Dump, Recorder
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.model import Model
 from strop.compiler.passes import Instrument
 from strop.compiler.program import Program
 from strop.compiler.recipe import Budget, Recipe, load_recipe
 from strop.compiler.target import Target, get_target
 
-# Protobuf ends at 2 GiB; the graph itself needs some of that.
-EXTERNAL_DATA_OVER = 1_800_000_000
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 Progress = Callable[[str], None]
 
@@ -221,17 +219,6 @@ def _hold_to_budget(results: list[Comparison], budget: Budget, suspect: str) -> 
         f"{len(missed)} of {len(results)} comparisons with the original miss the budget:\n"
         f"  {lines}\nSuspected: {suspect}. Nothing was written."
     )
-
-
-def write_model(model: ir.Model, path: Path) -> list[str]:
-    """Write a model, with external data where protobuf could not hold it; returns file names."""
-    total = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    if total <= EXTERNAL_DATA_OVER:
-        ir.save(model, path)
-        return [path.name]
-    data = f"{path.name}.data"
-    ir.save(model, path, external_data=data, size_threshold_bytes=1024)
-    return [path.name, data]
 
 
 def _manifest(
