@@ -19,6 +19,14 @@ def constant_nodes(program: Program) -> set[Node]:
     return fixed
 
 
+def is_weight_expression(value: Node) -> bool:
+    """Whether a value depends on weights alone: a weight, or operators on such values."""
+    if value.op == "get_attr":
+        return True
+    inputs = value.all_input_nodes
+    return bool(inputs) and all(is_weight_expression(n) for n in inputs)
+
+
 def _is_static(value: object) -> bool:
     leaves = pytree.tree_leaves(value)
     return all(

@@ -11,6 +11,7 @@ from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
 from strop.passes.fuse.attention import FuseAttention
 from strop.passes.fuse.conv_bn import FoldBatchNorm
+from strop.passes.fuse.embedding import FuseEmbeddings
 from strop.passes.fuse.norm import FuseNorms
 from strop.passes.fuse.packed import PackLinears
 from strop.passes.fuse.residual import FuseResiduals
@@ -22,6 +23,7 @@ PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
     CommonSubexpressions,
     CanonicalMasks,
+    FuseEmbeddings,
     FuseNorms,
     FuseActivations,
     FuseRotary,

@@ -10,6 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
+from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
 from strop.compiler.program import Program, arguments, dtype_of, shape_of
@@ -24,13 +25,6 @@ def weight_names(value: Node) -> list[str]:
     if value.op == "get_attr":
         return [str(value.target)]
     return [name for n in value.all_input_nodes for name in weight_names(n)]
-
-
-def is_weight_expression(value: Node) -> bool:
-    """Whether a value depends on weights alone."""
-    if value.op == "get_attr":
-        return True
-    return bool(value.all_input_nodes) and all(is_weight_expression(n) for n in value.all_input_nodes)
 
 
 def _kept(names: list[str], keep: tuple[str, ...]) -> str | None:
