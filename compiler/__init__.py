@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from strop.compiler.driver import build
     from strop.compiler.passes import Pass, RulePass
     from strop.compiler.program import Program
+    from strop.compiler.recipe import Recipe, load_recipe
     from strop.compiler.rewrite import Rule
 
 _HOMES = {
@@ -24,10 +25,23 @@ _HOMES = {
     "Pass": "passes",
     "RulePass": "passes",
     "Program": "program",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
     "Rule": "rewrite",
 }
 
-__all__ = ["Artifact", "Model", "Pass", "Program", "Rule", "RulePass", "build", "load"]
+__all__ = [
+    "Artifact",
+    "Model",
+    "Pass",
+    "Program",
+    "Recipe",
+    "Rule",
+    "RulePass",
+    "build",
+    "load",
+    "load_recipe",
+]
 
 
 def __getattr__(name: str) -> Any:

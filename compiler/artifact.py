@@ -1,25 +1,72 @@
-"""The folder that is shipped: written aside, moved into place in one step, checked by hashes."""
+"""The folder that is shipped: what it holds, and whether it still matches its hashes."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pydantic
 
 from strop.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
+MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 FORMAT = 1
+
+
+class _File(pydantic.BaseModel):
+    sha256: str
+    bytes: int
+
+
+class _Tensor(pydantic.BaseModel):
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class _Dim(pydantic.BaseModel):
+    name: str
+    min: int
+    max: int | None
+
+
+class _Contract(pydantic.BaseModel):
+    inputs: list[_Tensor]
+    outputs: list[_Tensor]
+    dims: list[_Dim]
+
+
+class _Pass(pydantic.BaseModel):
+    name: str
+    nodes_before: int
+    nodes_after: int
+    rewrites: dict[str, int]
+
+
+class _Check(pydantic.BaseModel):
+    case: str
+    output: str
+    max_error: float
+    cosine: float | None
+
+
+class _Manifest(pydantic.BaseModel):
+    """What a manifest must hold to be read; it may hold more."""
+
+    target: str
+    contract: _Contract
+    passes: list[_Pass]
+    checks: Annotated[list[_Check], pydantic.Field(min_length=1)]
+    files: dict[str, _File]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +79,7 @@ class Artifact:
     @property
     def model_path(self) -> Path:
         """The ONNX file, for a plain ``onnxruntime.InferenceSession``."""
-        return self.path / "model.onnx"
+        return self.path / MODEL
 
     @property
     def size(self) -> int:
@@ -94,21 +141,37 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read the manifest of an artifact.
 
     Raises:
-        UsageError: the folder is not an artifact.
+        UsageError: the folder is not an artifact, or its manifest was damaged.
     """
     folder = Path(path)
-    if not is_artifact(folder):
+    values = _read_manifest(folder)
+    if values is None:
         raise UsageError(f"{folder} is not a strop artifact: it has no {MANIFEST} of strop's")
-    return Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+    if values["strop_format"] != FORMAT:
+        raise UsageError(
+            f"{folder} has format {values['strop_format']}, this strop reads format {FORMAT}"
+        )
+    try:
+        known = _Manifest.model_validate(values)
+    except pydantic.ValidationError as error:
+        place = ".".join(str(p) for p in error.errors()[0]["loc"])
+        raise UsageError(f"{folder}: {MANIFEST} is damaged at '{place}'") from error
+    if MODEL not in known.files:
+        raise UsageError(f"{folder}: {MANIFEST} does not name {MODEL}")
+    return Artifact(folder, values)
 
 
 def is_artifact(folder: Path) -> bool:
     """Whether the folder was written by strop."""
+    return _read_manifest(folder) is not None
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        values = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("strop_format") == FORMAT
+        return None  # no such file, or not JSON: whatever it is, strop did not write it
+    return values if isinstance(values, dict) and "strop_format" in values else None
 
 
 def confined(folder: Path, name: str) -> Path:
@@ -133,52 +196,16 @@ def require_free(out: Path, force: bool) -> None:
     """Refuse an output path that holds something not ours.
 
     Raises:
-        UsageError: it exists and is neither empty nor an artifact, and ``force`` is off.
+        UsageError: it exists and is neither empty nor an artifact, and ``force`` is off; or it
+            is the working folder or holds it, ``force`` or not.
     """
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise UsageError(f"{out} is the working folder or holds it; name a folder of its own")
     if not out.exists() or force or is_artifact(out):
         return
     if out.is_dir() and not any(out.iterdir()):
         return
     raise UsageError(f"{out} exists and is not a strop artifact; --force replaces it")
-
-
-@contextlib.contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that becomes ``out`` if the block ends well.
-
-    Whatever happens inside, ``out`` is what it was before or the whole new folder.
-
-    Raises:
-        UsageError: the disk is full, or the place cannot be written.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UsageError(f"{out.parent} cannot be written: {error.strerror}") from error
-    try:
-        yield stage
-        stage.chmod(0o755)
-        _publish(stage, out)
-    except OSError as error:
-        raise UsageError(f"{out} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _publish(stage: Path, out: Path) -> None:
-    if not out.exists():
-        stage.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    out.rename(old / out.name)
-    try:
-        stage.rename(out)
-    except OSError:
-        (old / out.name).rename(out)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -54,13 +54,12 @@ class Comparison:
                 f"{self.output} is off by {self.max_error:.2e} in case '{self.case}' "
                 f"(budget {budget.max_error:.2e})"
             )
-        if budget.min_cosine is not None and self.cosine is not None:
-            if not self.cosine >= budget.min_cosine:
-                return (
-                    f"{self.output} has cosine {self.cosine:.5f} in case '{self.case}' "
-                    f"(budget {budget.min_cosine})"
-                )
-        return None
+        if budget.min_cosine is None or self.cosine is None or self.cosine >= budget.min_cosine:
+            return None
+        return (
+            f"{self.output} has cosine {self.cosine:.5f} in case '{self.case}' "
+            f"(budget {budget.min_cosine})"
+        )
 
     def record(self) -> dict[str, Any]:
         """For the manifest: three significant digits."""

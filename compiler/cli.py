@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from strop.compiler.errors import StropError
+from strop.compiler.errors import StropError, UsageError, did_you_mean
 
 app = typer.Typer(
     name="strop",
@@ -23,7 +26,6 @@ app = typer.Typer(
 out_console = Console()
 err_console = Console(stderr=True)
 
-Source = Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task]")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe or a TOML file.")]
 Settings = Annotated[
     list[str], typer.Option("--set", help="pass.option=value or budget.key=value; repeatable.")
@@ -32,7 +34,7 @@ Settings = Annotated[
 
 @app.command()
 def build(
-    source: Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task]")] = "",
+    source: Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task].")] = "",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder to write.")] = None,
     recipe: RecipeName = "cpu-fp32",
     target: Annotated[str, typer.Option(help="Where it will run; the recipe's by default.")] = "",
@@ -43,7 +45,9 @@ def build(
     before: Annotated[str, typer.Option(help="Put --pass before this one.")] = "",
     after: Annotated[str, typer.Option(help="Put --pass after this one.")] = "",
     stop_after: Annotated[str, typer.Option(help="Print the IR after this pass and stop.")] = "",
-    dump_ir: Annotated[Path | None, typer.Option(help="Folder for the IR after each pass.")] = None,
+    dump_ir: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for the IR after each pass.")
+    ] = None,
     print_recipe: Annotated[bool, typer.Option(help="Write the recipe in force.")] = False,
     force: Annotated[bool, typer.Option(help="Replace a folder that is not an artifact.")] = False,
     tune: Annotated[bool, typer.Option(help="Measure emitter choices on this machine.")] = False,
@@ -56,7 +60,7 @@ def build(
         sys.stdout.write(recipe_text(chosen))
         return
     if not source:
-        raise typer.BadParameter("say what to build: FILE.py:make or hf:PATH")
+        raise UsageError("say what to build: FILE.py:make or hf:PATH")
     from strop.compiler.source import load_model
 
     if stop_after:
@@ -68,20 +72,19 @@ def build(
         sys.stdout.write(str(program))
         return
     if out is None:
-        raise typer.BadParameter("say where to write: -o OUT")
+        raise UsageError("say where to write: -o OUT")
     _build(source, out, chosen, dump_ir, force, tune)
 
 
 def _recipe(
     name: str, target: str, settings: list[str], passes: list[str], before: str, after: str
 ) -> Any:
-    from strop.compiler.recipe import insert, load_recipe, override, parse_pass
+    from strop.compiler.recipe import load_recipe
     from strop.compiler.target import get_target
 
-    recipe = load_recipe(name)
-    for text in passes:
-        recipe = insert(recipe, parse_pass(text), before or None, after or None)
-    recipe = override(recipe, settings)
+    if (before or after) and not passes:
+        raise UsageError("--before and --after say where a --pass goes; there is no --pass")
+    recipe = load_recipe(name).insert(*passes, before=before, after=after).override(*settings)
     recipe = recipe.model_copy(update={"target": get_target(target or recipe.target).name})
     recipe.pipeline()
     return recipe
@@ -115,7 +118,8 @@ def _build(
 
 
 def _print_summary(artifact: Any) -> None:
-    table = Table("pass", "nodes", "rewrites", title=str(artifact.path), title_justify="left")
+    out_console.print(artifact.path, soft_wrap=True, markup=False, highlight=False)
+    table = Table("pass", "nodes", "rewrites")
     for record in artifact.manifest["passes"]:
         counts = ", ".join(f"{n} {rule}" for rule, n in record["rewrites"].items()) or "-"
         nodes = f"{record['nodes_before']} → {record['nodes_after']}"
@@ -125,13 +129,18 @@ def _print_summary(artifact: Any) -> None:
     worst = max(checks, key=lambda c: c["max_error"])
     cosines = [c["cosine"] for c in checks if c["cosine"] is not None]
     out_console.print(
-        f"{artifact.size / 1e6:.1f} MB; {len(checks)} comparisons with the original: worst error "
+        f"{_size_text(artifact.size)}; {len(checks)} comparisons with the original: worst error "
         f"{worst['max_error']:.1e} ({worst['output']}, {worst['case']}), "
         f"lowest cosine {min(cosines, default=1.0):.5f}",
         highlight=False,
+        soft_wrap=True,
     )
     for note in artifact.manifest["notes"]:
-        out_console.print(f"note: {note}")
+        out_console.print(f"note: {note}", markup=False)
+
+
+def _size_text(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 @app.command()
@@ -141,7 +150,6 @@ def inspect(
 ) -> None:
     """Show what an artifact holds, and whether it still matches its hashes."""
     from strop.compiler.artifact import read_artifact
-    from strop.compiler.errors import UsageError
 
     artifact = read_artifact(out)
     if as_json:
@@ -173,8 +181,7 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
     import dataclasses
     from inspect import getdoc
 
-    from strop.compiler.errors import UsageError, did_you_mean
-    from strop.compiler.recipe import pass_classes
+    from strop.compiler.registry import pass_classes
 
     known = pass_classes()
     if name and name not in known:
@@ -193,11 +200,35 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
 
 def main() -> None:
     """Entry point: errors become sentences and exit codes."""
+    # Being told to end is no reason to leave a half-written folder: unwind as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except StropError as error:
-        err_console.print(f"strop: {error}", style="red", markup=False, highlight=False)
+        _say(str(error))
         sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("STROP_TRACEBACK"):
+            raise
+        _say(_bug(error))
+        sys.exit(1)
+
+
+def _say(problem: str) -> None:
+    # Not wrapped: a message may be searched for, and holds paths.
+    err_console.print(
+        f"strop: {problem}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _bug(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return (
+        f"this is a bug in strop{notes}: {type(error).__name__}: {error} "
+        f"({Path(place.filename).name}:{place.lineno}). Please report it; with STROP_TRACEBACK=1 "
+        "in the environment the whole trace is shown."
+    )
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.artifact import (
     FORMAT,
     MANIFEST,
+    MODEL,
     Artifact,
     file_hash,
     read_artifact,
     require_free,
-    staged,
     write_json,
 )
 from strop.compiler.capture import capture, in_dtype, weights_not_finite
@@ -35,8 +35,8 @@ from strop.compiler.check import (
     check_program,
     make_cases,
 )
-from strop.compiler.errors import BudgetError, UsageError
-from strop.compiler.inputs import Inputs, read_signature
+from strop.compiler.errors import BudgetError, UsageError, did_you_mean
+from strop.compiler.inputs import Inputs, read_inputs
 from strop.compiler.instrument import Dump, Recorder
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
@@ -45,7 +45,9 @@ from strop.compiler.model import Model
 from strop.compiler.passes import Instrument
 from strop.compiler.program import Program
 from strop.compiler.recipe import Budget, Recipe, load_recipe
+from strop.compiler.staging import staged
 from strop.compiler.target import Target, get_target
+from strop.compiler.verify import verify
 
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 Progress = Callable[[str], None]
@@ -112,17 +114,17 @@ def build(
     program = _optimize(program, recipe, stages, [recorder, *dumps])
     _check_passes(recorder, cases, recipe.budget, stages)
     recorder.programs.clear()
+    with stages.stage("lower"):
+        lowered = lower_to_onnx(program, place, choices or shipped(place.name))
     with staged(folder) as stage:
-        with stages.stage("lower"):
-            lowered = lower_to_onnx(program, place, choices or shipped(place.name))
         with stages.stage("write"):
-            files = write_model(lowered, stage / "model.onnx")
+            files = write_model(lowered, stage / MODEL)
         contract = asdict(program.contract)
         program.weights.clear()
         del lowered
         gc.collect()
         with stages.stage("check"):
-            results = check_file(stage / "model.onnx", place, cases)
+            results = check_file(stage / MODEL, place, cases)
         _hold_to_budget(results, recipe.budget, "the lowering or the runtime")
         manifest = _manifest(recipe, contract, recorder, results, files, notes, stage)
         write_json(stage / MANIFEST, manifest)
@@ -139,7 +141,7 @@ def compile_program(
     steps = recipe.pipeline()
     names = [s.name for s in steps.steps]
     if stop_after and stop_after != "capture" and stop_after not in names:
-        raise UsageError(f"--stop-after {stop_after}: the recipe has {', '.join(names)}")
+        raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
     if stop_after == "capture":
         return program
     return steps.run(program, [Dump(Path(dump_ir))] if dump_ir else [], stop_after)
@@ -149,13 +151,14 @@ def _front(model: Model, target: Target, stages: Stages) -> tuple[Program, list[
     """Check what the user gave, compute references, capture."""
     module, notes = _ready_module(model, target)
     with torch.no_grad():
-        signature = read_signature(model)
-        example = _as_computed(signature.named(model.example_inputs))
-        calibration = [_as_computed(signature.named(c)) for c in model.calibration or ()]
+        signature, example, calibration = read_inputs(model)
+        example = _as_computed(example)
+        calibration = [_as_computed(c) for c in calibration]
         with stages.stage("reference"):
             cases = make_cases(module, signature, calibration or [example])
         with stages.stage("capture"):
             program = capture(module, signature, example)
+            verify(program)
     return program, cases, notes
 
 
@@ -163,14 +166,17 @@ def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[s
     module = model.module
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"Model.module is {type(module).__name__}, not a torch.nn.Module")
-    if module.training:
+    training = [name for name, part in module.named_modules() if part.training]
+    if training:
+        which = f"its submodule '{training[0]}'" if training[0] else "the module"
         raise UsageError(
-            "the module is in train mode: dropout and batch norm would behave as in training. "
+            f"{which} is in train mode: dropout and batch norm would behave as in training. "
             "Call module.eval() in the factory."
         )
     bad = list(weights_not_finite(module))
     if bad:
-        raise UsageError(f"weights hold NaN or Inf: {', '.join(bad[:5])}" + (", ..." * (len(bad) > 5)))
+        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise UsageError(f"weights hold NaN or Inf: {shown}")
     ready = in_dtype(module, torch.float32)
     if ready is module:
         return module, []
@@ -192,9 +198,7 @@ def _optimize(
         return recipe.pipeline().run(program, instruments)
 
 
-def _check_passes(
-    recorder: Recorder, cases: list[Case], budget: Budget, stages: Stages
-) -> None:
+def _check_passes(recorder: Recorder, cases: list[Case], budget: Budget, stages: Stages) -> None:
     """Run the optimized program in torch; on a miss, find the pass after which it is missed."""
     if not recorder.programs:
         return
@@ -233,7 +237,7 @@ def _manifest(
     return {
         "strop_format": FORMAT,
         "target": recipe.target,
-        "recipe": recipe.model_dump(exclude_none=True),
+        "recipe": recipe.record(),
         "contract": contract,
         "passes": [
             {k: v for k, v in asdict(r).items() if k not in ("seconds", "misses")}
@@ -268,5 +272,3 @@ def _build_record(stages: Stages, recorder: Recorder) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
         },
     }
-
-

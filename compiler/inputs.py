@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,83 +38,137 @@ class Signature:
             return module(*(inputs[n] for n in self.names))
         return module(**inputs)
 
-    def named(self, given: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]) -> Inputs:
-        """One set of inputs by name.
 
-        Raises:
-            UsageError: names or number differ from the example inputs.
-        """
-        inputs = dict(given) if isinstance(given, Mapping) else dict(zip(self.names, given))
-        if tuple(inputs) != self.names and set(inputs) != set(self.names):
-            raise UsageError(
-                f"calibration inputs are {sorted(inputs)}, example_inputs are {sorted(self.names)}"
-            )
-        return {n: inputs[n] for n in self.names}
-
-
-def read_signature(model: Model) -> Signature:
-    """Name the inputs and dims of a model.
+def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
+    """Name the inputs and dims of a model: how it is called, the example, the calibration.
 
     Raises:
-        UsageError: an input is no tensor, or ``dynamic`` names an input or axis that is not there.
+        UsageError: an input is no tensor, ``dynamic`` names an input or axis that is not there,
+            or calibration inputs are not like the example.
     """
-    positional = not isinstance(model.example_inputs, Mapping)
     names = _names(model)
-    tensors = dict(zip(names, _values(model.example_inputs)))
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise UsageError(
-                f"example_inputs['{name}'] is {type(tensor).__name__}; strop takes tensors: "
-                "bind other arguments in a wrapper module"
-            )
+    example = _named(model.example_inputs, names, "example_inputs")
     axes: dict[str, dict[int, str]] = {}
     dims: dict[str, Dim] = {}
-    for name, spec in (model.dynamic or {}).items():
-        if name not in tensors:
+    for name, spec in _mapping(model.dynamic or {}, "dynamic").items():
+        if name not in example:
             raise UsageError(f"dynamic names the input '{name}'{did_you_mean(name, list(names))}")
         axes[name] = {}
-        for axis, dim in spec.items():
-            axes[name][axis] = _add_dim(dims, name, axis, dim, tensors[name])
-    return Signature(names, positional, axes, dims)
+        for axis, dim in _mapping(spec, f"dynamic['{name}']").items():
+            axes[name][axis] = _add_dim(dims, name, axis, dim, example[name])
+    positional = not isinstance(model.example_inputs, Mapping)
+    signature = Signature(names, positional, axes, dims)
+    _check_sizes(example, signature, "example_inputs")
+    given = model.calibration or ()
+    calibration = [_named(c, names, f"calibration[{i}]") for i, c in enumerate(given)]
+    for i, inputs in enumerate(calibration):
+        _check_like(inputs, example, signature, f"calibration[{i}]")
+        _check_sizes(inputs, signature, f"calibration[{i}]")
+    return signature, example, calibration
 
 
 def _names(model: Model) -> tuple[str, ...]:
-    if isinstance(model.example_inputs, Mapping):
-        return tuple(model.example_inputs)
+    given = model.example_inputs
+    if isinstance(given, Mapping):
+        return tuple(given)
+    if not isinstance(given, (tuple, list)) or not given:
+        raise UsageError(
+            f"example_inputs is {type(given).__name__}; give tensors by name, {{'x': x}}, "
+            "or by position, (x,)"
+        )
     parameters = inspect.signature(model.module.forward).parameters
-    count = len(model.example_inputs)
     plain = [n for n, p in parameters.items() if p.kind is not p.VAR_POSITIONAL]
-    if len(plain) >= count:
-        return tuple(plain[:count])
-    return tuple(f"input_{i}" for i in range(count))
+    if len(plain) >= len(given):
+        return tuple(plain[: len(given)])
+    return tuple(f"input_{i}" for i in range(len(given)))
 
 
-def _values(given: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    return list(given.values()) if isinstance(given, Mapping) else list(given)
+def _named(given: Any, names: Sequence[str], what: str) -> Inputs:
+    """One set of inputs by name, in the order of ``names``; all of them tensors."""
+    if isinstance(given, Mapping):
+        inputs = dict(given)
+    elif isinstance(given, (tuple, list)) and len(given) == len(names):
+        inputs = dict(zip(names, given))
+    else:
+        raise UsageError(f"{what} must give {len(names)} tensors: {', '.join(names)}")
+    if set(inputs) != set(names):
+        raise UsageError(f"{what} has {sorted(inputs)}, example_inputs has {sorted(names)}")
+    for name, tensor in inputs.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UsageError(
+                f"{what}['{name}'] is {type(tensor).__name__}; strop takes tensors: "
+                "bind other arguments in a wrapper module"
+            )
+    return {n: inputs[n] for n in names}
+
+
+def _mapping(given: Any, what: str) -> Mapping[Any, Any]:
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"{what} is {type(given).__name__}; write dynamic={{'input': {{axis: 'dim name'}}}}"
+        )
+    return given
 
 
 def _add_dim(dims: dict[str, Dim], name: str, axis: int, spec: Any, tensor: torch.Tensor) -> str:
-    label, low, high = (spec, 1, None) if isinstance(spec, str) else spec
-    if not 0 <= axis < tensor.dim():
+    """Enter one dynamic axis; returns the name of its dim."""
+    new = _dim(spec, f"dynamic['{name}'][{axis}]")
+    if not isinstance(axis, int) or not 0 <= axis < tensor.dim():
         raise UsageError(f"dynamic['{name}'] names axis {axis}; the tensor has {tensor.dim()} axes")
-    if high is not None and not 0 < low <= high:
-        raise UsageError(f"dim '{label}' of '{name}' has the range {low} to {high}")
-    size = tensor.shape[axis]
-    if size < low or (high is not None and size > high):
-        raise UsageError(
-            f"example_inputs['{name}'] has size {size} on axis {axis}, outside the range "
-            f"{low} to {high} of dim '{label}'"
-        )
-    known = dims.setdefault(label, Dim(label, low, high))
-    if isinstance(spec, str) or (known.min, known.max) == (low, high):
-        return str(label)
-    if known.max is None and known.min == 1:
-        dims[label] = Dim(label, low, high)
-        return str(label)
+    known = dims.setdefault(new.name, new)
+    if isinstance(spec, str) or known == new:
+        return new.name
+    if known == Dim(new.name, 1, None):
+        dims[new.name] = new
+        return new.name
     raise UsageError(
-        f"dim '{label}' has two ranges: {known.min} to {known.max} and {low} to {high}; "
+        f"dim '{new.name}' has two ranges: {known.min} to {known.max} and {new.min} to {new.max}; "
         "axes that share a name are equal, so give the range once"
     )
+
+
+def _dim(spec: Any, what: str) -> Dim:
+    if isinstance(spec, str):
+        return Dim(spec, 1, None)
+    if not isinstance(spec, (tuple, list)) or [type(v) for v in spec] != [str, int, int]:
+        raise UsageError(f"{what} is {spec!r}; write 'name' or ('name', min, max)")
+    name, low, high = spec
+    if not 0 < low <= high:
+        raise UsageError(f"{what}: dim '{name}' has the range {low} to {high}")
+    return Dim(name, low, high)
+
+
+def _check_like(inputs: Inputs, example: Inputs, signature: Signature, what: str) -> None:
+    """Hold inputs to the example's dtypes, ranks and fixed sizes."""
+    for name, tensor in inputs.items():
+        like = example[name]
+        moving = signature.axes.get(name, {})
+        same = tensor.dtype == like.dtype and tensor.dim() == like.dim()
+        if not same or any(
+            a != b for i, (a, b) in enumerate(zip(tensor.shape, like.shape)) if i not in moving
+        ):
+            raise UsageError(
+                f"{what}['{name}'] is {tensor.dtype} {tuple(tensor.shape)}, the example is "
+                f"{like.dtype} {tuple(like.shape)}; only axes named in `dynamic` may differ"
+            )
+
+
+def _check_sizes(inputs: Inputs, signature: Signature, what: str) -> None:
+    """Hold the dynamic axes of one set of inputs to their ranges, and equal names to one size."""
+    sizes: dict[str, int] = {}
+    for name, axes in signature.axes.items():
+        for axis, label in axes.items():
+            size, dim = inputs[name].shape[axis], signature.dims[label]
+            if size < dim.min or (dim.max is not None and size > dim.max):
+                raise UsageError(
+                    f"{what}['{name}'] has size {size} on axis {axis}, outside the range "
+                    f"{dim.min} to {dim.max or 'any'} of dim '{label}'"
+                )
+            if sizes.setdefault(label, size) != size:
+                raise UsageError(
+                    f"{what}['{name}'] has size {size} on axis {axis}, but dim '{label}' is "
+                    f"{sizes[label]} elsewhere; axes that share a name are equal"
+                )
 
 
 def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> Inputs:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from strop.compiler.errors import StropError, UsageError, VerifyError
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log, Rule, apply_rules
+from strop.compiler.source import blame
 from strop.compiler.text import program_text
 from strop.compiler.verify import verify
 
@@ -51,11 +54,9 @@ class Pass(ABC):
         verify(new)
         modified = program_text(new) != program_text(program)
         if modified != bool(log.rewrites):
-            from strop.compiler.errors import VerifyError
-
             said = f"{len(log.rewrites)} rewrites"
             did = "changed" if modified else "did not change"
-            raise VerifyError(f"pass '{self.name}' reports {said} but {did} the program")
+            raise VerifyError(f"it reports {said} but {did} the program")
         return PassResult(new, log, modified)
 
     def options(self) -> dict[str, Any]:
@@ -107,17 +108,41 @@ class Pipeline:
     def run(
         self, program: Program, instruments: Sequence[Instrument] = (), stop_after: str = ""
     ) -> Program:
-        """Run every step, or up to and including the one named."""
+        """Run every step, or up to and including the one named.
+
+        Raises:
+            UsageError: a user's own pass raised, or broke a rule of the IR.
+            VerifyError: one of strop's did.
+        """
         for step in self.steps:
             for instrument in instruments:
                 instrument.before(step, program)
-            result = step.run.run(program)
+            result = _run(step, program)
             for instrument in instruments:
                 instrument.after(step, result)
             program = result.program
             if step.name == stop_after:
                 break
         return program
+
+
+def _run(step: Step, program: Program) -> PassResult:
+    """Run one step; what goes wrong in it is told with its name, and with whose fault it is."""
+    module = type(step.run).__module__
+    users = not module.startswith("strop.")
+    try:
+        return step.run.run(program)
+    except VerifyError as error:
+        kind = UsageError if users else VerifyError
+        raise kind(f"pass '{step.name}' broke the program: {error}") from error
+    except StropError:
+        raise
+    except Exception as error:
+        if users:
+            file = getattr(sys.modules.get(module), "__file__", None) or module
+            raise UsageError(f"pass '{step.name}' raised {blame(error, file)}") from error
+        error.add_note(f"while pass '{step.name}' ran")
+        raise
 
 
 def _named(passes: Iterable[Pass]) -> Iterator[Step]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import import_module, resources
-from pathlib import Path
-from typing import Any
+from importlib import resources
+from pathlib import Path, PurePath
+from typing import Annotated, Any
 
 import pydantic
 
 from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.passes import Pass, Pipeline, RulePass
-from strop.compiler.rewrite import Rule
-from strop.compiler.source import load_object
+from strop.compiler.passes import Pass, Pipeline
+from strop.compiler.registry import UserPass, as_pass, is_users, make_pass, origin
 
 RECIPES = resources.files("strop.compiler") / "recipes"
 
@@ -32,8 +30,8 @@ class Budget(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    max_error: float | None = None
-    min_cosine: float | None = None
+    max_error: Annotated[float, pydantic.Field(ge=0)] | None = None
+    min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
 
 
 class PassEntry(pydantic.BaseModel):
@@ -42,11 +40,53 @@ class PassEntry(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow")
 
     name: str
+    _given: UserPass | None = None
+
+    @staticmethod
+    def of(given: str | UserPass) -> PassEntry:
+        """An entry for ``name{option=value}`` or for a pass or rules made in Python.
+
+        Raises:
+            UsageError: the text is not of that form.
+        """
+        if isinstance(given, str):
+            return parse_pass(given)
+        entry = PassEntry(name=origin(given), **as_pass(given, origin(given), {}).options())
+        entry._given = given
+        return entry
 
     @property
     def options(self) -> dict[str, Any]:
         """The options as written."""
         return dict(self.__pydantic_extra__ or {})
+
+    def make(self) -> Pass:
+        """The pass itself.
+
+        Raises:
+            UsageError: no such pass or option, or a value of the wrong type.
+        """
+        if self._given is not None:
+            return as_pass(self._given, self.name, self.options)
+        return make_pass(self.name, self.options)
+
+    def with_option(self, key: str, value: Any) -> PassEntry:
+        """The entry with one more option, or another value for one.
+
+        Raises:
+            UsageError: the option would rename the pass.
+        """
+        if key == "name":
+            raise UsageError(f"pass '{self.name}' has no option 'name'")
+        entry = PassEntry(name=self.name, **{**self.options, key: value})
+        entry._given = self._given
+        return entry
+
+    def in_folder(self, folder: Path) -> PassEntry:
+        """The entry with the user's file looked up from a folder, as a recipe file means it."""
+        if not is_users(self.name):
+            return self
+        return self.model_copy(update={"name": str(folder / self.name)})
 
 
 class Recipe(pydantic.BaseModel):
@@ -65,81 +105,69 @@ class Recipe(pydantic.BaseModel):
         Raises:
             UsageError: an unknown pass or option, or an order that a pass forbids.
         """
-        made = [make_pass(entry.name, entry.options) for entry in self.passes]
+        made = [entry.make() for entry in self.passes]
         for place, one in enumerate(made):
             for needed in one.after:
                 if needed not in (p.name for p in made[:place]):
                     raise UsageError(f"pass '{one.name}' needs '{needed}' before it")
         return Pipeline.of(made)
 
+    def insert(self, *added: str | UserPass, before: str = "", after: str = "") -> Recipe:
+        """The recipe with more passes, in the order given, at one place; at the end by default.
 
-@cache
-def pass_classes() -> dict[str, type[Pass]]:
-    """The passes that come with strop, by name."""
-    return {c.name: c for c in import_module("strop.passes").PASSES}
+        Args:
+            added: each a pass in Python, or text as after ``--pass``.
+            before: the step that they precede, by its name in the pipeline.
+            after: the step that they follow.
 
+        Raises:
+            UsageError: there is no such step, or both places are named.
+        """
+        if before and after:
+            raise UsageError("give either 'before' or 'after', not both")
+        place = len(self.passes)
+        if before or after:
+            place = self._place(before or after) + (1 if after else 0)
+        entries = [PassEntry.of(one) for one in added]
+        passes = [*self.passes[:place], *entries, *self.passes[place:]]
+        return self.model_copy(update={"passes": passes})
 
-def make_pass(name: str, options: dict[str, Any]) -> Pass:
-    """Make a pass by its name, or by ``FILE.py:Class``, with checked options.
+    def override(self, *settings: str) -> Recipe:
+        """The recipe with ``step.option=value`` or ``budget.key=value`` applied.
 
-    Raises:
-        UsageError: no such pass, no such option, or a value of the wrong type.
-    """
-    if ".py:" in name:
-        return _user_pass(name, options)
-    if name not in pass_classes():
-        raise UsageError(f"unknown pass '{name}'{did_you_mean(name, list(pass_classes()))}")
-    return _with_options(pass_classes()[name], options, name)
+        Raises:
+            UsageError: no such step or budget, or the text has another form.
+        """
+        budget = self.budget.model_dump(exclude_unset=True)
+        passes = list(self.passes)
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            owner, dot, key = path.strip().rpartition(".")
+            if not equals or not dot:
+                raise UsageError(f"--set '{setting}' is not of the form pass.option=value")
+            if owner == "budget":
+                budget[key] = parse_value(text)
+                continue
+            place = self._place(owner)
+            passes[place] = passes[place].with_option(key, parse_value(text))
+        values = {"name": self.name, "target": self.target, "budget": budget}
+        return _validated(values, "--set").model_copy(update={"passes": passes})
 
+    def record(self) -> dict[str, Any]:
+        """The recipe for a manifest, which holds no path of the machine that built it."""
+        values = self.model_dump(exclude_none=True)
+        for entry in values["passes"]:
+            if is_users(entry["name"]):
+                entry["name"] = PurePath(entry["name"]).name
+        return values
 
-def _with_options(kind: type[Pass], options: dict[str, Any], name: str) -> Pass:
-    import dataclasses
-
-    known = [f.name for f in dataclasses.fields(kind)]
-    for key in options:
-        if key not in known:
-            hint = did_you_mean(key, known) if known else "; it has none"
-            raise UsageError(f"pass '{name}' has no option '{key}'{hint}")
-    try:
-        made: Pass = pydantic.TypeAdapter(kind).validate_python(options)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise UsageError(f"pass '{name}', option '{where}': {first['msg']}") from error
-    return made
-
-
-def _user_pass(name: str, options: dict[str, Any]) -> Pass:
-    kind = load_object(name, "a pass")
-    if isinstance(kind, type) and issubclass(kind, Pass):
-        return _with_options(kind, options, name)
-    rules = kind if isinstance(kind, (list, tuple)) else [kind]
-    made = [r() if isinstance(r, type) and issubclass(r, Rule) else r for r in rules]
-    if not made or not all(isinstance(r, Rule) for r in made):
-        raise UsageError(f"{name} is neither a Pass, nor a Rule, nor a list of rules")
-    if options:
-        raise UsageError(f"{name} is a set of rules, which has no options")
-    return _RuleSet.named(name.rpartition(":")[2], tuple(made))
-
-
-@dataclass(frozen=True)
-class _RuleSet(RulePass):
-    """A user's rules as a pass."""
-
-    given: tuple[Rule, ...]
-    name = "rules"
-
-    @staticmethod
-    def named(name: str, rules: tuple[Rule, ...]) -> Pass:
-        kind = type(name, (_RuleSet,), {"name": name})
-        made: Pass = kind(rules)
-        return made
-
-    def rules(self) -> Sequence[Rule]:
-        return self.given
-
-    def options(self) -> dict[str, Any]:
-        return {}
+    def _place(self, step: str) -> int:
+        names = [s.name for s in self.pipeline().steps]
+        written = [entry.name for entry in self.passes]
+        for known in (names, written):
+            if step in known:
+                return known.index(step)
+        raise UsageError(f"the recipe has no pass '{step}'{did_you_mean(step, names)}")
 
 
 def load_recipe(name: str) -> Recipe:
@@ -148,14 +176,17 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UsageError: no such recipe, bad TOML, unknown keys.
     """
-    if name.endswith(".toml"):
-        if not Path(name).is_file():
-            raise UsageError(f"recipe file {name} does not exist")
-        return parse_recipe(Path(name).read_text(), name)
-    built_in = recipe_names()
-    if name not in built_in:
-        raise UsageError(f"unknown recipe '{name}'{did_you_mean(name, built_in)}")
-    return parse_recipe((RECIPES / f"{name}.toml").read_text(), name)
+    if not name.endswith(".toml"):
+        if name not in recipe_names():
+            raise UsageError(f"unknown recipe '{name}'{did_you_mean(name, recipe_names())}")
+        return parse_recipe((RECIPES / f"{name}.toml").read_text(), name)
+    try:
+        text = Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe file {name} cannot be read: {error}") from error
+    recipe = parse_recipe(text, name)
+    passes = [entry.in_folder(Path(name).parent) for entry in recipe.passes]
+    return recipe.model_copy(update={"passes": passes})
 
 
 def recipe_names() -> list[str]:
@@ -170,21 +201,30 @@ def parse_recipe(text: str, where: str) -> Recipe:
         UsageError: with the place and, for an unknown key, the nearest known one.
     """
     try:
-        return Recipe.model_validate(tomllib.loads(text))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: {error}") from error
+    return _validated(values, where)
+
+
+def _validated(values: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][-1])
-        if first["type"] == "extra_forbidden":
-            model = Budget if first["loc"][0] == "budget" else Recipe
-            hint = did_you_mean(key, list(model.model_fields))
-            raise UsageError(f"{where}: unknown key '{key}'{hint}") from error
-        place = ".".join(str(p) for p in first["loc"])
-        raise UsageError(f"{where}: {place}: {first['msg']}") from error
+        problems = [_problem(e["type"], e["loc"], e["msg"]) for e in error.errors()]
+        raise UsageError(f"{where}: {'; '.join(problems)}") from error
 
 
-_SPEC = re.compile(r"^(?P<name>[^{}]+)(?:\{(?P<options>.*)\})?$")
+def _problem(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    if kind != "extra_forbidden":
+        return f"{'.'.join(str(p) for p in place)}: {message}"
+    model = Budget if place[0] == "budget" else Recipe
+    return f"unknown key '{place[-1]}'{did_you_mean(str(place[-1]), list(model.model_fields))}"
+
+
+_SPEC = re.compile(r"(?P<name>[^{}]+)(?:\{(?P<options>.*)\})?", re.DOTALL)
+# Commas inside brackets, braces or quotes do not part options.
+_ITEM = r"""(?:\[[^\]]*\]|\{[^}]*\}|"(?:\\.|[^"\\])*"|'[^']*'|[^,\[\]{}"'])+"""
 
 
 def parse_pass(text: str) -> PassEntry:
@@ -193,21 +233,17 @@ def parse_pass(text: str) -> PassEntry:
     Raises:
         UsageError: not of that form.
     """
-    found = _SPEC.match(text.strip())
-    if not found:
+    found = _SPEC.fullmatch(text.strip())
+    options = (found["options"] or "").strip() if found else ""
+    if not found or not re.fullmatch(rf"(?:{_ITEM}(?:,{_ITEM})*)?", options):
         raise UsageError(f"'{text}' is not of the form name{{option=value,...}}")
-    options = {}
-    for item in _split(found["options"] or ""):
+    entry = PassEntry(name=found["name"].strip())
+    for item in re.findall(_ITEM, options):
         key, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"'{item}' in '{text}' is not of the form option=value")
-        options[key.strip()] = parse_value(value.strip())
-    return PassEntry(name=found["name"].strip(), **options)
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas that are not inside brackets or quotes."""
-    return [p for p in re.findall(r"(?:\[[^\]]*\]|\"[^\"]*\"|[^,\[\"])+", text) if p.strip()]
+        entry = entry.with_option(key.strip(), parse_value(value))
+    return entry
 
 
 def parse_value(text: str) -> Any:
@@ -215,7 +251,7 @@ def parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
-        return text
+        return text.strip()
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -229,67 +265,11 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _toml(value: Any) -> str:
-    import json
-
-    return json.dumps(value) if not isinstance(value, float) else repr(value)
-
-
-def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Apply ``pass.option=value`` and ``budget.key=value`` settings.
-
-    Raises:
-        UsageError: the recipe has no such pass, or the text has another form.
-    """
-    changed = recipe.model_dump()
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        owner, dot, key = path.rpartition(".")
-        if not equals or not dot:
-            raise UsageError(f"--set '{setting}' is not of the form pass.option=value")
-        value = parse_value(text)
-        if owner == "budget":
-            changed["budget"][key] = value
-            continue
-        named = [p for p in changed["passes"] if p["name"] == owner]
-        if not named:
-            names = [p["name"] for p in changed["passes"]]
-            raise UsageError(f"--set {setting}: no pass '{owner}'{did_you_mean(owner, names)}")
-        for entry in named:
-            entry[key] = value
-    changed["budget"] = {k: v for k, v in changed["budget"].items() if v is not None}
-    return parse_recipe(recipe_text_of(changed), "--set")
-
-
-def recipe_text_of(values: dict[str, Any]) -> str:
-    """TOML of a recipe given as plain values; not validated."""
-    return recipe_text(
-        Recipe.model_construct(
-            name=values["name"],
-            target=values["target"],
-            budget=_LooseBudget(**values["budget"]),
-            passes=[PassEntry(**p) for p in values["passes"]],
-        )
-    )
-
-
-class _LooseBudget(pydantic.BaseModel):
-    """Takes any key, so that the one reader of recipes reports it."""
-
-    model_config = pydantic.ConfigDict(extra="allow")
-
-
-def insert(recipe: Recipe, entry: PassEntry, before: str | None, after: str | None) -> Recipe:
-    """The recipe with one more pass: before or after a named one, else at the end.
-
-    Raises:
-        UsageError: the named pass is not in the recipe.
-    """
-    names = [p.name for p in recipe.passes]
-    anchor = before or after
-    place = len(names)
-    if anchor is not None:
-        if anchor not in names:
-            raise UsageError(f"no pass '{anchor}' in the recipe{did_you_mean(anchor, names)}")
-        place = names.index(anchor) + (0 if before else 1)
-    passes = [*recipe.passes[:place], entry, *recipe.passes[place:]]
-    return recipe.model_copy(update={"passes": passes})
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(k)} = {_toml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, float):
+        return repr(value)
+    # TOML has JSON's strings, but no surrogate pairs, and bars DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,8 @@ def load_model(source: str) -> Model:
         return load_folder(Path(path), task or None)
     factory = load_object(source, "a model factory")
     if not callable(factory):
-        raise UsageError(f"{source} is {type(factory).__name__}, not a function that returns a Model")
+        kind = type(factory).__name__
+        raise UsageError(f"{source} is {kind}, not a function that returns a Model")
     model = _call(factory, source)
     if not isinstance(model, Model):
         raise UsageError(
@@ -48,36 +50,47 @@ def load_object(source: str, what: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"{file} does not exist")
-    module = _import(path)
+    module = _import(path.resolve(), path.stat().st_mtime_ns)
     if not hasattr(module, name):
         names = [n for n in vars(module) if not n.startswith("_")]
         raise UsageError(f"{file} has no '{name}'{did_you_mean(name, names)}")
     return getattr(module, name)
 
 
-def _import(path: Path) -> ModuleType:
+@cache
+def _import(path: Path, changed: int) -> ModuleType:
+    """Run a file once per process and version of it: it may register operators."""
     name = f"_strop_source_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        _call(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
-    finally:
-        sys.path.pop(0)
+    # As when Python runs the file: its neighbours can be imported, also later, by its functions.
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    _call(partial(spec.loader.exec_module, module), str(path))
     return module
 
 
 def _call(function: Callable[[], Any], source: str) -> Any:
-    """Call the user's code; their exception becomes a sentence with their line."""
+    """Call the user's code; their exception becomes a sentence with their line.
+
+    Raises:
+        UsageError: it raised anything, ``SystemExit`` included.
+    """
     try:
         return function()
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if Path(f.filename).name == Path(source.split(":")[0]).name]
-        place = own[-1] if own else frames[-1]
-        raise UsageError(
-            f"{source} raised {type(error).__name__}: {error}\n"
-            f"  at {place.filename}:{place.lineno}: {place.line}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{source} raised {blame(error, source.split(':')[0])}") from error
+
+
+def blame(error: BaseException, file: str) -> str:
+    """``Type: message`` and the innermost line of the user's file that led to it."""
+    sentence = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):  # its message names the file and the line
+        return sentence
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).name == Path(file).name]
+    place = (own or frames)[-1]
+    return f"{sentence}\n  at {place.filename}:{place.lineno}: {place.line}"

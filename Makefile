@@ -1,0 +1,60 @@
+# Everything from nothing but a Python 3.11: each target makes .venv first if it has to.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The very first pip command must see the constraints: without the pin, an empty environment
+# may take a torch build of several GB.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
+ROOMS := bench compiler passes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint layers types check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## build the MiniLM sentence encoder as int8 and compare it with the original
+	$(BIN)/python -m strop.bench.demo
+
+test: $(VENV)/.dev  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+layers: $(VENV)/.dev  ## who may import whom
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev .types/strop  ## mypy, strict
+	$(BIN)/mypy $(addprefix -p strop.,$(ROOMS))
+
+check: lint layers types test  ## everything a change must pass
+
+bench: $(VENV)/.dev  ## the figures of the README, measured on this machine
+	$(BIN)/python -m strop.bench
+
+clean:  ## remove everything that make made
+	rm -rf $(VENV) .types build dist *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing strop into $(VENV) (once; a few minutes)"
+	$(PIP_INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing strop for development into $(VENV) (once; a few minutes)"
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+# Type checkers do not see setuptools' editable installs, so they get the same layout as links.
+.types/strop: Makefile
+	mkdir -p $@
+	for room in $(ROOMS); do ln -sfn ../../$$room $@/$$room; done
+	@touch $@

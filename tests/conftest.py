@@ -1,0 +1,110 @@
+"""What several tests share: the command line, in this process and in its own, and a small model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from strop.compiler import cli
+
+SMALL = """
+    import torch
+    from strop.compiler import Model
+
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = torch.nn.Linear(16, 32)
+            self.down = torch.nn.Linear(32, 16)
+
+        def forward(self, x):
+            return torch.softmax(self.down(torch.nn.functional.gelu(self.up(x))), -1)
+
+    def make():
+        torch.manual_seed(0)
+        return Model(Small().eval(), {"x": torch.randn(3, 16)}, {"x": {0: ("batch", 1, 8)}})
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Strop = Callable[..., Result]
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def strop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Strop:
+    """``strop(...)`` runs the command line in this process."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["strop", *map(str, arguments)])
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+                sys.exit(0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        said = capsys.readouterr()
+        return Result(int(end.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write(source)`` puts a factory into a file and returns ``FILE.py:make``."""
+    count = 0
+
+    def put(source: str, name: str = "make") -> str:
+        nonlocal count
+        count += 1
+        path = tmp_path / f"model_{count}.py"
+        path.write_text(dedent(source))
+        return f"{path}:{name}"
+
+    return put
+
+
+@pytest.fixture
+def small(write: Write) -> str:
+    """The source of a model that builds in a second."""
+    return write(SMALL)
+
+
+def run_strop(*arguments: object, **environment: str) -> Result:
+    """Run the command line in a process of its own."""
+    return run_python("-m", "strop.compiler.cli", *map(str, arguments), **environment)
+
+
+def run_python(*arguments: str, **environment: str) -> Result:
+    """Run Python in a process of its own; a killed one has a negative code."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=300,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Workspaces of builds that still stand in a folder."""
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
