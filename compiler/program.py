@@ -105,7 +105,10 @@ class Program:
         root = nn.Module()
         for node in self.graph.find_nodes(op="get_attr"):
             _attach(root, str(node.target), self.weights[str(node.target)])
-        return fx.GraphModule(root, self.graph)
+        made = fx.GraphModule(root, self.graph)
+        # The graph would keep the module it was last given to, and all its weights, alive.
+        self.graph.owning_module = None
+        return made
 
     def run(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Execute eagerly on keyword tensors; returns the outputs in the contract's order."""
@@ -215,9 +218,9 @@ def dtype_of(value: Any) -> torch.dtype:
     return dtype
 
 
-def expression(size: int | torch.SymInt) -> Any:
+def expression(size: int | torch.SymInt | torch.SymFloat) -> Any:
     """A size as a plain int or a sympy expression, so that equal sizes compare equal."""
-    return size.node.expr if isinstance(size, torch.SymInt) else size
+    return size.node.expr if isinstance(size, (torch.SymInt, torch.SymFloat)) else size
 
 
 def same_size(a: int | torch.SymInt, b: int | torch.SymInt) -> bool:
