@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from strop.compiler.text import op_name
 
+# Variants nearer than this are one graph after the runtime's own fusions: noise must not choose.
+TIE = math.log(1.05)
+
+Milliseconds = dict[str, dict[str, dict[str, float]]]
+"""Operator -> variant -> shape -> median time of one application."""
+
 
 @dataclass(frozen=True)
 class Choices:
-    """Measured medians in milliseconds: operator -> variant -> sum over measured shapes."""
+    """Measured times, and the choice that follows from them."""
 
-    milliseconds: dict[str, dict[str, float]]
+    milliseconds: Milliseconds
+
+    @staticmethod
+    def from_json(text: str) -> Choices:
+        """Read a table written by ``strop.bench.kernels`` or by ``--tune``."""
+        return Choices(json.loads(text)["milliseconds"])
 
     def variant(self, target: Any, variants: list[str]) -> str:
-        """The fastest measured variant, or the first one where nothing was measured."""
+        """The fastest measured variant; the first one where nothing was measured, or in a tie.
+
+        Fastest by the geometric mean over the measured shapes: a graph's sizes are dynamic, so
+        it is lowered once for all of them, and each counts alike however large it is.
+        """
         measured = self.milliseconds.get(op_name(target), {})
         known = [v for v in variants if v in measured]
-        return min(known, key=lambda v: measured[v]) if known else variants[0]
+        if not known:
+            return variants[0]
+        best = min(known, key=lambda v: _mean_log(measured[v]))
+        tied = _mean_log(measured[known[0]]) - _mean_log(measured[best]) < TIE
+        return known[0] if tied else best
+
+
+def _mean_log(times: dict[str, float]) -> float:
+    return math.fsum(math.log(max(t, 1e-9)) for t in times.values()) / len(times)
 
 
 def shipped(target: str) -> Choices:
-    """The table that ships with strop for a target, measured by ``strop tune``."""
-    text = resources.files("strop.compiler.lower.onnx").joinpath(f"measured_{target}.json")
-    return Choices(json.loads(text.read_text())["milliseconds"])
+    """The table that ships with strop for a target, measured by ``strop.bench.kernels``."""
+    file = resources.files("strop.compiler.lower.onnx").joinpath(f"measured_{target}.json")
+    return Choices.from_json(file.read_text())

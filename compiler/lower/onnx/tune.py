@@ -1,0 +1,298 @@
+"""Measure on this machine which emitter is fastest, where an operator has several.
+
+Each variant is lowered as a chain of one operator and timed in a default session; variants take
+turns, so that a machine that slows down slows all of them down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import operator
+import os
+import platform
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.node import Node
+
+from strop.compiler import dialect  # noqa: F401  (registers the strop:: operators)
+from strop.compiler.build_nodes import Builder
+from strop.compiler.lower.onnx.choices import Choices, Milliseconds
+from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.table import TABLE
+from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec
+from strop.compiler.target import Target, get_target
+from strop.compiler.text import op_name
+
+strop = torch.ops.strop
+Shape = tuple[int, ...]
+Runner = Callable[[], object]
+
+# Batch and sequence: one token, a short sentence, a paragraph, a batch of them.
+SHAPES: tuple[tuple[int, int], ...] = ((1, 1), (1, 16), (1, 128), (8, 128))
+# Applications of the operator in one graph: a session's own overhead is shared among them.
+CHAIN = 8
+ROUNDS = 5
+# Seconds that one variant runs in one round, and the fewest runs in it.
+ROUND_SECONDS, LEAST_RUNS = 0.02, 2
+HEAD = 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One operator to measure.
+
+    Attributes:
+        target: the operator.
+        inputs: shapes of the graph's inputs at (batch, seq, width).
+        step: applies the operator to the current values and gives the next ones.
+        widths: sizes of the last axis.
+    """
+
+    target: Any
+    inputs: Callable[[int, int, int], list[Shape]]
+    step: Callable[[Builder, list[Node]], list[Node]]
+    widths: tuple[int, ...]
+
+
+def _pair(batch: int, seq: int, width: int) -> list[Shape]:
+    return [(batch, seq, width), (batch, seq, width)]
+
+
+def _one(batch: int, seq: int, width: int) -> list[Shape]:
+    return [(batch, seq, width)]
+
+
+def _with_angles(batch: int, seq: int, width: int) -> list[Shape]:
+    return [(batch, seq, width), (1, seq, HEAD // 2), (1, seq, HEAD // 2)]
+
+
+def _width(value: Node) -> int:
+    return int(value.meta["val"].shape[-1])
+
+
+def _vector(build: Builder, name: str, like: Node) -> Node:
+    return build.weight(name, torch.linspace(0.9, 1.1, _width(like)), ())
+
+
+def _skip_layer_norm(build: Builder, values: list[Node]) -> list[Node]:
+    x, skip = values
+    weight, bias = _vector(build, "weight", x), _vector(build, "bias", x)
+    both = build.call(strop.skip_layer_norm.default, x, skip, weight, bias, 1e-5)
+    return [build.call(operator.getitem, both, 0), skip]
+
+
+def _skip_rms_norm(build: Builder, values: list[Node]) -> list[Node]:
+    x, skip = values
+    both = build.call(strop.skip_rms_norm.default, x, skip, _vector(build, "weight", x), 1e-5)
+    return [build.call(operator.getitem, both, i) for i in (0, 1)]
+
+
+def _bias_gelu(build: Builder, values: list[Node]) -> list[Node]:
+    bias = _vector(build, "bias", values[0])
+    return [build.call(strop.bias_gelu.default, values[0], bias, "none")]
+
+
+def _gated(build: Builder, values: list[Node]) -> list[Node]:
+    gate, up = values
+    return [build.call(strop.gated.default, gate, up, "silu"), up]
+
+
+def _rotary(build: Builder, values: list[Node]) -> list[Node]:
+    x, cos, sin = values
+    return [build.call(strop.rotary.default, x, cos, sin, _width(x) // HEAD), cos, sin]
+
+
+SUBJECTS: tuple[Subject, ...] = (
+    Subject(strop.skip_layer_norm.default, _pair, _skip_layer_norm, (384, 768)),
+    Subject(strop.skip_rms_norm.default, _pair, _skip_rms_norm, (512, 2048)),
+    Subject(strop.bias_gelu.default, _one, _bias_gelu, (1536, 3072)),
+    Subject(strop.gated.default, _pair, _gated, (1408, 5632)),
+    Subject(strop.rotary.default, _with_angles, _rotary, (512, 2048)),
+)
+
+
+def tuned(target: str, progress: Callable[[str], None] = lambda what: None) -> Choices:
+    """The choices measured on this machine, from the cache where they were measured before.
+
+    The cache is one file per CPU model, number of cores and onnxruntime version.
+    """
+    path = cache_path(target)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        cached = Choices.from_json(path.read_text())
+        if _same_questions(cached.milliseconds):
+            return cached
+    choices = Choices(measure(get_target(target), progress))
+    # A cache that cannot be written costs time at the next build, nothing else.
+    with contextlib.suppress(OSError):
+        _write_whole(path, json.dumps(describe_machine() | {"milliseconds": choices.milliseconds}))
+    return choices
+
+
+def cache_path(target: str) -> Path:
+    """Where the choices measured on this machine are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    machine = describe_machine()
+    name = f"{target} {machine['cpu']} {machine['cores']} ort {machine['onnxruntime']}"
+    return Path(root) / "strop" / (re.sub(r"[^\w.]+", "-", name).lower() + ".json")
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a measurement depends on: the CPU, its cores, the runtime."""
+    import onnxruntime
+
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def cpu_model() -> str:
+    """The CPU's name as it gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _same_questions(cached: Milliseconds) -> bool:
+    """Whether a cache answers for exactly today's operators and variants."""
+    asked = {op_name(s.target): set(_variants(s)) for s in SUBJECTS}
+    return asked == {name: set(variants) for name, variants in cached.items()}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def measure(
+    target: Target,
+    progress: Callable[[str], None] = lambda what: None,
+    subjects: Sequence[Subject] = SUBJECTS,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+) -> Milliseconds:
+    """Milliseconds per operator, variant and shape (``batch x seq x width``)."""
+    found: Milliseconds = {}
+    for subject in subjects:
+        name = op_name(subject.target)
+        found[name] = {variant: {} for variant in _variants(subject)}
+        for width in subject.widths:
+            for batch, seq in shapes:
+                label = f"{batch}x{seq}x{width}"
+                progress(f"{name} {label}")
+                for variant, ms in _measure_one(subject, (batch, seq, width), target).items():
+                    found[name][variant][label] = float(f"{ms:.3g}")
+    return found
+
+
+def _variants(subject: Subject) -> list[str]:
+    from strop.compiler.lower.onnx import rules  # noqa: F401  (fills the table)
+
+    return list(TABLE[subject.target])
+
+
+def _measure_one(subject: Subject, shape: tuple[int, int, int], target: Target) -> dict[str, float]:
+    program = chain_program(subject, shape)
+    runners = {v: _runner(program, subject, v, target) for v in _variants(subject)}
+    return {v: ms / CHAIN for v, ms in interleaved(runners).items()}
+
+
+def chain_program(subject: Subject, shape: tuple[int, int, int]) -> Program:
+    """A program that applies one operator ``CHAIN`` times, each to the result of the last."""
+    mode = FakeTensorMode()
+    graph = fx.Graph()
+    values = []
+    for i, sizes in enumerate(subject.inputs(*shape)):
+        values.append(graph.placeholder(f"x{i}"))
+        values[-1].meta["val"] = mode.from_tensor(torch.empty(sizes))
+    specs = tuple(_spec(n) for n in values)
+    output = graph.output(tuple(values))
+    program = Program(graph, {}, Contract((), (), ()))
+    build = Builder(program, output, "tune")
+    for _ in range(CHAIN):
+        values = subject.step(build, values)
+    results = tuple(v for v in values if v.op != "placeholder")
+    output.args = (results,)
+    program.contract = Contract(specs, tuple(_spec(n) for n in results), ())
+    return program
+
+
+def _spec(node: Node) -> TensorSpec:
+    value = node.meta["val"]
+    return TensorSpec(node.name, DTYPE_NAMES[value.dtype], tuple(int(s) for s in value.shape))
+
+
+def _runner(program: Program, subject: Subject, variant: str, target: Target) -> Runner:
+    """A default session on the program, lowered with one variant of the operator."""
+    forced = Choices({op_name(subject.target): {variant: {"": 0.0}}})
+    model = lower_to_onnx(program, target, forced)
+    rng = np.random.default_rng(0)
+    feeds = {
+        spec.name: rng.normal(size=spec.shape).astype(np.float32)
+        for spec in program.contract.inputs
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        write_model(model, path)
+        return session_runner(path, feeds, target)
+
+
+def session_runner(path: Path, feeds: Mapping[str, Any], target: Target) -> Runner:
+    """A default session on a file, with its inputs bound once: nothing is copied in a run."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=list(target.providers))
+    binding = session.io_binding()
+    taken = {i.name for i in session.get_inputs()}
+    for name, array in feeds.items():
+        if name in taken:
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def interleaved(runners: Mapping[str, Runner], rounds: int = ROUNDS) -> dict[str, float]:
+    """Milliseconds of each runner: the least of its rounds' medians.
+
+    The least, since a neighbour on the machine can only add to a time.
+    """
+    counts = {name: _runs(run) for name, run in runners.items()}
+    medians: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(rounds):
+        for name, run in runners.items():
+            medians[name].append(statistics.median(seconds(run, counts[name])))
+    return {name: 1000 * min(times) for name, times in medians.items()}
+
+
+def _runs(run: Runner) -> int:
+    """How often a runner fits into one round, after a warm-up."""
+    seconds(run, 2)
+    return max(LEAST_RUNS, int(ROUND_SECONDS / max(min(seconds(run, 3)), 1e-6)))
+
+
+def seconds(run: Runner, count: int) -> list[float]:
+    """Wall time of each of ``count`` runs."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
