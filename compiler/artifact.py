@@ -197,8 +197,11 @@ def require_free(out: Path, force: bool) -> None:
 
     Raises:
         UsageError: it exists and is neither empty nor an artifact, and ``force`` is off; or it
-            is the working folder or holds it, ``force`` or not.
+            is the working folder or holds it, or cannot be written, ``force`` or not.
     """
+    parent = next(p for p in out.resolve().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"{out} cannot be written: {parent} is no folder that may be written to")
     if Path.cwd().is_relative_to(out.resolve()):
         raise UsageError(f"{out} is the working folder or holds it; name a folder of its own")
     if not out.exists() or force or is_artifact(out):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -200,6 +201,8 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
 
 def main() -> None:
     """Entry point: errors become sentences and exit codes."""
+    # What torch thinks of its own tracing is no news to the user; failures arrive as exceptions.
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)
     # Being told to end is no reason to leave a half-written folder: unwind as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
