@@ -6,11 +6,12 @@ import strop.compiler.dialect  # noqa: F401  (the passes name strop:: operators)
 from strop.compiler.passes import Pass
 from strop.passes.cleanup.constants import FoldConstants
 from strop.passes.cleanup.cse import CommonSubexpressions
+from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.cleanup.masks import CanonicalMasks
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
-from strop.passes.fuse.attention import FuseAttention
 from strop.passes.fuse.conv_bn import FoldBatchNorm
+from strop.passes.fuse.eager_attention import FuseAttention
 from strop.passes.fuse.embedding import FuseEmbeddings
 from strop.passes.fuse.norm import FuseNorms
 from strop.passes.fuse.packed import PackLinears
@@ -23,6 +24,7 @@ PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
     CommonSubexpressions,
     CanonicalMasks,
+    PlainLinears,
     FuseEmbeddings,
     FuseNorms,
     FuseActivations,

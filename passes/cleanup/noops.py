@@ -44,6 +44,22 @@ SHAPES = (
 VIEWS = tuple(t for t in SHAPES if "expand" not in str(t))
 
 
+class ViewIsReshape(Rule):
+    """``reshape`` for every ``view``: memory layout is the runtime's business, not the IR's.
+
+    Without it, removing a copy would leave a ``view`` that eager torch refuses.
+    """
+
+    name = "view-is-reshape"
+    roots = (aten.view.default, aten._unsafe_view.default)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        return Match(root, {}, [root])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        return build.call(aten.reshape.default, *match.root.args)
+
+
 class SameValue(Rule):
     """An operator whose result is its first input, element for element."""
 
@@ -161,4 +177,4 @@ class Noops(RulePass):
 
     def rules(self) -> Sequence[Rule]:
         # Pairs after single ones: what stood between the two halves is gone by then.
-        return (SameValue(), CastChain(), TransposePair(), ViewChain())
+        return (ViewIsReshape(), SameValue(), CastChain(), TransposePair(), ViewChain())

@@ -1,16 +1,13 @@
-"""Attention: SDPA calls and the hand-written form become ``strop::attention``."""
+"""SDPA calls become ``strop::attention``; what both forms of attention share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
 from strop.compiler.program import Program, arguments, dtype_of, same_size, shape_of
 from strop.compiler.rewrite import Rule
@@ -56,101 +53,14 @@ class SdpaAttention(Rule):
         return Match(root, bound, [root, a["key"], a["value"]])
 
     def check(self, match: Match, program: Program) -> str | None:
-        return _why_not(match)
+        return why_not_attention(match)
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         return build_attention(match, build)
 
 
-class EagerAttention(Rule):
-    """``softmax(q k^T * scale + mask) v`` written out, on 4 axes, or on 3 as ``bmm`` does."""
-
-    name = "attention-eager"
-    roots = (aten.matmul.default, aten.bmm.default)
-
-    def match(self, root: Node, program: Program) -> Match | Miss:
-        probabilities, v = root.args[:2]
-        if not isinstance(probabilities, Node) or probabilities.target is not aten.softmax.int:
-            return Miss("the first factor is no softmax", root)
-        match = Match(root, {"v": v, "mask": None, "scale": 1.0, "causal": False}, [root])
-        if int(probabilities.args[1]) % len(shape_of(probabilities)) != len(  # type: ignore[call-overload,arg-type]
-            shape_of(probabilities)
-        ) - 1:
-            return Miss("softmax is not over the last axis", probabilities, 2)
-        return self._scores(probabilities, match) or match
-
-    def _scores(self, node: Node, match: Match) -> Miss | None:
-        """Peel softmax, mask and scale off, down to the product of q and k."""
-        while node.target not in self.roots:
-            if len(node.users) > 1:
-                return Miss("the attention weights are used elsewhere too", node, 3)
-            match.inside.append(node)
-            inner = self._peel(node, match)
-            if isinstance(inner, Miss):
-                return inner
-            node = inner
-        match.inside.append(node)
-        q, kt = node.args[:2]
-        k = transposed_from(kt, -2, -1)
-        if k is None:
-            return Miss("the second factor of the scores is no transposed key", node, 3)
-        match.bound |= {"q": q, "k": ungroup(k), "v": ungroup(match["v"])}
-        return None
-
-    def _peel(self, node: Node, match: Match) -> Node | Miss:
-        first = node.args[0]
-        if node.target is aten.softmax.int:
-            return first  # type: ignore[return-value]
-        before_mask = match["mask"] is None
-        if node.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(
-            node.args[1], (int, float)
-        ):
-            factor = float(node.args[1])
-            match.bound["scale"] *= factor if node.target is aten.mul.Tensor else 1 / factor
-            return first  # type: ignore[return-value]
-        if node.target is aten.add.Tensor and before_mask and match["scale"] == 1:
-            return self._peel_sum(node, match)
-        if node.target is aten.masked_fill.Scalar and before_mask and match["scale"] == 1:
-            match.bound["hide"] = node.args[1]
-            match.bound["mask"] = node.args[1]
-            return first  # type: ignore[return-value]
-        return Miss("between softmax and the scores stands another operator", node, 3)
-
-    def _peel_sum(self, node: Node, match: Match) -> Node | Miss:
-        a, b = node.args[:2]
-        if isinstance(a, Node) and isinstance(b, Node):
-            for scores, mask in ((a, b), (b, a)):
-                if self._is_scores(scores):
-                    match.bound["mask"] = mask
-                    return scores
-        return Miss("neither summand is a product of queries and keys", node, 3)
-
-    def _is_scores(self, node: Node) -> bool:
-        while node.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(
-            node.args[1], (int, float)
-        ):
-            node = node.args[0]  # type: ignore[assignment]
-        return node.target in self.roots
-
-    def check(self, match: Match, program: Program) -> str | None:
-        ranks = {len(shape_of(match[n])) for n in ("q", "k", "v")}
-        if ranks not in ({3}, {4}):
-            return "queries, keys and values have different ranks"
-        return _why_not(match)
-
-    def rewrite(self, match: Match, build: Builder) -> Node:
-        if match.get("hide") is not None:
-            match.bound["mask"] = build.call(aten.logical_not.default, match["hide"])
-        if len(shape_of(match["q"])) == 4:
-            return build_attention(match, build)
-        for name in ("q", "k", "v"):
-            match.bound[name] = build.call(aten.unsqueeze.default, match[name], 1)
-        if match["mask"] is not None and len(shape_of(match["mask"])) == 3:
-            match.bound["mask"] = build.call(aten.unsqueeze.default, match["mask"], 1)
-        return build.call(aten.squeeze.dim, build_attention(match, build), 1)
-
-
-def _why_not(match: Match) -> str | None:
+def why_not_attention(match: Match) -> str | None:
+    """The condition on q, k and v that fails, in words, or None."""
     q, k, v = shape_of(match["q"]), shape_of(match["k"]), shape_of(match["v"])
     if dtype_of(match["q"]) != torch.float32:
         return f"queries are {dtype_of(match['q'])}"
@@ -173,15 +83,3 @@ def build_attention(match: Match, build: Builder) -> Node:
         return build.call(strop.attention.default, q, k, v, *rest)
     out = build.call(strop.attention.default, *packed, *rest)
     return unpack_heads(out, q_heads, build)
-
-
-@dataclass(frozen=True)
-class FuseAttention(RulePass):
-    """Make one node of each attention: SDPA or hand-written, masked, causal, grouped heads."""
-
-    name = "attention"
-
-    def rules(self) -> Sequence[Rule]:
-        return (SdpaAttention(), EagerAttention())
-
-

@@ -52,7 +52,7 @@ class ConvBatchNorm(Rule):
         if match["beta"] is not None:
             bias = build.call(aten.add.Tensor, bias, match["beta"])
         ones = [1] * (len(shape_of(conv["weight"])) - 1)
-        wide = build.call(aten.view.default, scale, [-1, *ones])
+        wide = build.call(aten.reshape.default, scale, [-1, *ones])
         weight = build.call(aten.mul.Tensor, conv["weight"], wide)
         rest = [v for k, v in conv.items() if k not in ("input", "weight", "bias")]
         return build.call(match["conv"].target, conv["input"], weight, bias, *rest)

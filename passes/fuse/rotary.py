@@ -50,25 +50,28 @@ class HalfRotary(Rule):
     def rewrite(self, match: Match, build: Builder) -> Node:
         x = match["x"]
         tables = [self._half(match[name], x, build) for name in ("cos", "sin")]
-        heads = int(shape_of(x)[1])
-        packed = pack_heads(x, build)
-        if packed is None:
-            return build.call(strop.rotary.default, x, *tables, heads)
-        return unpack_heads(build.call(strop.rotary.default, packed, *tables, heads), heads, build)
+        return rotate(x, *tables, int(shape_of(x)[1]), build)
 
     def _half(self, table: Node, x: Node, build: Builder) -> Node:
         """cos or sin as [batch or 1, seq, half], made where the whole table was."""
         whole = half_table(table, x)
         assert whole is not None
-        key = ("half", whole)
-        shared = build.program.__dict__.setdefault("_rotary_tables", {})
-        if key not in shared or shared[key]._erased:
-            near = Builder(build.program, whole.next, build.made_by)
-            shared[key] = near.call(
-                aten.slice.Tensor, whole, -1, 0, int(shape_of(x)[-1]) // 2
-            )
-        made: Node = shared[key]
-        return made
+        size = int(shape_of(x)[-1])
+        for user in whole.users:
+            if user.meta.get("made_by") == build.made_by and user.target is aten.slice.Tensor:
+                return user
+        # Right after the table itself, so that every later rotation can share it.
+        near = Builder(build.program, whole.next, build.made_by)
+        return near.call(aten.slice.Tensor, whole, -1, 0, size // 2)
+
+
+def rotate(x: Node, cos: Node, sin: Node, heads: int, build: Builder) -> Node:
+    """One rotary node, on packed heads where x comes from packed heads."""
+    packed = pack_heads(x, build)
+    if packed is None:
+        return build.call(strop.rotary.default, x, cos, sin, heads)
+    turned = build.call(strop.rotary.default, packed, cos, sin, heads)
+    return unpack_heads(turned, heads, build)
 
 
 def _is_rotated_half(halves: Any, x: Node) -> bool:
@@ -120,6 +123,31 @@ def _halves_equal(node: Node) -> bool:
     return len(parts) == 2 and parts[0] is parts[1] and axis in (-1, rank - 1)  # type: ignore[arg-type,index]
 
 
+class PartialRotary(Rule):
+    """``cat(rotary(x[..., :r]), x[..., r:])``: the other channels pass through."""
+
+    name = "rotary-partial"
+    pattern = Op(
+        aten.cat.default,
+        Var("parts", lambda v: isinstance(v, (list, tuple)) and len(v) == 2, "two parts"),
+        Var("dim"),
+    )
+
+    def check(self, match: Match, program: Program) -> str | None:
+        turned, rest = match["parts"]
+        if turned.target is not strop.rotary.default or len(shape_of(turned)) != 4:
+            return "the first part is not rotated"
+        part, cut = turned.args[0], int(shape_of(turned)[-1])
+        x = part.args[0]
+        if not _is_part(part, x, 0, cut) or not _is_part(rest, x, cut, int(shape_of(x)[-1])):
+            return "the parts are not the two ends of one value"
+        return None if match["dim"] in (-1, 3) else "joined along another axis"
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        part, cos, sin, heads = match["parts"][0].args
+        return rotate(part.args[0], cos, sin, heads, build)
+
+
 @dataclass(frozen=True)
 class FuseRotary(RulePass):
     """Recognise rotary position embedding written out."""
@@ -127,6 +155,6 @@ class FuseRotary(RulePass):
     name = "rotary"
 
     def rules(self) -> Sequence[Rule]:
-        return (HalfRotary(),)
+        return (HalfRotary(), PartialRotary())
 
 

@@ -1,0 +1,174 @@
+"""Embedding sums: what is looked up at constant places needs no look-up.
+
+BERT adds three tables: words, positions 0..n-1, and token types that are all zero by default. The
+last two are one constant table cut to length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.constants import is_weight_expression
+from strop.compiler.passes import RulePass
+from strop.compiler.pattern import Match, Miss
+from strop.compiler.program import Program, same_shape, same_size, shape_of
+from strop.compiler.rewrite import Rule
+from strop.passes.cleanup.masks import Grid, Reader
+
+aten = torch.ops.aten
+
+# Operators whose result holds nothing but elements of their first argument.
+_PICKING = (
+    aten.expand.default,
+    aten.gather.default,
+    aten.index.Tensor,
+    aten.slice.Tensor,
+    aten.unsqueeze.default,
+    aten.view.default,
+)
+_FILLED = {aten.zeros.default: 0, aten.zeros_like.default: 0, aten.new_zeros.default: 0}
+
+
+def uniform_index(value: Node, program: Program) -> int | None:
+    """The number of which every element of an index tensor is known to be equal, or None."""
+    while value.target in _PICKING:
+        value = value.args[0]  # type: ignore[assignment]
+    if value.target in _FILLED:
+        return _FILLED[value.target]  # type: ignore[index]
+    weight = program.weight_of(value)
+    if weight is None or not weight.numel() or bool((weight != weight.flatten()[0]).any()):
+        return None
+    return int(weight.flatten()[0])
+
+
+class ConstantRow(Rule):
+    """One row of the table wherever it is looked up: the row itself, if it is only added."""
+
+    name = "embedding-row"
+    roots = (aten.embedding.default,)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        table, indices = root.args[:2]
+        assert isinstance(indices, Node)
+        row = uniform_index(indices, program)
+        if row is None:
+            return Miss("the indices are not all one constant", indices)
+        for user in root.users:
+            other = next((a for a in user.args if a is not root), None)
+            if user.target is not aten.add.Tensor or not isinstance(other, Node):
+                return Miss("the rows are not only added", user, 2)
+            if not same_shape(shape_of(other), shape_of(root)):
+                return Miss("the other summand has another shape", user, 2)
+        return Match(root, {"table": table, "row": row}, [root])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        return build.call(aten.select.int, match["table"], 0, match["row"])
+
+
+class PositionRows(Rule):
+    """Rows 0..n-1 in order: the table cut to length."""
+
+    name = "embedding-range"
+    roots = (aten.embedding.default,)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        table, indices = root.args[:2]
+        assert isinstance(indices, Node) and isinstance(table, Node)
+        if Reader(program).meaning(indices) != Grid(-1):
+            return Miss("the indices are not 0, 1, 2, ...", indices)
+        shape = shape_of(indices)
+        if len(shape) > 1 and not (len(shape) == 2 and same_size(shape[0], 1)):
+            return Miss("the positions are repeated over the batch", indices, 2)
+        if not is_weight_expression(table):
+            return Miss("the table is no weight", table, 2)
+        return Match(root, {"table": table, "shape": shape}, [root])
+
+    def check(self, match: Match, program: Program) -> str | None:
+        length = match["shape"][-1]
+        if isinstance(length, torch.SymInt) and input_axis(program, length) is None:
+            return "the length is no dim of an input"
+        return None
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        length: Any = match["shape"][-1]
+        if isinstance(length, torch.SymInt):
+            axis = input_axis(build.program, length)
+            assert axis is not None
+            length = build.call(aten.sym_size.int, *axis)
+        rows = build.call(aten.slice.Tensor, match["table"], 0, 0, length)
+        return build.call(aten.unsqueeze.default, rows, 0) if len(match["shape"]) == 2 else rows
+
+
+def input_axis(program: Program, size: torch.SymInt) -> tuple[Node, int] | None:
+    """An input and its axis that have this dynamic size."""
+    for node in program.graph.find_nodes(op="placeholder"):
+        for axis, found in enumerate(shape_of(node)):
+            if same_size(found, size):
+                return node, axis
+    return None
+
+
+class RowIntoTable(Rule):
+    """``x + row + table[:n]`` as ``x + (table + row)[:n]``."""
+
+    name = "embedding-sum"
+    roots = (aten.add.Tensor,)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        inner, last = root.args[:2]
+        if not isinstance(inner, Node) or inner.target is not aten.add.Tensor:
+            return Miss("no sum of three", root)
+        if root.kwargs or inner.kwargs or len(inner.users) > 1:
+            return Miss("the inner sum is used elsewhere or scaled", inner, 1)
+        x, middle = inner.args[:2]
+        for row, cut in ((last, middle), (middle, last)):
+            table = _cut_table(cut)
+            if table is not None and _is_row(row):
+                return Match(root, {"x": x, "row": row, "cut": cut, "table": table}, [root, inner])
+        return Miss("the summands are not a row and a table cut to length", root, 1)
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        table = build.call(aten.add.Tensor, match["table"], match["row"])
+        return build.call(aten.add.Tensor, match["x"], _replay(match["cut"], table, build))
+
+
+def _is_row(value: Any) -> bool:
+    return (
+        isinstance(value, Node)
+        and is_weight_expression(value)
+        and len(shape_of(value)) == 1
+    )
+
+
+def _cut_table(value: Any) -> Node | None:
+    """The table under ``unsqueeze(slice(table, 0, ...), 0)``."""
+    if isinstance(value, Node) and value.target is aten.unsqueeze.default and value.args[1] == 0:
+        value = value.args[0]
+    if not isinstance(value, Node) or value.target is not aten.slice.Tensor or value.args[1] != 0:
+        return None
+    table = value.args[0]
+    assert isinstance(table, Node)
+    return table if is_weight_expression(table) and len(shape_of(table)) == 2 else None
+
+
+def _replay(cut: Node, table: Node, build: Builder) -> Node:
+    """The same cut of another table."""
+    if cut.target is aten.unsqueeze.default:
+        return build.call(cut.target, _replay(cut.args[0], table, build), *cut.args[1:])  # type: ignore[arg-type]
+    return build.call(cut.target, table, *cut.args[1:])
+
+
+@dataclass(frozen=True)
+class FuseEmbeddings(RulePass):
+    """Replace look-ups at constant places by constants, and add those up beforehand."""
+
+    name = "embeddings"
+
+    def rules(self) -> Sequence[Rule]:
+        return (ConstantRow(), PositionRows(), RowIntoTable())
