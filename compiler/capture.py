@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import operator
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._ops import OpOverload
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
 from strop.compiler.errors import UnsupportedError
+from strop.compiler.functional import make_functional, writes_in_place
+from strop.compiler.guards import Corner, Watch
 from strop.compiler.inputs import Inputs, Signature, resize
 from strop.compiler.program import DTYPE_NAMES, Contract, Dim, Origin, Program, TensorSpec
+from strop.compiler.quiet import quiet_torch
 from strop.compiler.text import size_text, source_line
 
 
@@ -34,6 +37,23 @@ def output_leaves(result: Any) -> dict[str, torch.Tensor]:
         if isinstance(leaf, torch.Tensor):
             named[_path_name(path)] = leaf
     return named
+
+
+def run_original(
+    module: nn.Module, signature: Signature, inputs: Inputs
+) -> dict[str, torch.Tensor]:
+    """What the module gives, by output name: the reference for everything built from it.
+
+    The fused kernels of ``nn.MultiheadAttention`` are off: they drop padded positions or write
+    zeros there, which the module's own formulas, and so the graph, do not.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            return output_leaves(signature.call(module, inputs))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _path_name(path: Any) -> str:
@@ -54,10 +74,12 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
     Raises:
         UnsupportedError: the module cannot be exported; the message points into its source.
     """
-    example = _avoid_special_sizes(example, signature)
-    outputs = output_leaves(signature.call(module, example))
-    exported = _export(module, signature, example)
-    return _to_program(exported, signature, list(outputs))
+    example = resize(example, signature, _plain_sizes(example, signature))
+    outputs = _run_at(module, signature, example)
+    exported, watch = _export(module, signature, example)
+    program = _to_program(exported, signature, list(outputs))
+    _try_corners(module, program, watch, exported.graph, example)
+    return program
 
 
 def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -68,48 +90,120 @@ def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-def _avoid_special_sizes(example: Inputs, signature: Signature) -> Inputs:
-    sizes: dict[str, int] = {}
-    for name, axes in signature.axes.items():
-        for axis, dim in axes.items():
-            if example[name].shape[axis] < 2:
-                high = signature.dims[dim].max
-                sizes[dim] = 2 if high is None or high >= 2 else 1
-    # Different sizes for different dims: an accidental equality must not look like a rule.
-    return resize(example, signature, sizes)
-
-
-def _export(module: nn.Module, signature: Signature, example: Inputs) -> Any:
-    dims = {d.name: _export_dim(d) for d in signature.dims.values()}
-    shapes = {
-        n: {axis: dims[dim] for axis, dim in signature.axes.get(n, {}).items()}
-        for n in signature.names
+def _sizes(inputs: Inputs, signature: Signature) -> dict[str, int]:
+    return {
+        dim: int(inputs[name].shape[axis])
+        for name, axes in signature.axes.items()
+        for axis, dim in axes.items()
     }
+
+
+def _run_at(
+    module: nn.Module, signature: Signature, inputs: Inputs
+) -> dict[str, torch.Tensor]:
+    try:
+        return run_original(module, signature, inputs)
+    except Exception as error:
+        sizes = ", ".join(f"{n} = {v}" for n, v in _sizes(inputs, signature).items())
+        raise UnsupportedError(
+            f"the module fails at {sizes or 'its example inputs'}, which `dynamic` allows: "
+            f"{_first_lines(str(error), 1)}. Dims that must be equal take one name; narrow the "
+            "range of the others."
+        ) from error
+
+
+def _plain_sizes(example: Inputs, signature: Signature) -> dict[str, int]:
+    """The example's sizes, with 0, 1 and accidental equalities avoided where ranges allow.
+
+    ``torch.export`` takes 0 and 1 for constants, and two dims of one size are not always two.
+    """
+    chosen: dict[str, int] = {}
+    for name, size in _sizes(example, signature).items():
+        dim = signature.dims[name]
+        high = dim.max if dim.max is not None else size + len(signature.dims) + 2
+        options = [size, *range(size + 1, high + 1), *range(size - 1, dim.min - 1, -1)]
+        fitting = [n for n in options if n >= 2 and n not in chosen.values()]
+        fitting = fitting or [n for n in options if n >= 2]
+        chosen[name] = fitting[0] if fitting else size
+    return chosen
+
+
+def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[Any, Watch]:
+    """Export; where a branch leaves part of a dim's range uncovered, on the part it covers.
+
+    What happens on the rest is tried afterwards: often, as with a slice that gets a single
+    element there, nothing else.
+    """
+    first = Watch(signature)
+    try:
+        return _export_once(module, signature, example, signature.dims, first), first
+    except Exception as error:
+        narrowed = first.narrowed()
+        if first.fixed() or not narrowed:
+            raise UnsupportedError(explain_export_failure(error, first)) from error
+    second = Watch(signature)
+    try:
+        return _export_once(module, signature, example, signature.dims | narrowed, second), second
+    except Exception as error:
+        raise UnsupportedError(explain_export_failure(error, second)) from error
+
+
+def _export_once(
+    module: nn.Module,
+    signature: Signature,
+    example: Inputs,
+    dims: dict[str, Dim],
+    watch: Watch,
+) -> Any:
+    dynamic = _dynamic_shapes(module, signature, dims)
     args = tuple(example.values()) if signature.positional else ()
     kwargs = {} if signature.positional else example
-    dynamic = tuple(shapes.values()) if signature.positional else shapes
-    if any(p.kind is p.VAR_KEYWORD for p in _parameters(module).values()):
-        dynamic = _fold_var_keyword(module, signature, shapes) if kwargs else dynamic
+    handle = module.register_forward_pre_hook(watch, with_kwargs=True)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet_torch(), torch.no_grad():
             exported = torch.export.export(
-                module, args, kwargs, dynamic_shapes=dynamic, strict=False
+                module,
+                args,
+                kwargs,
+                dynamic_shapes=dynamic,
+                strict=False,
+                # Guards that no range can express are tried at the sizes where they fail.
+                prefer_deferred_runtime_asserts_over_guards=True,
             )
-            if _writes_in_place(exported.graph):
-                exported = exported.run_decompositions({})
-    except Exception as error:
-        raise UnsupportedError(explain_export_failure(error)) from error
+            return _without_writes(exported)
+    finally:
+        handle.remove()
+
+
+def _without_writes(exported: Any) -> Any:
+    graphs = [m.graph for m in exported.graph_module.modules() if isinstance(m, fx.GraphModule)]
+    for graph in graphs:
+        make_functional(graph)
+    if any(writes_in_place(graph) for graph in graphs):
+        return exported.run_decompositions({})
     return exported
 
 
-def _parameters(module: nn.Module) -> Any:
-    import inspect
+def _dynamic_shapes(module: nn.Module, signature: Signature, dims: dict[str, Dim]) -> Any:
+    made = {name: _export_dim(dim) for name, dim in dims.items()}
+    shapes = {
+        n: {axis: made[dim] for axis, dim in signature.axes.get(n, {}).items()}
+        for n in signature.names
+    }
+    takes_any = [p.kind for p in _parameters(module).values()]
+    if signature.positional:
+        rest = inspect.Parameter.VAR_POSITIONAL in takes_any
+        return _fold_var_positional(module, shapes) if rest else tuple(shapes.values())
+    if inspect.Parameter.VAR_KEYWORD in takes_any:
+        return _fold_var_keyword(module, shapes)
+    return shapes
 
+
+def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(module.forward).parameters
 
 
-def _fold_var_keyword(module: nn.Module, signature: Signature, shapes: dict[str, Any]) -> Any:
+def _fold_var_keyword(module: nn.Module, shapes: dict[str, Any]) -> Any:
     """``torch.export`` wants inputs taken by ``**kwargs`` under that parameter's own name."""
     parameters = _parameters(module)
     catch_all = next(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
@@ -118,39 +212,86 @@ def _fold_var_keyword(module: nn.Module, signature: Signature, shapes: dict[str,
     return direct | ({catch_all: caught} if caught else {})
 
 
+def _fold_var_positional(module: nn.Module, shapes: dict[str, Any]) -> Any:
+    """The same for ``*args``: a tuple in the place of that parameter."""
+    before = list(_parameters(module).values())
+    count = next(i for i, p in enumerate(before) if p.kind is p.VAR_POSITIONAL)
+    values = list(shapes.values())
+    return (*values[:count], tuple(values[count:]))
+
+
 def _export_dim(dim: Dim) -> Any:
     if dim.max is not None and dim.min == dim.max:
         return dim.min
-    name = re.sub(r"\W", "_", dim.name)
-    return torch.export.Dim(name, min=dim.min, max=dim.max)
+    return torch.export.Dim(_identifier(dim.name), min=dim.min, max=dim.max)
 
 
-def _writes_in_place(graph: fx.Graph) -> bool:
-    return any(
-        isinstance(n.target, OpOverload) and n.target._schema.is_mutable for n in graph.nodes
-    )
+def _identifier(name: str) -> str:
+    clean = re.sub(r"\W", "_", name)
+    return clean if clean.isidentifier() else f"dim_{clean}"
 
 
-def explain_export_failure(error: Exception) -> str:
+def _try_corners(
+    module: nn.Module, program: Program, watch: Watch, graph: fx.Graph, example: Inputs
+) -> None:
+    """Compare program and module where an assumption made in tracing does not hold.
+
+    Raises:
+        UnsupportedError: they differ: the model takes another path at those sizes.
+    """
+    signature = watch.signature
+    ends = [
+        Corner(_sizes(example, signature) | {name: end}, watch.place(name))
+        for name in watch.narrowed()
+        for end in (signature.dims[name].min, signature.dims[name].max)
+        if end is not None
+    ]
+    for corner in [*watch.corners(graph, _sizes(example, signature)), *ends]:
+        inputs = resize(example, signature, corner.sizes)
+        different = _difference(module, program, signature, inputs)
+        if different:
+            sizes = ", ".join(f"{n} = {v}" for n, v in corner.sizes.items())
+            traced = ", ".join(f"{n} = {v}" for n, v in _sizes(example, signature).items())
+            raise UnsupportedError(
+                f"the model takes another path at {sizes} than at {traced}{corner.place}: "
+                f"{different}. Narrow the ranges in `dynamic`, or remove the branch on sizes."
+            )
+
+
+def _difference(
+    module: nn.Module, program: Program, signature: Signature, inputs: Inputs
+) -> str | None:
+    with torch.no_grad():
+        try:
+            expected = list(run_original(module, signature, inputs).values())
+        except Exception as error:
+            return f"the module itself fails there ({_first_lines(str(error), 1)})"
+        try:
+            got = program.run(**inputs)
+        except Exception as error:
+            return f"the captured graph fails there ({_first_lines(str(error), 1)})"
+    for spec, a, b in zip(program.contract.outputs, got, expected):
+        if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True):
+            return f"'{spec.name}' differs there"
+    return None
+
+
+def explain_export_failure(error: Exception, watch: Watch) -> str:
     """One or two sentences for the user, with the place in their source."""
-    text = str(error)
+    text = _own_names(str(error), watch.signature)
     where = _place_in_source(error)
-    specialised = re.search(r"Specializations unexpectedly required \((.*?)\)", text)
-    constant = re.search(r"marked (\S+) as dynamic but your code specialized it to be a "
-                         r"constant \((\d+)\)", text)
-    if constant or specialised:
-        dim = (constant or specialised)[1].strip("`'\"")  # type: ignore[index]
-        value = f" ({constant[2]})" if constant else ""
-        return (
-            f"dim '{dim}' is declared dynamic, but the model works with one size only{value}"
-            f"{where}. Either drop it from `dynamic`, narrow its range, or change the code so "
-            f"that it does not depend on the size.\n{_first_lines(text)}"
-        )
+    fixed = watch.fixed()
+    if fixed:
+        return "\n".join(_explain_fixed(n, str(v), p or where) for n, (v, p) in fixed.items())
     if "Constraints violated" in text:
         return (
             f"the dynamic dims do not fit the model{where}: {_first_lines(text, 6)}\n"
             "Change the names or ranges in `dynamic`."
         )
+    if "Specializations unexpectedly required" in text:
+        found = re.search(r"generated for (.+?) = .*?specialized value of (\d+)", text)
+        if found:
+            return _explain_fixed(found[1], found[2], where)
     if "data-dependent" in text or "GuardOnDataDependentSymNode" in type(error).__name__:
         return (
             f"the model decides on a tensor's value{where}, which a graph cannot do: "
@@ -158,6 +299,25 @@ def explain_export_failure(error: Exception) -> str:
             "decision out of `forward`."
         )
     return f"torch.export could not capture the model{where}: {_first_lines(text, 3)}"
+
+
+def _own_names(text: str, signature: Signature) -> str:
+    for name in signature.dims:
+        text = re.sub(rf"\b{_identifier(name)}\b", name, text)
+    return text
+
+
+def _explain_fixed(name: str, value: str, place: str) -> str:
+    if value.isdigit():
+        return (
+            f"dim '{name}' is declared dynamic, but the model works with one size only ({value})"
+            f"{place}. Either drop it from `dynamic`, or change the code so that it does not "
+            "depend on the size."
+        )
+    return (
+        f"dim '{name}' is declared on its own, but the model needs it to be {value}{place}. Dims "
+        "that are equal take one name in `dynamic`; a multiple cannot be declared."
+    )
 
 
 def _place_in_source(error: BaseException) -> str:
@@ -178,35 +338,75 @@ def _first_lines(text: str, count: int = 3) -> str:
 
 
 def _to_program(exported: Any, signature: Signature, output_names: list[str]) -> Program:
-    lifted = _lifted_weights(exported)
-    by_node = {s.arg.name: s for s in exported.graph_signature.input_specs}
-    graph = fx.Graph()
-    copies: dict[Node, Node] = {}
-    user_inputs = iter(signature.names)
-    weights: dict[str, torch.Tensor] = {}
-    origins: dict[str, Origin] = {}
-    shared: dict[Any, Node] = {}
-    for node in exported.graph.nodes:
-        if node.op != "placeholder":
-            break
-        if by_node[node.name].target is None:
-            copies[node] = graph.placeholder(next(user_inputs, node.name))
-            copies[node].meta = dict(node.meta)
-            continue
-        _add_weight(node, by_node[node.name].target, lifted, graph, copies, shared, weights,
-                    origins)
-    for node in exported.graph.nodes:
-        if node.op == "call_function":
-            copies[node] = graph.node_copy(node, lambda n: copies[n])
-    tensors = _user_outputs(exported)
-    graph.output(tuple(copies[n] for n in tensors))
-    program = Program(graph, weights, Contract((), (), ()), origins)
+    program = Program(fx.Graph(), {}, Contract((), (), ()), {})
+    copies: dict[Node, Any] = {}
+    _copy_inputs(exported, signature, program, copies)
+    _copy_calls(exported.graph_module, program.graph, copies)
+    program.graph.output(tuple(copies[n] for n in _user_outputs(exported)))
     program.symbols = _symbol_names(program, signature)
     program.contract = _contract(program, signature, output_names)
     program.erase_dead(n for n in reversed(list(program.calls())) if not n.users)
-    program.erase_dead(list(graph.find_nodes(op="get_attr")))
+    program.erase_dead(list(program.graph.find_nodes(op="get_attr")))
     program.drop_unused_weights()
     return program
+
+
+def _copy_inputs(
+    exported: Any, signature: Signature, program: Program, copies: dict[Node, Any]
+) -> None:
+    lifted = _lifted_weights(exported)
+    by_node = {s.arg.name: s for s in exported.graph_signature.input_specs}
+    user_inputs = iter(signature.names)
+    shared: dict[Any, Node] = {}
+    for node in exported.graph.find_nodes(op="placeholder"):
+        name = by_node[node.name].target
+        if name is None:
+            copies[node] = program.graph.placeholder(next(user_inputs, node.name))
+            copies[node].meta = dict(node.meta)
+        else:
+            copies[node] = _add_weight(node, name, lifted[name], program, shared)
+
+
+def _copy_calls(source: fx.GraphModule, graph: fx.Graph, copies: dict[Node, Any]) -> Any:
+    """Copy the calls of a graph; those of regions without effect here are copied in line."""
+    for node in source.graph.nodes:
+        if node.op == "output":
+            return fx.map_arg(node.args[0], copies.__getitem__)
+        if node.op != "call_function":
+            continue
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            inner, operands = _region(node, source)
+            inputs = inner.graph.find_nodes(op="placeholder")
+            given = [copies[n] if isinstance(n, Node) else n for n in operands]
+            copies[node] = _copy_calls(inner, graph, dict(zip(inputs, given)))
+        elif node.target is operator.getitem and isinstance(copies[node.args[0]], (tuple, list)):
+            copies[node] = copies[node.args[0]][node.args[1]]
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    return None
+
+
+def _region(node: Node, source: fx.GraphModule) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+    """The body and the operands of a ``no_grad`` or disabled ``autocast`` region.
+
+    Raises:
+        UnsupportedError: control flow, or autocast that is on.
+    """
+    name = str(node.target)
+    place = source_line(node) or "its source"
+    if name == "wrap_with_autocast" and node.args[2]:
+        raise UnsupportedError(
+            f"the model computes under torch.autocast ({place}); remove it: the target chooses "
+            "the dtype"
+        )
+    if name not in ("wrap_with_autocast", "wrap_with_set_grad_enabled"):
+        raise UnsupportedError(
+            f"the model holds control flow on tensors, {name} ({place}); an artifact has none. "
+            "Compute both sides and choose by `torch.where`."
+        )
+    place_of_body = 4 if name == "wrap_with_autocast" else 1
+    body = getattr(source, str(node.args[place_of_body].target))  # type: ignore[union-attr]
+    return body, tuple(node.args[place_of_body + 1 :])
 
 
 def _lifted_weights(exported: Any) -> dict[str, torch.Tensor]:
@@ -214,30 +414,23 @@ def _lifted_weights(exported: Any) -> dict[str, torch.Tensor]:
 
 
 def _add_weight(
-    node: Node,
-    name: str,
-    lifted: dict[str, torch.Tensor],
-    graph: fx.Graph,
-    copies: dict[Node, Node],
-    shared: dict[Any, Node],
-    weights: dict[str, torch.Tensor],
-    origins: dict[str, Origin],
-) -> None:
-    tensor = lifted[name]
+    node: Node, name: str, tensor: Any, program: Program, shared: dict[Any, Node]
+) -> Node:
+    """A node for a weight: the same one for weights that are the same memory."""
     if not isinstance(tensor, torch.Tensor):
         raise UnsupportedError(
             f"the model holds '{name}', a {type(tensor).__name__}; strop captures tensors only"
         )
     key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
     if tensor.numel() and key in shared:
-        copies[node] = shared[key]
         first = str(shared[key].target)
-        origins[first] = Origin((*origins[first].sources, name))
-        return
-    copies[node] = shared[key] = graph.create_node("get_attr", name)
-    copies[node].meta = dict(node.meta)
-    weights[name] = tensor
-    origins[name] = Origin((name,))
+        program.origins[first] = Origin((*program.origins[first].sources, name))
+        return shared[key]
+    made = shared[key] = program.graph.create_node("get_attr", name)
+    made.meta = dict(node.meta)
+    program.weights[name] = tensor
+    program.origins[name] = Origin((name,))
+    return made
 
 
 def _user_outputs(exported: Any) -> list[Node]:

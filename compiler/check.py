@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.compiler.capture import output_leaves
+from strop.compiler.capture import run_original
 from strop.compiler.errors import RuntimeRefusedError, UsageError
 from strop.compiler.inputs import Inputs, Signature, resize
 from strop.compiler.recipe import Budget
@@ -101,8 +101,7 @@ def make_cases(
 
 def _case(name: str, module: torch.nn.Module, signature: Signature, inputs: Inputs) -> Case:
     try:
-        with torch.no_grad():
-            outputs = output_leaves(signature.call(module, inputs))
+        outputs = run_original(module, signature, inputs)
     except Exception as error:
         raise UsageError(
             f"the module itself fails on its inputs (case '{name}'): {type(error).__name__}: "
@@ -194,5 +193,5 @@ def check_program(program: Any, cases: Sequence[Case]) -> list[Comparison]:
     for case in cases:
         with torch.no_grad():
             outputs = module(*(case.inputs[s.name] for s in program.contract.inputs))
-        results += compare(case, dict(zip(names, (o.numpy() for o in outputs))))
+        results += compare(case, dict(zip(names, (o.detach().numpy() for o in outputs))))
     return results

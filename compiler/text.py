@@ -25,6 +25,7 @@ def source_line(node: Node) -> str | None:
     frames: list[tuple[str, str]] = _FRAME.findall(node.meta.get("stack_trace") or "")
     if not frames:
         return None
+    frames = [f for f in frames if not f[0].startswith("<")] or frames
     mine = [f for f in frames if not any(part in f[0] for part in _INTERNAL)] or frames
     file, line = mine[-1]
     return f"{PurePath(file).name}:{line}"
@@ -45,7 +46,7 @@ def op_name(target: Any) -> str:
 
 def size_text(size: Any, symbols: dict[str, str]) -> str:
     """A size in the user's names: ``batch``, ``2*seq``, ``384``."""
-    if not isinstance(size, torch.SymInt):
+    if not isinstance(size, (torch.SymInt, torch.SymFloat)):
         return str(size)
     return re.sub(r"\b[su]\d+\b", lambda m: symbols.get(m[0], m[0]), str(size.node.expr))
 
@@ -85,7 +86,7 @@ def _line(node: Node, symbols: dict[str, str]) -> str:
 
 
 def _is_size(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, int))
+    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int))
 
 
 def _argument(value: Any, symbols: dict[str, str]) -> str:

@@ -15,7 +15,8 @@ from torch.fx.node import Node
 
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.choices import Choices
-from strop.compiler.lower.onnx.constants import constant_nodes, evaluate
+from strop.compiler.constants import constant_nodes, evaluate
+from strop.compiler.lower.onnx.sizes import emit_size
 from strop.compiler.lower.onnx.table import choose
 from strop.compiler.program import Program, arguments, expression, same_size
 from strop.compiler.target import Target
@@ -48,12 +49,14 @@ class Emitter:
         program: what is lowered.
         node: the operator being lowered now.
         choices: which variant of an emitter the target takes.
+        exported: one-operator models that ``torch.onnx`` made, by signature.
     """
 
     def __init__(self, program: Program, target: Target, choices: Choices) -> None:
         self.program = program
         self.target = target
         self.choices = choices
+        self.exported: dict[str, ir.Model] = {}
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
         self.node: Node = program.graph.output_node()
@@ -62,7 +65,9 @@ class Emitter:
         self._sizes: dict[Any, ir.Value] = {}
         self._memo: dict[Any, ir.Value] = {}
         self._fixed = constant_nodes(program)
-        self._taken: set[str] = set()
+        # The names that callers use are theirs: nothing inside the graph may take them.
+        specs = (*program.contract.inputs, *program.contract.outputs)
+        self._taken: set[str] = {spec.name for spec in specs}
 
     def lower(self) -> ir.Model:
         """Emit the whole program.
@@ -80,7 +85,7 @@ class Emitter:
             inputs,
             outputs,
             nodes=self.nodes,
-            initializers=list(self.initializers.values()),
+            initializers=[v for v in self.initializers.values() if v.uses()],
             opset_imports={"": self.target.opset, MICROSOFT: 1},
             name="strop",
         )
@@ -122,7 +127,9 @@ class Emitter:
         if isinstance(argument.meta["val"], torch.Tensor):
             value, found = self.value(argument), argument.meta["val"].dtype
         else:
-            value, found = self.op("Squeeze", self.size(argument)), torch.int64
+            computed = isinstance(argument.meta["val"], torch.SymFloat)
+            value = self.op("Squeeze", self.size(argument))
+            found = torch.float64 if computed else torch.int64
         return value if found == dtype else self.cast(value, dtype)
 
     def cast(self, value: ir.Value, dtype: torch.dtype) -> Any:
@@ -281,30 +288,23 @@ class Emitter:
         self._taken.add(unique)
         return unique
 
-    def _emit_size(self, expr: Any) -> ir.Value:
+    def _emit_size(self, expr: Any) -> Any:
         source = self._axis_of(expr)
         if source is not None:
             node, axis = source
             return self.op("Shape", self._values[node], start=axis, end=axis + 1)
-        ops = {"Add": "Add", "Mul": "Mul", "Max": "Max", "Min": "Min"}
-        kind = type(expr).__name__
-        if kind in ops:
-            parts = [self._size(a) for a in expr.args]
-            result = parts[0]
-            for part in parts[1:]:
-                result = self.op(ops[kind], result, part)
-            return result
-        if kind in ("FloorDiv", "CleanDiv", "IntTrueDiv"):
-            return self.op("Div", *(self._size(a) for a in expr.args))
-        if kind in ("Mod", "PythonMod"):
-            return self.op("Mod", *(self._size(a) for a in expr.args))
-        if kind == "Pow" and expr.args[1].is_Integer and int(expr.args[1]) > 0:
-            return self.op("Pow", *(self._size(a) for a in expr.args))
-        raise NotLowered(f"the size {expr} has no lowering ({kind})")
+        if expr.is_Symbol:
+            raise NotLowered("it takes a number that depends on the data")
+        value = emit_size(self, expr, self._size)
+        if value is None:
+            raise NotLowered(f"the size {expr} has no lowering ({type(expr).__name__})")
+        return value
 
     def _size(self, expr: Any) -> ir.Value:
         if expr.is_Integer:
             return self.constant([int(expr)])
+        if expr.is_Float:
+            return self.constant([float(expr)], torch.float64)
         if expr not in self._sizes:
             self._sizes[expr] = self._emit_size(expr)
         return self._sizes[expr]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import onnx_ir as ir
@@ -11,6 +10,7 @@ from torch import nn
 from torch.fx.node import Node
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.quiet import quiet_torch
 
 
 class _OneOp(nn.Module):
@@ -34,23 +34,43 @@ def emit_by_torchlib(on: Emitter, node: Node) -> Any:
         NotLowered: torch.onnx does not know it either, or one of its sizes is computed.
     """
     inputs = list(node.all_input_nodes)
-    if any(not isinstance(n.meta["val"], torch.Tensor) for n in inputs):
-        raise NotLowered("neither strop nor torch.onnx lowers it at a computed size")
     if getattr(node.target, "namespace", "") not in ("aten", "prims"):
         raise NotLowered("not an ATen operator, and no row of the lowering table names it")
+    if any(not isinstance(n.meta["val"], torch.Tensor) for n in inputs):
+        raise NotLowered("neither strop nor torch.onnx lowers it at a computed size")
+    key = _signature(node, inputs)
+    if key not in on.exported:
+        on.exported[key] = _export(node, inputs, on.target.opset)
+    return _graft(on, on.exported[key], [on.value(n) for n in inputs])
+
+
+def _signature(node: Node, inputs: list[Node]) -> str:
+    """Equal for calls that export to the same graph: a layer repeated costs one export."""
+    places: dict[Node, Any] = {n: f"#{i}" for i, n in enumerate(inputs)}
+    call = torch.fx.map_arg((node.args, node.kwargs), places.__getitem__)
+    types = [(n.meta["val"].dtype, [_static(s) for s in n.meta["val"].shape]) for n in inputs]
+    return repr((str(node.target), call, types))
+
+
+def _static(size: int | torch.SymInt) -> int | None:
+    return None if isinstance(size, torch.SymInt) else int(size)
+
+
+def _export(node: Node, inputs: list[Node], opset: int) -> ir.Model:
     values = tuple(_example(n.meta["val"]) for n in inputs)
     shapes = tuple(_dynamic(n.meta["val"]) for n in inputs)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_torch():
             exported = torch.onnx.export(
-                _OneOp(node, inputs), values, dynamo=True, verbose=False,
-                dynamic_shapes=(shapes,), opset_version=on.target.opset,
-            )
+                _OneOp(node, inputs).eval(), values, dynamo=True, verbose=False,
+                dynamic_shapes=(shapes,), opset_version=opset,
+            )  # fmt: skip
     except Exception as error:
         raise NotLowered(f"torch.onnx refuses it: {_root_cause(error)}") from error
     assert exported is not None
-    return _graft(on, exported.model, [on.value(n) for n in inputs])
+    if exported.model.functions:
+        raise NotLowered("torch.onnx lowers it to a function of its own, not to operators")
+    return exported.model
 
 
 def _root_cause(error: BaseException) -> str:
@@ -60,7 +80,12 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _example(value: torch.Tensor) -> torch.Tensor:
-    sizes = [3 + i if isinstance(s, torch.SymInt) else int(s) for i, s in enumerate(value.shape)]
+    """Zeros whose dynamic sizes are equal where the program's are."""
+    seen: dict[str, int] = {}
+    sizes = [
+        seen.setdefault(str(s.node.expr), 3 + 2 * len(seen)) if isinstance(s, torch.SymInt) else s
+        for s in value.shape
+    ]
     return torch.zeros(sizes, dtype=value.dtype)
 
 
@@ -71,12 +96,11 @@ def _dynamic(value: torch.Tensor) -> dict[int, Any]:
 
 
 def _graft(on: Emitter, model: ir.Model, inputs: list[Any]) -> Any:
-    """Move the nodes of a one-operator model into the graph; returns its outputs."""
+    """Copy the nodes of a one-operator model into the graph; returns its outputs."""
     values: dict[Any, Any] = dict(zip(model.graph.inputs, inputs))
-    for name, value in model.graph.initializers.items():
+    for value in model.graph.initializers.values():
         array = value.const_value.numpy()  # type: ignore[union-attr]
         values[value] = on.constant(array, torch.from_numpy(array.copy()).dtype)
-        del name
     for node in model.graph:
         result = on.op(
             node.op_type,
@@ -89,5 +113,3 @@ def _graft(on: Emitter, model: ir.Model, inputs: list[Any]) -> Any:
         values.update(zip(node.outputs, made))
     outputs = tuple(values[v] for v in model.graph.outputs)
     return outputs if len(outputs) > 1 else outputs[0]
-
-

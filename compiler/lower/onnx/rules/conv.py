@@ -130,14 +130,20 @@ def adaptive_avg_pool(on: Emitter, x: Any, size: list[Any]) -> Any:
     return on.op("AveragePool", on.value(x), kernel_shape=kernel, strides=kernel)
 
 
+def _scale(on: Emitter, scales: Any) -> tuple[Any, Any]:
+    """(scales, sizes): torch samples by the given factor, by the ratio of sizes without one."""
+    if scales is None:
+        return None, on.shape(list(shape_of(on.node)))
+    return on.constant([1.0, 1.0, *scales], torch.float32), None
+
+
 @lowers(aten.upsample_nearest2d.vec, aten.upsample_nearest1d.vec)
 def upsample_nearest(on: Emitter, x: Any, size: Any, scales: Any) -> Any:
     return on.op(
         "Resize",
         on.value(x),
         None,
-        None,
-        on.shape(list(shape_of(on.node))),
+        *_scale(on, scales),
         mode="nearest",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
@@ -150,8 +156,7 @@ def upsample_bilinear(on: Emitter, x: Any, size: Any, corners: bool, scales: Any
         "Resize",
         on.value(x),
         None,
-        None,
-        on.shape(list(shape_of(on.node))),
+        *_scale(on, None if corners else scales),
         mode="linear",
         coordinate_transformation_mode="align_corners" if corners else "half_pixel",
     )

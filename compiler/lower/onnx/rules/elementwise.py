@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,12 +46,8 @@ UNARY: dict[OpOverload[Any, Any], str] = {
 FLOAT_RESULT = {"Acos", "Asin", "Atan", "Cos", "Cosh", "Erf", "Exp", "Log", "Reciprocal", "Sigmoid",
                 "Sin", "Sinh", "Sqrt", "Tan", "Tanh"}
 BINARY: dict[OpOverload[Any, Any], str] = {
-    aten.mul.Tensor: "Mul",
-    aten.mul.Scalar: "Mul",
     aten.div.Tensor: "Div",
     aten.div.Scalar: "Div",
-    aten.maximum.default: "Max",
-    aten.minimum.default: "Min",
     aten.logical_and.default: "And",
     aten.logical_or.default: "Or",
     aten.logical_xor.default: "Xor",
@@ -100,7 +97,10 @@ def _enter_comparisons() -> None:
 
         @lowers(packet.Tensor, packet.Scalar)
         def emit(on: Emitter, a: Any, b: Any, op_type: str = op_type) -> Any:
-            return on.op(op_type, *_promoted(on, a, b, dtype=_common_dtype(a, b)))
+            dtype = _common_dtype(a, b)
+            # ONNX orders numbers only; False < True holds for 0 < 1.
+            dtype = torch.int32 if dtype == torch.bool and op_type != "Equal" else dtype
+            return on.op(op_type, *_promoted(on, a, b, dtype=dtype))
 
 
 _enter_unary()
@@ -111,6 +111,26 @@ _enter_comparisons()
 @lowers(aten.ne.Tensor, aten.ne.Scalar)
 def ne(on: Emitter, a: Any, b: Any) -> Any:
     return on.op("Not", on.op("Equal", *_promoted(on, a, b, dtype=_common_dtype(a, b))))
+
+
+def _numeric(on: Emitter, a: Any, b: Any, op_type: str, logical: str) -> Any:
+    """Operators that ONNX defines on numbers, and torch on truth values too."""
+    return on.op(logical if dtype_of(on.node) == torch.bool else op_type, *_promoted(on, a, b))
+
+
+@lowers(aten.mul.Tensor, aten.mul.Scalar)
+def mul(on: Emitter, a: Any, b: Any) -> Any:
+    return _numeric(on, a, b, "Mul", "And")
+
+
+@lowers(aten.maximum.default, aten.max.other)
+def maximum(on: Emitter, a: Any, b: Any) -> Any:
+    return _numeric(on, a, b, "Max", "Or")
+
+
+@lowers(aten.minimum.default, aten.min.other)
+def minimum(on: Emitter, a: Any, b: Any) -> Any:
+    return _numeric(on, a, b, "Min", "And")
 
 
 @lowers(aten.add.Tensor, aten.add.Scalar)
@@ -168,6 +188,11 @@ def remainder(on: Emitter, a: Any, b: Any) -> Any:
     return on.op("Sub", left, on.op("Mul", on.op("Floor", on.op("Div", left, right)), right))
 
 
+@lowers(aten.fmod.Scalar, aten.fmod.Tensor)
+def fmod(on: Emitter, a: Any, b: Any) -> Any:
+    return on.op("Mod", *_promoted(on, a, b), fmod=1)
+
+
 @lowers(aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.pow.Scalar)
 def pow(on: Emitter, base: Any, exponent: Any) -> Any:
     if exponent == 2:
@@ -178,9 +203,51 @@ def pow(on: Emitter, base: Any, exponent: Any) -> Any:
     return on.op("Pow", *_promoted(on, base, exponent))
 
 
+@lowers(aten.round.decimals)
+def round_decimals(on: Emitter, x: Any, decimals: int) -> Any:
+    value, scale = _promoted(on, x, 10.0**decimals)
+    return on.op("Div", on.op("Round", on.op("Mul", value, scale)), scale)
+
+
+@lowers(aten.trunc.default)
+def trunc(on: Emitter, x: Any) -> Any:
+    value = on.value(x)
+    if not dtype_of(x).is_floating_point:
+        return value
+    return on.op("Mul", on.op("Floor", on.op("Abs", value)), on.op("Sign", value))
+
+
 @lowers(aten.rsqrt.default)
 def rsqrt(on: Emitter, x: Any) -> Any:
     return on.op("Reciprocal", on.op("Sqrt", *_promoted(on, x)))
+
+
+@lowers(aten.log2.default)
+def log2(on: Emitter, x: Any) -> Any:
+    value, scale = _promoted(on, x, math.log(2))
+    return on.op("Div", on.op("Log", value), scale)
+
+
+@lowers(aten.log10.default)
+def log10(on: Emitter, x: Any) -> Any:
+    value, scale = _promoted(on, x, math.log(10))
+    return on.op("Div", on.op("Log", value), scale)
+
+
+@lowers(aten.exp2.default)
+def exp2(on: Emitter, x: Any) -> Any:
+    two, value = _promoted(on, 2, x)
+    return on.op("Pow", two, value)
+
+
+@lowers(aten.log_sigmoid.default)
+def log_sigmoid(on: Emitter, x: Any) -> Any:
+    return on.op("Neg", on.op("Softplus", on.op("Neg", on.value(x))))
+
+
+@lowers(aten.selu.default)
+def selu(on: Emitter, x: Any) -> Any:
+    return on.op("Selu", on.value(x))
 
 
 @lowers(aten.square.default)

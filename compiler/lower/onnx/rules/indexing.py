@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.fx.node import Node
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, shape_of, static_int
+from strop.compiler.program import dtype_of, same_shape, shape_of, static_int
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -47,10 +48,28 @@ def gather(on: Emitter, x: Any, dim: int, index: Any, _: Any) -> Any:
 
 @lowers(aten.scatter.src, aten.scatter.value)
 def scatter(on: Emitter, x: Any, dim: int, index: Any, src: Any) -> Any:
-    updates = on.operand(src, dtype_of(on.node))
-    if not hasattr(src, "meta"):
-        updates = on.op("Expand", updates, on.shape(shape_of(index)))
+    if isinstance(src, Node):
+        updates = _cropped(on, src, index)
+    else:
+        filler = on.operand(src, dtype_of(on.node))
+        updates = on.op("Expand", filler, on.shape(list(shape_of(index))))
     return on.op("ScatterElements", on.value(x), on.value(index), updates, axis=dim)
+
+
+@lowers(aten.scatter_add.default)
+def scatter_add(on: Emitter, x: Any, dim: int, index: Any, src: Any) -> Any:
+    return on.op(
+        "ScatterElements", on.value(x), on.value(index), _cropped(on, src, index), axis=dim,
+        reduction="add",
+    )
+
+
+def _cropped(on: Emitter, src: Any, index: Any) -> Any:
+    """The part of ``src`` that ``index`` covers: torch allows a larger one."""
+    if same_shape(shape_of(src), shape_of(index)):
+        return on.value(src)
+    starts = on.constant([0] * len(shape_of(src)))
+    return on.op("Slice", on.value(src), starts, on.shape(list(shape_of(index))))
 
 
 @lowers(aten.index.Tensor)
@@ -94,6 +113,16 @@ def topk(on: Emitter, x: Any, k: Any, dim: int, largest: bool, sorted_: bool) ->
         "TopK", on.value(x), on.size(k), axis=dim, largest=int(largest), sorted=int(sorted_),
         outputs=2,
     )
+
+
+@lowers(aten.argsort.default)
+def argsort(on: Emitter, x: Any, dim: int, descending: bool) -> Any:
+    return sort(on, x, dim, descending)[1]
+
+
+@lowers(aten.sort.stable)
+def sort_stable(on: Emitter, x: Any, stable: bool | None, dim: int, descending: bool) -> Any:
+    return sort(on, x, dim, descending)
 
 
 @lowers(aten.sort.default)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of
 
@@ -96,20 +96,29 @@ def skip_rms_norm_contrib(on: Emitter, x: Any, skip: Any, weight: Any, eps: floa
     return result[0], result[3]
 
 
-@lowers(aten.group_norm.default)
-def group_norm(
-    on: Emitter, x: Any, groups: int, weight: Any, bias: Any, eps: float, _: bool
+def _normalize(
+    on: Emitter, op_type: str, x: Any, weight: Any, bias: Any, *statistics: Any, **attributes: Any
 ) -> Any:
+    """A norm over channels; ONNX wants scale and bias given."""
     channels = int(shape_of(x)[1])
     one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
     zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
     return on.op(
-        "GroupNormalization",
+        op_type,
         on.value(x),
         one if weight is None else on.value(weight),
         zero if bias is None else on.value(bias),
-        epsilon=eps,
-        num_groups=groups,
+        *(on.value(s) for s in statistics),
+        **attributes,
+    )
+
+
+@lowers(aten.group_norm.default)
+def group_norm(
+    on: Emitter, x: Any, groups: int, weight: Any, bias: Any, eps: float, _: bool
+) -> Any:
+    return _normalize(
+        on, "GroupNormalization", x, weight, bias, epsilon=eps, num_groups=groups
     )
 
 
@@ -117,16 +126,10 @@ def group_norm(
 def instance_norm(
     on: Emitter, x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any
 ) -> Any:
-    channels = int(shape_of(x)[1])
-    one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
-    zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
-    return on.op(
-        "InstanceNormalization",
-        on.value(x),
-        one if weight is None else on.value(weight),
-        zero if bias is None else on.value(bias),
-        epsilon=rest[2],
-    )
+    use_input, _, eps = rest[:3]
+    if not use_input:
+        return _normalize(on, "BatchNormalization", x, weight, bias, mean, var, epsilon=eps)
+    return _normalize(on, "InstanceNormalization", x, weight, bias, epsilon=eps)
 
 
 @lowers(aten.batch_norm.default)
@@ -142,15 +145,14 @@ def batch_norm(
     eps: float,
     _: bool,
 ) -> Any:
-    channels = int(shape_of(x)[1])
-    one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
-    zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
-    return on.op(
-        "BatchNormalization",
-        on.value(x),
-        one if weight is None else on.value(weight),
-        zero if bias is None else on.value(bias),
-        on.value(mean),
-        on.value(var),
-        epsilon=eps,
-    )
+    if training:
+        raise NotLowered("batch norm by the statistics of the batch; set track_running_stats")
+    return _normalize(on, "BatchNormalization", x, weight, bias, mean, var, epsilon=eps)
+
+
+@lowers(aten._native_batch_norm_legit_no_training.default)
+def native_batch_norm(
+    on: Emitter, x: Any, weight: Any, bias: Any, mean: Any, var: Any, _: float, eps: float
+) -> Any:
+    result = _normalize(on, "BatchNormalization", x, weight, bias, mean, var, epsilon=eps)
+    return result, None, None

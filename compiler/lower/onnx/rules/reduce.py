@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -82,11 +83,8 @@ def min_dim(on: Emitter, x: Any, dim: int, keepdim: bool) -> Any:
 
 
 def _extreme(on: Emitter, kind: str, x: Any, dim: int, keepdim: bool) -> Any:
-    value, keep = on.value(x), int(keepdim)
-    return (
-        on.op(f"Reduce{kind}", value, on.constant([dim]), keepdims=keep),
-        on.op(f"Arg{kind}", value, axis=dim, keepdims=keep),
-    )
+    value = on.op(f"Reduce{kind}", on.value(x), on.constant([dim]), keepdims=int(keepdim))
+    return value, _arg(on, f"Arg{kind}", x, dim, keepdim)
 
 
 @lowers(aten.argmax.default)
@@ -100,20 +98,20 @@ def argmin(on: Emitter, x: Any, dim: int | None, keepdim: bool) -> Any:
 
 
 def _arg(on: Emitter, op_type: str, x: Any, dim: int | None, keepdim: bool) -> Any:
-    # ONNX Runtime has no boolean or int64 ArgMax kernel; int32 keeps the order of both.
-    dtype = dtype_of(x) if dtype_of(x).is_floating_point else torch.int32
+    # ONNX Runtime has no boolean or int64 ArgMax kernel; float64 keeps the order of both.
+    dtype = dtype_of(x) if dtype_of(x).is_floating_point else torch.float64
     value = on.operand(x, dtype)
     if dim is None:
         value, dim = on.op("Reshape", value, on.constant([-1])), 0
     return on.op(op_type, value, axis=dim, keepdims=int(keepdim))
 
 
-@lowers(aten.any.dim)
+@lowers(aten.any.dim, aten.any.dims)
 def any_dim(on: Emitter, x: Any, dim: Any, keepdim: bool) -> Any:
     return _truth(on, "ReduceMax", x, dim, keepdim)
 
 
-@lowers(aten.all.dim)
+@lowers(aten.all.dim, aten.all.dims)
 def all_dim(on: Emitter, x: Any, dim: Any, keepdim: bool) -> Any:
     return _truth(on, "ReduceMin", x, dim, keepdim)
 
@@ -131,6 +129,16 @@ def all_all(on: Emitter, x: Any) -> Any:
 def _truth(on: Emitter, op_type: str, x: Any, dims: Any, keepdim: bool) -> Any:
     as_int = on.cast(on.operand(x, torch.bool), torch.int32)
     return on.cast(on.op(op_type, as_int, _axes(on, x, dims), keepdims=int(keepdim)), torch.bool)
+
+
+@lowers(aten.var.default)
+def var_all(on: Emitter, x: Any, unbiased: bool) -> Any:
+    return var(on, x, None, unbiased, False)
+
+
+@lowers(aten.std.default)
+def std_all(on: Emitter, x: Any, unbiased: bool) -> Any:
+    return std(on, x, None, unbiased, False)
 
 
 @lowers(aten.var.correction, aten.var.dim)
@@ -157,6 +165,10 @@ def std(on: Emitter, x: Any, dims: Any, correction: Any, keepdim: bool) -> Any:
 
 @lowers(aten.linalg_vector_norm.default)
 def vector_norm(on: Emitter, x: Any, order: float, dims: Any, keepdim: bool, _: Any) -> Any:
+    if order in (math.inf, -math.inf):
+        size = on.op("Abs", on.operand(x, dtype_of(on.node)))
+        kind = "ReduceMax" if order > 0 else "ReduceMin"
+        return on.op(kind, size, _axes(on, x, dims), keepdims=int(keepdim))
     if order not in (1, 2):
         raise NotLowered(f"vector norm of order {order}")
     return _reduce(on, f"ReduceL{int(order)}", x, dims, keepdim)

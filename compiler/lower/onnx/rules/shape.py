@@ -9,7 +9,7 @@ import torch
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import expression, same_size, shape_of, static_int
+from strop.compiler.program import dtype_of, expression, same_size, shape_of, static_int
 
 aten = torch.ops.aten
 END = 2**63 - 1
@@ -112,7 +112,11 @@ def slice(on: Emitter, x: Any, dim: int, start: Any, end: Any, step: Any) -> Any
 @lowers(aten.narrow.default)
 def narrow(on: Emitter, x: Any, dim: int, start: Any, length: Any) -> Any:
     first = on.size(start)
-    last = on.op("Add", first, on.size(length))
+    ends = static_int(start), static_int(length)
+    if None not in ends and ends[0] < 0 and sum(ends) == 0:  # type: ignore[operator,arg-type]
+        last = on.size(END)
+    else:
+        last = on.op("Add", first, on.size(length))
     return on.op("Slice", on.value(x), first, last, on.constant([dim]))
 
 
@@ -139,7 +143,8 @@ def unbind(on: Emitter, x: Any, dim: int) -> Any:
 @lowers(aten.cat.default, aten.concat.default)
 def cat(on: Emitter, tensors: list[Any], dim: int) -> Any:
     dtype = on.node.meta["val"].dtype
-    parts = [on.operand(t, dtype) for t in tensors if math.prod(_known(t)) != 0]
+    filled = [t for t in tensors if math.prod(_known(t)) != 0] or tensors[:1]
+    parts = [on.operand(t, dtype) for t in filled]
     return on.op("Concat", *parts, axis=dim) if len(parts) > 1 else parts[0]
 
 
@@ -171,16 +176,40 @@ def flip(on: Emitter, x: Any, dims: list[int]) -> Any:
 
 @lowers(aten.roll.default)
 def roll(on: Emitter, x: Any, shifts: list[int], dims: list[int]) -> Any:
-    if not dims:
-        raise NotLowered("roll of a flattened tensor")
     value = on.value(x)
+    if not dims:
+        flat = on.op("Reshape", value, on.constant([-1]))
+        flat = _roll(on, flat, x.meta["val"].numel(), shifts[0], 0)
+        return on.op("Reshape", flat, on.shape(shape_of(x)))
     for shift, dim in zip(shifts, dims):
-        axis = on.constant([dim])
-        cut = on.op("Neg", on.size(shift)) if static_int(shift) is None else on.constant([-shift])
-        tail = on.op("Slice", value, cut, on.constant([END]), axis)
-        head = on.op("Slice", value, on.constant([0]), cut, axis)
-        value = on.op("Concat", tail, head, axis=dim)
+        value = _roll(on, value, shape_of(x)[dim], shift, dim)
     return value
+
+
+def _roll(on: Emitter, value: Any, size: Any, shift: Any, dim: int) -> Any:
+    """Cut off the last ``shift`` elements and put them in front; shifts wrap round."""
+    fixed, moved = static_int(size), static_int(shift)
+    if fixed is not None and moved is not None:
+        cut = on.constant([-moved % fixed if fixed else 0])
+    else:
+        cut = on.op("Mod", on.op("Neg", on.size(shift)), on.size(size))
+    axis = on.constant([dim])
+    tail = on.op("Slice", value, cut, on.constant([END]), axis)
+    head = on.op("Slice", value, on.constant([0]), cut, axis)
+    return on.op("Concat", tail, head, axis=dim)
+
+
+@lowers(aten.diff.default)
+def diff(on: Emitter, x: Any, n: int, dim: int, prepend: Any, append: Any) -> Any:
+    if n != 1:
+        raise NotLowered("differences of order above 1")
+    given = [t for t in (prepend, x, append) if t is not None]
+    value = on.value(x) if len(given) == 1 else cat(on, given, dim)
+    axis = on.constant([dim])
+    later = on.op("Slice", value, on.constant([1]), on.constant([END]), axis)
+    earlier = on.op("Slice", value, on.constant([0]), on.constant([-1]), axis)
+    op_type = "Xor" if dtype_of(on.node) == torch.bool else "Sub"
+    return on.op(op_type, later, earlier)
 
 
 @lowers(aten.constant_pad_nd.default)
@@ -192,6 +221,8 @@ def constant_pad(on: Emitter, x: Any, pad: list[Any], value: Any) -> Any:
 def pad_mode(on: Emitter, x: Any, pad: list[Any], mode: str, value: Any) -> Any:
     modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     rank, count = len(shape_of(x)), len(pad) // 2
+    if all(static_int(p) == 0 for p in pad):
+        return on.value(x)
     axes = [rank - 1 - i for i in range(count)]
     amounts = on.shape([*pad[0::2], *pad[1::2]])
     fill = on.operand(value or 0, on.node.meta["val"].dtype) if mode == "constant" else None

@@ -1,0 +1,24 @@
+"""Torch reports on packages and fallbacks that are no concern of the user's: keep it quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """No warnings, and from torch's loggers nothing below critical; errors are still raised."""
+    names = [n for n in logging.root.manager.loggerDict if n.startswith("torch.")]
+    levels = {n: logging.getLogger(n).level for n in ("torch", *names)}
+    try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
