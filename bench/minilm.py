@@ -57,3 +57,13 @@ def make() -> Model:
         dynamic={"input_ids": axes, "attention_mask": axes},
         calibration=calibration,
     )
+
+
+def filled(batch: int, seq: int) -> dict[str, Any]:
+    """Arrays of real tokens without padding, int64 [batch, seq], to time or compare engines on."""
+    from strop.bench.sentences import sentences
+
+    batch_of = tokenize([" ".join(sentences(batch * 12)[i::batch]) for i in range(batch)])
+    if batch_of["attention_mask"][:, :seq].min() == 0:
+        raise ValueError(f"the sentences do not fill {seq} tokens")
+    return {name: t[:, :seq].contiguous().numpy() for name, t in batch_of.items()}
