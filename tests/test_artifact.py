@@ -1,4 +1,4 @@
-"""The folder that is shipped: all of it or none of it, unchanged or refused, the same every time."""
+"""The shipped folder: all of it or none, unchanged or refused, the same every time."""
 
 from __future__ import annotations
 

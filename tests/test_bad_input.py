@@ -1,4 +1,4 @@
-"""What a user can get wrong: each is one clear sentence, the right exit code, and nothing written."""
+"""What users get wrong: one clear sentence each, the right exit code, nothing written."""
 
 from __future__ import annotations
 
@@ -331,9 +331,7 @@ def test_a_missed_budget_leaves_the_artifact_that_was_there(
     assert leftovers(out.parent) == []
 
 
-def test_an_output_folder_that_is_not_ours_needs_force(
-    strop: Strop, small: str, out: Path
-) -> None:
+def test_an_output_folder_that_is_not_ours_needs_force(strop: Strop, small: str, out: Path) -> None:
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
     result = strop("build", small, "-o", out)
