@@ -1,0 +1,55 @@
+"""Dynamic int8: text, numbers, layers that are kept, and gradients."""
+
+from __future__ import annotations
+
+import torch
+from program_tools import body, counts, program_of, same_numbers
+from torch import nn
+
+from strop.compiler.dialect.linear import int8_scale, int8_weight
+from strop.passes.quantize.dynamic import QuantizeDynamic
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.first, self.head = nn.Embedding(11, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.first(self.table(ids))))  # type: ignore[no-any-return]
+
+
+IDS = torch.tensor([[1, 5, 10], [0, 2, 9]])
+
+
+def test_linears_and_tables_become_int8_operators() -> None:
+    before = program_of(Small(), IDS)
+    result = QuantizeDynamic().run(before)
+    assert counts(result) == {"linear-w8a8": 2, "embedding-int8": 1}
+    assert "strop.linear_w8a8(%embedding_int8_default, @first.weight, " in body(result.program)
+    # Three roundings to 8 bits of values of order one.
+    same_numbers(before, result.program, IDS, tolerance=0.05)
+
+
+def test_named_layers_stay_in_float_and_say_so() -> None:
+    result = QuantizeDynamic(keep=("inner.head", "*table*")).run(program_of(Small(), IDS))
+    assert counts(result) == {"linear-w8a8": 1}
+    assert any("matches 'inner.head'" in m.reason for m in result.log.misses)
+
+
+def test_weights_are_rounded_to_nearest_within_half_a_step() -> None:
+    weight = torch.randn(5, 16)
+    weight[2] = 0
+    scale = int8_scale(weight)
+    grid = int8_weight(weight, scale)
+    assert grid.dtype == torch.int8
+    assert int(grid.abs().max()) == 127
+    error = (grid * scale[:, None] - weight).abs()
+    assert bool((error <= scale[:, None] / 2 + 1e-7).all())
+
+
+def test_gradients_pass_straight_through() -> None:
+    module = QuantizeDynamic(embeddings=False).run(program_of(Small(), IDS)).program.module()
+    module(IDS)[0].sum().backward()
+    gradients = {n: p.grad for n, p in module.named_parameters()}
+    assert all(g is not None and bool(g.abs().sum() > 0) for g in gradients.values())
