@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from strop.compiler.artifact import Artifact, load
     from strop.compiler.driver import build
     from strop.compiler.passes import Pass, RulePass
+    from strop.compiler.pattern import Match, Miss, Op, Var
     from strop.compiler.program import Program
     from strop.compiler.recipe import Recipe, load_recipe
     from strop.compiler.rewrite import Rule
@@ -24,6 +25,10 @@ _HOMES = {
     "build": "driver",
     "Pass": "passes",
     "RulePass": "passes",
+    "Match": "pattern",
+    "Miss": "pattern",
+    "Op": "pattern",
+    "Var": "pattern",
     "Program": "program",
     "Recipe": "recipe",
     "load_recipe": "recipe",
@@ -32,12 +37,16 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Match",
+    "Miss",
     "Model",
+    "Op",
     "Pass",
     "Program",
     "Recipe",
     "Rule",
     "RulePass",
+    "Var",
     "build",
     "load",
     "load_recipe",

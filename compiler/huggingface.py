@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,74 @@ def load_folder(path: Path, task: str | None) -> Model:
     """
     if not (path / "config.json").is_file():
         raise UsageError(f"hf:{path}: there is no config.json in that folder")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError("hf: sources need transformers: pip install 'strop[hf]'") from error
-    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    transformers = _transformers()
+    config = _loaded(path, transformers.AutoConfig.from_pretrained)
     task = task or guess_task(config)
     if task not in TASKS:
         raise UsageError(f"hf:{path}#{task}: unknown task{did_you_mean(task, list(TASKS))}")
-    auto = getattr(transformers, TASKS[task][0])
-    module = auto.from_pretrained(path, local_files_only=True).eval()
-    if hasattr(module.config, "use_cache"):
-        module.config.use_cache = False
+    if config.is_encoder_decoder:
+        raise UsageError(
+            f"hf:{path}: {config.model_type} is an encoder-decoder, which generates step by step; "
+            "write a factory that wraps the part to build and gives its example inputs"
+        )
+    module = _module(path, getattr(transformers, TASKS[task][0]))
     if module.main_input_name == "pixel_values":
         return _image_model(module)
-    if module.main_input_name == "input_ids" and not config.is_encoder_decoder:
+    if module.main_input_name == "input_ids":
         return _text_model(module, path)
     raise UsageError(
         f"hf:{path}: no example inputs are known for a {config.model_type} "
         f"({module.main_input_name}); write a factory and give them"
     )
+
+
+def _transformers() -> Any:
+    # Both must be set before the import; nothing is looked up beyond the folder, and the command
+    # line has a progress display of its own.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError("hf: sources need transformers: pip install 'strop[hf]'") from error
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _module(path: Path, auto: Any) -> Any:
+    """The model in eval mode, every weight from the checkpoint."""
+    module, info = _loaded(path, auto.from_pretrained, output_loading_info=True)
+    missing = sorted(info["missing_keys"])
+    if missing and all(name.startswith("pooler.") for name in missing):
+        # Encoders trained without a pooler are common; what it would return is random.
+        module, info = _loaded(
+            path, auto.from_pretrained, output_loading_info=True, add_pooling_layer=False
+        )
+        missing = sorted(info["missing_keys"])
+    if missing:
+        raise UsageError(
+            f"hf:{path}: the checkpoint lacks weights that a {type(module).__name__} has: "
+            f"{', '.join(missing[:5])}; they would be random. Is it another task's?"
+        )
+    if hasattr(module.config, "use_cache"):
+        module.config.use_cache = False
+    return module.eval()
+
+
+def _loaded(path: Path, load: Callable[..., Any], **options: Any) -> Any:
+    """Call one of transformers' loaders on the folder, and on nothing else.
+
+    Raises:
+        UsageError: it refuses the folder.
+    """
+    try:
+        return load(path, local_files_only=True, trust_remote_code=False, **options)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UsageError(
+            f"hf:{path}: transformers could not load it: {type(error).__name__}: "
+            f"{reason[0] if reason else ''}"
+        ) from error
 
 
 def guess_task(config: Any) -> str:
@@ -95,7 +143,7 @@ def _sentences(module: Any, path: Path) -> list[dict[str, Any]]:
             5, module.config.vocab_size, (4, 24), generator=torch.Generator().manual_seed(0)
         )
         return [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    tokenizer = _loaded(path, transformers.AutoTokenizer.from_pretrained)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     batches = []
     for i in range(0, len(SENTENCES), 4):

@@ -75,8 +75,10 @@ def verify(program: Program) -> None:
     """Hold a program to the rules of the IR; linear in its nodes.
 
     Raises:
-        VerifyError: with every violation, one a line.
+        VerifyError: with every violation of the first rule that is broken; later rules build on
+            the earlier ones.
     """
-    violations = [v for rule in RULES for v in rule(program)]
-    if violations:
-        raise VerifyError("the program is not valid:\n  " + "\n  ".join(violations))
+    for rule in RULES:
+        violations = list(rule(program))
+        if violations:
+            raise VerifyError("\n  ".join(["the program is not valid:", *violations]))
