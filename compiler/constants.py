@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 from torch.fx.node import Node
@@ -37,15 +39,15 @@ def _is_static(value: object) -> bool:
 
 def evaluate(node: Node, program: Program) -> torch.Tensor:
     """Run the constant subgraph that ends in ``node``; only its result outlives the call."""
-    values: dict[Node, object] = {}
+    values: dict[Node, Any] = {}
 
-    def value(of: Node) -> object:
+    def value(of: Node) -> Any:
         if of not in values:
             if of.op == "get_attr":
                 values[of] = program.weights[str(of.target)].detach()
             else:
                 args, kwargs = fx.map_arg((of.args, of.kwargs), value)
-                values[of] = of.target(*args, **kwargs)  # type: ignore[operator,misc]
+                values[of] = of.target(*args, **kwargs)  # type: ignore[operator]
         return values[of]
 
     with torch.no_grad():

@@ -202,6 +202,18 @@ def arguments(node: Node) -> dict[str, Any]:
     return filled
 
 
+def arg(node: Node, index: int) -> Any:
+    """A positional argument as written, without fx's union of everything it might be."""
+    return node.args[index]
+
+
+def input_node(node: Node, index: int = 0) -> Node:
+    """A positional argument that is a value of the graph."""
+    value = node.args[index]
+    assert isinstance(value, Node), f"argument {index} of {node.format_node()} is no value"
+    return value
+
+
 def value_of(node: Node) -> Any:
     """The FakeTensor or SymInt that stands for this node's value."""
     return node.meta["val"]

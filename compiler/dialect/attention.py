@@ -11,7 +11,8 @@ from strop.compiler.dialect.registry import define
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[batch, seq, heads*size] -> [batch, heads, seq, size]."""
-    return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+    rows: Tensor = x.unflatten(-1, (heads, x.shape[-1] // heads))
+    return rows.transpose(1, 2)
 
 
 @define(

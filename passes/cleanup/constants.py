@@ -60,8 +60,7 @@ def _from_parameters(program: Program, fixed: set[Node]) -> set[Node]:
     found: set[Node] = set()
     for node in program.graph.nodes:
         weight = program.weight_of(node)
-        if isinstance(weight, torch.nn.Parameter):
-            found.add(node)
-        elif node in fixed and any(n in found for n in node.all_input_nodes):
+        inherits = node in fixed and any(n in found for n in node.all_input_nodes)
+        if inherits or isinstance(weight, torch.nn.Parameter):
             found.add(node)
     return found

@@ -13,7 +13,7 @@ from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss, Op, Var
-from strop.compiler.program import Program, same_shape, shape_of
+from strop.compiler.program import Program, input_node, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
@@ -24,7 +24,7 @@ _WEIGHT = Var("weight", lambda v: isinstance(v, Node) and is_weight_expression(v
 def _transposed(weight: Node, build: Builder) -> Node:
     """[in, out] as the [out, in] of a linear layer, without a copy."""
     if weight.target is aten.t.default:
-        return weight.args[0]  # type: ignore[return-value]
+        return input_node(weight)
     return build.call(aten.t.default, weight)
 
 

@@ -20,6 +20,7 @@ from strop.compiler.passes import Pass
 from strop.compiler.pattern import Miss
 from strop.compiler.program import (
     Program,
+    arg,
     arguments,
     dtype_of,
     expression,
@@ -56,6 +57,7 @@ Atom = Causal | Padding
 Meaning = Grid | frozenset[Atom] | None
 """A grid, the conjunction of atoms that a bool tensor says, or None for anything else."""
 TRUE: frozenset[Atom] = frozenset()
+CAUSAL: frozenset[Atom] = frozenset({Causal()})
 
 
 class Reader:
@@ -83,9 +85,10 @@ class Reader:
         weight = self.program.weights[str(node.target)]
         if weight.dtype == torch.bool and bool(weight.all()):
             return TRUE
-        if weight.dtype == torch.int64 and weight.dim() and weight.shape[-1] == weight.numel() > 1:
-            if torch.equal(weight.flatten(), torch.arange(weight.numel())):
-                return Grid(-1)
+        a_row = weight.dim() and weight.shape[-1] == weight.numel() > 1
+        if a_row and weight.dtype == torch.int64:
+            counts_up = torch.equal(weight.flatten(), torch.arange(weight.numel()))
+            return Grid(-1) if counts_up else None
         return None
 
 
@@ -99,10 +102,10 @@ def _same(reader: Reader, node: Node) -> Meaning:
 
 def _unsqueeze(reader: Reader, node: Node) -> Meaning:
     inner, rank = reader.meaning(node.args[0]), len(shape_of(node))
-    dim = int(node.args[1]) % rank - rank  # type: ignore[call-overload]
+    dim = int(arg(node, 1)) % rank - rank
     if isinstance(inner, Grid):
         return Grid(inner.axis - 1) if dim > inner.axis - 1 else inner
-    if inner == TRUE or (inner == {Causal()} and dim < -2):
+    if inner == TRUE or (inner == CAUSAL and dim < -2):
         return inner
     return None
 
@@ -138,7 +141,7 @@ def _compare(less_or_equal: bool) -> Callable[[Reader, Node], Meaning]:
             nonnegative = isinstance(reader.meaning(node.args[0]), Grid) and node.args[1] <= 0
             return TRUE if nonnegative and not less_or_equal else None
         if reader.meaning(keys) == Grid(-1) and reader.meaning(queries) == Grid(-2):
-            return frozenset({Causal()})
+            return CAUSAL
         return None
 
     return read

@@ -11,7 +11,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
-from strop.compiler.program import Program, arguments, dtype_of, same_shape, shape_of
+from strop.compiler.program import Program, arg, arguments, dtype_of, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
@@ -64,8 +64,16 @@ class SameValue(Rule):
     """An operator whose result is its first input, element for element."""
 
     name = "noop"
-    roots = (*COPIES, *CASTS, *SHAPES, aten.slice.Tensor, aten.add.Tensor, aten.sub.Tensor,
-             aten.mul.Tensor, aten.div.Tensor)
+    roots = (
+        *COPIES,
+        *CASTS,
+        *SHAPES,
+        aten.slice.Tensor,
+        aten.add.Tensor,
+        aten.sub.Tensor,
+        aten.mul.Tensor,
+        aten.div.Tensor,
+    )
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         source = root.args[0]
@@ -112,9 +120,18 @@ class CastChain(Rule):
 
     def check(self, match: Match, program: Program) -> str | None:
         source, inner = match["x"], match.inside[1]
-        exact = {torch.bool: 1, torch.uint8: 8, torch.int8: 8, torch.int16: 16, torch.int32: 32,
-                 torch.int64: 64, torch.float16: 11, torch.bfloat16: 8, torch.float32: 24,
-                 torch.float64: 53}
+        exact = {
+            torch.bool: 1,
+            torch.uint8: 8,
+            torch.int8: 8,
+            torch.int16: 16,
+            torch.int32: 32,
+            torch.int64: 64,
+            torch.float16: 11,
+            torch.bfloat16: 8,
+            torch.float32: 24,
+            torch.float64: 53,
+        }
         if exact[dtype_of(inner)] < exact[dtype_of(source)]:
             return f"{dtype_of(inner)} cannot hold every {dtype_of(source)}"
         return None
@@ -166,7 +183,7 @@ class TransposePair(Rule):
 
 def _axes(node: Node) -> frozenset[int]:
     rank = len(shape_of(node))
-    return frozenset(int(a) % rank for a in node.args[1:3])  # type: ignore[arg-type]
+    return frozenset({arg(node, 1) % rank, arg(node, 2) % rank})
 
 
 @dataclass(frozen=True)

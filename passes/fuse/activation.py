@@ -143,5 +143,3 @@ class FuseBiasGelu(RulePass):
 
     def rules(self) -> Sequence[Rule]:
         return (BiasGelu(),)
-
-

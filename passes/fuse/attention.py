@@ -9,10 +9,17 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.pattern import Match, Miss
-from strop.compiler.program import Program, arguments, dtype_of, same_size, shape_of
+from strop.compiler.program import (
+    Program,
+    arguments,
+    dtype_of,
+    input_node,
+    same_size,
+    shape_of,
+)
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
-from strop.passes.fuse.layout import pack_heads, transposed_from, unpack_heads
+from strop.passes.fuse.layout import pack_heads, unpack_heads
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -21,7 +28,7 @@ strop = torch.ops.strop
 def ungroup(x: Node) -> Node:
     """The value before ``repeat_kv``: [batch, kv_heads, 1 -> n, seq, size] flattened, else x."""
     if x.target is aten.repeat_interleave.self_int and x.args[2] == 1:
-        return x.args[0]  # type: ignore[return-value]
+        return input_node(x)
     if x.target not in VIEWS or not isinstance(x.args[0], Node):
         return x
     expanded = x.args[0]
@@ -31,7 +38,7 @@ def ungroup(x: Node) -> Node:
     assert isinstance(inserted, Node)
     if inserted.target is not aten.unsqueeze.default or inserted.args[1] != 2:
         return x
-    return inserted.args[0]  # type: ignore[return-value]
+    return input_node(inserted)
 
 
 class SdpaAttention(Rule):

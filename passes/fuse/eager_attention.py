@@ -12,7 +12,15 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
-from strop.compiler.program import Program, arguments, dtype_of, same_size, shape_of
+from strop.compiler.program import (
+    Program,
+    arg,
+    arguments,
+    dtype_of,
+    input_node,
+    same_size,
+    shape_of,
+)
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.attention import SdpaAttention, build_attention, ungroup, why_not_attention
@@ -41,7 +49,7 @@ class EagerAttention(Rule):
         softmax = self._behind_views(weights, match)
         if softmax.target is not aten.softmax.int:
             return Miss("the first factor is no softmax", root)
-        if int(softmax.args[1]) % len(shape_of(softmax)) != len(shape_of(softmax)) - 1:  # type: ignore[call-overload]
+        if int(arg(softmax, 1)) % len(shape_of(softmax)) != len(shape_of(softmax)) - 1:
             return Miss("softmax is not over the last axis", softmax, 2)
         return self._scores(softmax, match, program) or match
 
@@ -76,16 +84,16 @@ class EagerAttention(Rule):
 
     def _peel(self, node: Node, match: Match, program: Program) -> Node | Miss:
         if node.target is aten.softmax.int:
-            return node.args[0]  # type: ignore[return-value]
+            return input_node(node)
         factor = _factor(node, program)
         if factor is not None:
             match.bound["scale"] *= factor
-            return node.args[0]  # type: ignore[return-value]
+            return input_node(node)
         if match["scale"] != 1:
             return Miss("a mask or bias is scaled together with the scores", node, 3)
         if node.target is aten.masked_fill.Scalar and arguments(node)["value"] < -1e4:
             match["masks"].append(("hide", node.args[1]))
-            return node.args[0]  # type: ignore[return-value]
+            return input_node(node)
         if node.target is aten.add.Tensor and not node.kwargs:
             return self._peel_sum(node, match, program)
         return Miss("between softmax and the scores stands another operator", node, 3)
@@ -149,7 +157,7 @@ def _unscaled(node: Any, match: Match, program: Program) -> Any:
 def _is_scores(node: Any, program: Program) -> bool:
     while isinstance(node, Node) and (
         _factor(node, program) is not None
-        or (node.target in VIEWS and _same_matrix(node, node.args[0]))  # type: ignore[arg-type]
+        or (node.target in VIEWS and _same_matrix(node, arg(node, 0)))
     ):
         node = node.args[0]
     return isinstance(node, Node) and node.target in PRODUCTS

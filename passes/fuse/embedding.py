@@ -17,7 +17,7 @@ from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
-from strop.compiler.program import Program, same_shape, same_size, shape_of
+from strop.compiler.program import Program, arg, same_shape, same_size, shape_of
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.masks import Grid, Reader
 
@@ -30,17 +30,21 @@ _PICKING = (
     aten.index.Tensor,
     aten.slice.Tensor,
     aten.unsqueeze.default,
-    aten.view.default,
+    aten.reshape.default,
 )
-_FILLED = {aten.zeros.default: 0, aten.zeros_like.default: 0, aten.new_zeros.default: 0}
+_FILLED: dict[Any, int] = {
+    aten.zeros.default: 0,
+    aten.zeros_like.default: 0,
+    aten.new_zeros.default: 0,
+}
 
 
 def uniform_index(value: Node, program: Program) -> int | None:
     """The number of which every element of an index tensor is known to be equal, or None."""
     while value.target in _PICKING:
-        value = value.args[0]  # type: ignore[assignment]
-    if value.target in _FILLED:
-        return _FILLED[value.target]  # type: ignore[index]
+        value = arg(value, 0)
+    if value.target in _ZEROS:
+        return 0
     weight = program.weight_of(value)
     if weight is None or not weight.numel() or bool((weight != weight.flatten()[0]).any()):
         return None
@@ -139,11 +143,7 @@ class RowIntoTable(Rule):
 
 
 def _is_row(value: Any) -> bool:
-    return (
-        isinstance(value, Node)
-        and is_weight_expression(value)
-        and len(shape_of(value)) == 1
-    )
+    return isinstance(value, Node) and is_weight_expression(value) and len(shape_of(value)) == 1
 
 
 def _cut_table(value: Any) -> Node | None:
@@ -160,7 +160,7 @@ def _cut_table(value: Any) -> Node | None:
 def _replay(cut: Node, table: Node, build: Builder) -> Node:
     """The same cut of another table."""
     if cut.target is aten.unsqueeze.default:
-        return build.call(cut.target, _replay(cut.args[0], table, build), *cut.args[1:])  # type: ignore[arg-type]
+        return build.call(cut.target, _replay(arg(cut, 0), table, build), *cut.args[1:])
     return build.call(cut.target, table, *cut.args[1:])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.program import same_size, shape_of
+from strop.compiler.program import arg, input_node, same_size, shape_of
 from strop.passes.cleanup.noops import VIEWS
 
 aten = torch.ops.aten
@@ -22,13 +22,12 @@ def transposed_from(x: Any, first: int, second: int) -> Node | None:
     wanted = list(range(rank))
     wanted[first], wanted[second] = wanted[second], wanted[first]
     if x.target is aten.transpose.int:
-        axes = {int(a) % rank for a in x.args[1:3]}  # type: ignore[arg-type]
-        found = axes == {first % rank, second % rank}
+        found = {arg(x, 1) % rank, arg(x, 2) % rank} == {first % rank, second % rank}
     elif x.target is aten.permute.default:
-        found = [int(a) % rank for a in x.args[1]] == wanted  # type: ignore[union-attr,arg-type]
+        found = [int(a) % rank for a in arg(x, 1)] == wanted
     else:
         found = x.target is aten.mT.default and wanted[-2:] == [rank - 1, rank - 2]
-    return x.args[0] if found else None  # type: ignore[return-value]
+    return input_node(x) if found else None
 
 
 def pack_heads(x: Node, build: Builder) -> Node | None:

@@ -51,9 +51,7 @@ class ScaledRMSNorm(Rule):
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         size = int(shape_of(match["x"])[-1])
-        return build.call(
-            aten.rms_norm.default, match["x"], [size], match["weight"], match["eps"]
-        )
+        return build.call(aten.rms_norm.default, match["x"], [size], match["weight"], match["eps"])
 
 
 class PlainRMSNorm(Rule):

@@ -84,8 +84,9 @@ def pack_linears(linears: list[Node], build: Builder) -> None:
     x, weights, biases = values[0]["input"], [v["weight"] for v in values], None
     weight = build.call(aten.cat.default, weights)
     if any(v["bias"] is not None for v in values):
-        parts = [v["bias"] if v["bias"] is not None else _zero_bias(v["weight"], build)
-                 for v in values]
+        parts = [
+            v["bias"] if v["bias"] is not None else _zero_bias(v["weight"], build) for v in values
+        ]
         biases = build.call(aten.cat.default, parts)
     packed = build.call(aten.linear.default, x, weight, biases)
     sizes = [int(shape_of(w)[0]) for w in weights]

@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Op, Var, is_float
-from strop.compiler.program import Program, arguments, same_size, shape_of, static_int
+from strop.compiler.program import Program, arg, arguments, same_size, shape_of, static_int
 from strop.compiler.rewrite import Rule
 from strop.passes.fuse.layout import pack_heads, unpack_heads
 
@@ -49,8 +49,8 @@ class HalfRotary(Rule):
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         x = match["x"]
-        tables = [self._half(match[name], x, build) for name in ("cos", "sin")]
-        return rotate(x, *tables, int(shape_of(x)[1]), build)
+        cos, sin = (self._half(match[name], x, build) for name in ("cos", "sin"))
+        return rotate(x, cos, sin, int(shape_of(x)[1]), build)
 
     def _half(self, table: Node, x: Node, build: Builder) -> Node:
         """cos or sin as [batch or 1, seq, half], made where the whole table was."""
@@ -117,7 +117,7 @@ def _halves_equal(node: Node) -> bool:
         scaled = node.target is aten.mul.Tensor and not isinstance(node.args[1], Node)
         if node.target not in (aten.cos.default, aten.sin.default) and not scaled:
             return False
-        node = node.args[0]  # type: ignore[assignment]
+        node = arg(node, 0)
     parts, axis = node.args[0], arguments(node)["dim"]
     rank = len(shape_of(node))
     return len(parts) == 2 and parts[0] is parts[1] and axis in (-1, rank - 1)  # type: ignore[arg-type,index]
@@ -156,5 +156,3 @@ class FuseRotary(RulePass):
 
     def rules(self) -> Sequence[Rule]:
         return (HalfRotary(), PartialRotary())
-
-
