@@ -32,11 +32,7 @@ _PICKING = (
     aten.unsqueeze.default,
     aten.reshape.default,
 )
-_FILLED: dict[Any, int] = {
-    aten.zeros.default: 0,
-    aten.zeros_like.default: 0,
-    aten.new_zeros.default: 0,
-}
+_ZEROS = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
 
 
 def uniform_index(value: Node, program: Program) -> int | None:
