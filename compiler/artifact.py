@@ -65,6 +65,7 @@ class _Manifest(pydantic.BaseModel):
     contract: _Contract
     passes: list[_Pass]
     checks: Annotated[list[_Check], pydantic.Field(min_length=1)]
+    metrics: dict[str, dict[str, float]]
     files: dict[str, _File]
     notes: list[str]
 

@@ -163,6 +163,14 @@ def open_session(path: Path, target: Target) -> Any:
         raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
 
 
+def runtime_version() -> str:
+    """The version of the runtime that checks and runs artifacts."""
+    import onnxruntime as ort
+
+    version: str = ort.__version__
+    return version
+
+
 def check_file(path: Path, target: Target, cases: Sequence[Case]) -> list[Comparison]:
     """Load the file in a default session and run every case.
 

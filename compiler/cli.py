@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -97,7 +96,8 @@ def _build(
     from strop.compiler.artifact import require_free
 
     require_free(out, force)
-    with err_console.status(f"loading {source}") as status:
+    # Bound to the stream itself, so that it goes on while others' output is held back.
+    with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler import driver
         from strop.compiler.source import load_model
 
@@ -136,6 +136,9 @@ def _print_summary(artifact: Any) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for name, before in artifact.manifest["metrics"].get("original", {}).items():
+        after = artifact.manifest["metrics"]["artifact"].get(name)
+        out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact", markup=False)
     for note in artifact.manifest["notes"]:
         out_console.print(f"note: {note}", markup=False)
 
@@ -201,8 +204,6 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
 
 def main() -> None:
     """Entry point: errors become sentences and exit codes."""
-    # What torch thinks of its own tracing is no news to the user; failures arrive as exceptions.
-    logging.getLogger("torch.fx").setLevel(logging.ERROR)
     # Being told to end is no reason to leave a half-written folder: unwind as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

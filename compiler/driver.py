@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
-import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.artifact import (
-    FORMAT,
     MANIFEST,
     MODEL,
     Artifact,
-    file_hash,
     read_artifact,
     require_free,
     write_json,
 )
 from strop.compiler.capture import capture, in_dtype, weights_not_finite
-from strop.compiler.check import (
-    Case,
-    Comparison,
-    check_file,
-    check_program,
-    make_cases,
-)
+from strop.compiler.check import Case, Comparison, check_file, check_program, make_cases
 from strop.compiler.errors import BudgetError, UsageError, did_you_mean
+from strop.compiler.evaluation import evaluate, file_runner, module_runner
 from strop.compiler.inputs import Inputs, read_inputs
 from strop.compiler.instrument import Dump, Recorder
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.manifest import Record, build_record, manifest
 from strop.compiler.model import Model
 from strop.compiler.passes import Instrument
 from strop.compiler.program import Program
@@ -49,7 +39,6 @@ from strop.compiler.staging import staged
 from strop.compiler.target import Target, get_target
 from strop.compiler.verify import verify
 
-PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 Progress = Callable[[str], None]
 
 
@@ -103,51 +92,70 @@ def build(
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     place = get_target(target or recipe.target)
     recipe = recipe.model_copy(update={"target": place.name})
-    folder = Path(out)
-    require_free(folder, force)
+    require_free(Path(out), force)
+    pipeline = recipe.pipeline()
     stages = Stages(progress)
     recorder = Recorder(announce=lambda name: progress(f"pass {name}"))
     dumps: list[Instrument] = [Dump(Path(dump_ir))] if dump_ir else []
-    program, cases, notes = _front(model, place, stages)
+    measure = model.evaluate
+    captured = _front(model, place, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
     del model
-    program = _optimize(program, recipe, stages, [recorder, *dumps])
-    _check_passes(recorder, cases, recipe.budget, stages)
+    with stages.stage("passes"):
+        program = pipeline.run(captured.program, [recorder, *dumps])
+    _check_passes(captured, recorder, recipe.budget, stages)
     recorder.programs.clear()
+    captured.program = program
     with stages.stage("lower"):
         lowered = lower_to_onnx(program, place, choices or shipped(place.name))
-    with staged(folder) as stage:
+    with staged(Path(out)) as stage:
         with stages.stage("write"):
             files = write_model(lowered, stage / MODEL)
-        contract = asdict(program.contract)
         program.weights.clear()
         del lowered
         gc.collect()
         with stages.stage("check"):
-            results = check_file(stage / MODEL, place, cases)
-        _hold_to_budget(results, recipe.budget, "the lowering or the runtime")
-        manifest = _manifest(recipe, contract, recorder, results, files, notes, stage)
-        write_json(stage / MANIFEST, manifest)
-        write_json(stage / "build.json", _build_record(stages, recorder))
-    return read_artifact(folder)
+            results = check_file(stage / MODEL, place, captured.cases)
+            _hold_to_budget(results, recipe.budget, "the lowering or the runtime")
+            found = evaluate(measure, lambda: file_runner(stage / MODEL, place))
+        metrics = {"original": captured.metrics, "artifact": found} if found else {}
+        record = Record(
+            recipe, program.contract, recorder.records, results, metrics, captured.notes
+        )
+        write_json(stage / MANIFEST, manifest(record, stage, files))
+        write_json(stage / "build.json", build_record(stages.seconds, recorder.records))
+    return read_artifact(out)
 
 
 def compile_program(
-    model: Model, recipe: Recipe, stop_after: str = "", dump_ir: str | None = None
+    model: Model, recipe: Recipe, stop_after: str, dump_ir: str | None = None
 ) -> Program:
-    """Capture and run the passes, up to and including one: what ``--stop-after`` prints."""
-    stages = Stages(lambda stage: None)
-    program, _, _ = _front(model, get_target(recipe.target), stages)
-    steps = recipe.pipeline()
-    names = [s.name for s in steps.steps]
-    if stop_after and stop_after != "capture" and stop_after not in names:
+    """Capture and run the passes, up to and including one: what ``--stop-after`` prints.
+
+    Raises:
+        UsageError: the recipe has no such pass; "capture" runs none.
+    """
+    pipeline = recipe.pipeline()
+    names = ["capture", *(s.name for s in pipeline.steps)]
+    if stop_after not in names:
         raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
+    captured = _front(model, get_target(recipe.target), Stages(lambda stage: None))
     if stop_after == "capture":
-        return program
-    return steps.run(program, [Dump(Path(dump_ir))] if dump_ir else [], stop_after)
+        return captured.program
+    return pipeline.run(captured.program, [Dump(Path(dump_ir))] if dump_ir else [], stop_after)
 
 
-def _front(model: Model, target: Target, stages: Stages) -> tuple[Program, list[Case], list[str]]:
+@dataclass
+class Captured:
+    """What the original module leaves behind: its program, and what it gives and measures."""
+
+    program: Program
+    cases: list[Case]
+    metrics: dict[str, float]
+    notes: list[str]
+
+
+def _front(model: Model, target: Target, stages: Stages) -> Captured:
     """Check what the user gave, compute references, capture."""
     module, notes = _ready_module(model, target)
     with torch.no_grad():
@@ -156,10 +164,11 @@ def _front(model: Model, target: Target, stages: Stages) -> tuple[Program, list[
         calibration = [_as_computed(c) for c in calibration]
         with stages.stage("reference"):
             cases = make_cases(module, signature, calibration or [example])
+            metrics = evaluate(model.evaluate, lambda: module_runner(module, signature))
         with stages.stage("capture"):
             program = capture(module, signature, example)
             verify(program)
-    return program, cases, notes
+    return Captured(program, cases, metrics, notes)
 
 
 def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[str]]:
@@ -191,30 +200,26 @@ def _as_computed(inputs: Inputs) -> Inputs:
     }
 
 
-def _optimize(
-    program: Program, recipe: Recipe, stages: Stages, instruments: Sequence[Instrument]
-) -> Program:
-    with stages.stage("passes"):
-        return recipe.pipeline().run(program, instruments)
-
-
-def _check_passes(recorder: Recorder, cases: list[Case], budget: Budget, stages: Stages) -> None:
-    """Run the optimized program in torch; on a miss, find the pass after which it is missed."""
-    if not recorder.programs:
-        return
+def _check_passes(captured: Captured, recorder: Recorder, budget: Budget, stages: Stages) -> None:
+    """Run the optimized program in torch; on a miss, find the step after which it is missed."""
+    programs = [("capture", captured.program)]
+    programs += [(f"pass '{name}'", program) for name, program in recorder.programs]
+    smallest = min(captured.cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))
+    # The owner's own data, and the sizes at which shapes degenerate: two runs, not all.
+    cases = list({case.name: case for case in (captured.cases[0], smallest)}.values())
     with stages.stage("check passes"):
-        smallest = [min(cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))]
-        results = check_program(recorder.programs[-1][1], smallest)
-        if not any(r.misses(budget) for r in results):
+        if not _missed(check_program(programs[-1][1], cases), budget):
             return
-        for name, program in recorder.programs:
-            step = check_program(program, smallest)
-            if any(r.misses(budget) for r in step):
-                _hold_to_budget(results, budget, f"pass '{name}'")
+        for suspect, program in programs:
+            _hold_to_budget(check_program(program, cases), budget, suspect)
+
+
+def _missed(results: list[Comparison], budget: Budget) -> list[Comparison]:
+    return [r for r in results if r.misses(budget)]
 
 
 def _hold_to_budget(results: list[Comparison], budget: Budget, suspect: str) -> None:
-    missed = [r for r in results if r.misses(budget)]
+    missed = _missed(results, budget)
     if not missed:
         return
     worst = sorted(missed, key=lambda r: -r.max_error)[:5]
@@ -223,52 +228,3 @@ def _hold_to_budget(results: list[Comparison], budget: Budget, suspect: str) -> 
         f"{len(missed)} of {len(results)} comparisons with the original miss the budget:\n"
         f"  {lines}\nSuspected: {suspect}. Nothing was written."
     )
-
-
-def _manifest(
-    recipe: Recipe,
-    contract: dict[str, Any],
-    recorder: Recorder,
-    results: list[Comparison],
-    files: list[str],
-    notes: list[str],
-    stage: Path,
-) -> dict[str, Any]:
-    return {
-        "strop_format": FORMAT,
-        "target": recipe.target,
-        "recipe": recipe.record(),
-        "contract": contract,
-        "passes": [
-            {k: v for k, v in asdict(r).items() if k not in ("seconds", "misses")}
-            | {"misses": [asdict(m) for m in r.misses]}
-            for r in recorder.records
-        ],
-        "checks": [r.record() for r in results],
-        "files": {
-            name: {"sha256": file_hash(stage / name), "bytes": (stage / name).stat().st_size}
-            for name in files
-        },
-        "versions": {p: version(p) for p in ("strop", *PACKAGES)} | {"onnxruntime": _ort()},
-        "notes": notes,
-    }
-
-
-def _ort() -> str:
-    import onnxruntime
-
-    found: str = onnxruntime.__version__
-    return found
-
-
-def _build_record(stages: Stages, recorder: Recorder) -> dict[str, Any]:
-    return {
-        "seconds": stages.seconds,
-        "pass_seconds": {r.name: round(r.seconds, 4) for r in recorder.records},
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "machine": {
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-        },
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,13 +11,16 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """No warnings, and from torch's loggers nothing below critical; errors are still raised."""
+    """No warnings, and from torch's loggers nothing below critical; errors are still raised.
+
+    Standard error is held back too: where an export fails, torch prints the graph so far.
+    """
     names = [n for n in logging.root.manager.loggerDict if n.startswith("torch.")]
     levels = {n: logging.getLogger(n).level for n in ("torch", *names)}
     try:
         for name in levels:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

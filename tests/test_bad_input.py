@@ -321,6 +321,40 @@ def test_a_missed_budget_names_the_worst_output_and_the_suspect(
     refused(result, 3, out, "miss the budget", "output is off by", f"Suspected: {suspect}")
 
 
+def test_a_model_that_changes_from_call_to_call_is_blamed_on_the_capture(
+    strop: Strop, write: Write, out: Path
+) -> None:
+    source = write(
+        dedent(LINEAR)
+        + dedent("""
+        class Counts(torch.nn.Module):
+            calls = 0
+            def forward(self, input):
+                self.calls += 1
+                return input + self.calls
+
+        def make():
+            return model(module=Counts().eval())
+        """)
+    )
+    refused(strop("build", source, "-o", out), 3, out, "Suspected: capture")
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        ("lambda run: 1 / 0", "evaluate raised ZeroDivisionError"),
+        ("lambda run: 0.9", "evaluate returned 0.9; it must return numbers by name"),
+        ("lambda run: {'accuracy': 'high'}", "it must return numbers by name"),
+    ],
+)
+def test_a_measure_that_fails_is_refused(
+    strop: Strop, write: Write, out: Path, measure: str, words: str
+) -> None:
+    source = write(dedent(LINEAR) + f"def make(): return model(evaluate={measure})")
+    refused(strop("build", source, "-o", out), 2, out, words)
+
+
 def test_a_missed_budget_leaves_the_artifact_that_was_there(
     strop: Strop, small: str, out: Path
 ) -> None:

@@ -181,6 +181,28 @@ def test_what_is_missing_on_the_command_line_is_said(
     assert (result.code, words in result.err) == (2, True), result.err
 
 
+def test_the_owners_measure_is_taken_of_the_original_and_of_the_artifact(
+    strop: Strop, small: str, tmp_path: Path
+) -> None:
+    file = Path(small.rpartition(":")[0])
+    file.write_text(
+        file.read_text()
+        + dedent("""
+        def measured():
+            model = make()
+            x = torch.eye(16)[:4]
+            model.evaluate = lambda run: {"top": run(x=x)[0].max(), "rows": len(run(x=x)[0])}
+            return model
+        """)
+    )
+    result = strop("build", f"{file}:measured", "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    metrics = manifest(tmp_path / "out")["metrics"]
+    assert metrics["original"]["rows"] == metrics["artifact"]["rows"] == 4  # type: ignore[index]
+    assert metrics["artifact"]["top"] == pytest.approx(metrics["original"]["top"])  # type: ignore[index]
+    assert "rows: 4 original, 4 artifact" in result.out
+
+
 # Passes of the user's own -----------------------------------------------------------------------
 
 

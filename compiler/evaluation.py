@@ -1,0 +1,65 @@
+"""The owner's own measure of a model, on the original and on the artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.compiler.capture import output_leaves
+from strop.compiler.check import Array, open_session
+from strop.compiler.errors import UsageError
+from strop.compiler.inputs import Signature
+from strop.compiler.model import Evaluate
+from strop.compiler.source import blame
+from strop.compiler.target import Target
+
+Run = Callable[..., tuple[Array, ...]]
+
+
+def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, float]:
+    """The metrics of one runner, made only if there is a measure; empty without one.
+
+    Raises:
+        UsageError: the measure raised, or returned something other than numbers by name.
+    """
+    if measure is None:
+        return {}
+    try:
+        found = measure(run())
+    except UsageError:
+        raise
+    except Exception as error:
+        file = measure.__code__.co_filename if hasattr(measure, "__code__") else ""
+        raise UsageError(f"evaluate raised {blame(error, file)}") from error
+    if not isinstance(found, Mapping) or not all(
+        isinstance(v, (int, float, np.number)) for v in found.values()
+    ):
+        raise UsageError(f"evaluate returned {found!r}; it must return numbers by name")
+    return {str(name): float(value) for name, value in found.items()}
+
+
+def module_runner(module: torch.nn.Module, signature: Signature) -> Run:
+    """The original module as ``run(**inputs) -> tuple of arrays``."""
+
+    def run(**inputs: Any) -> tuple[Array, ...]:
+        tensors = {n: torch.as_tensor(value) for n, value in inputs.items()}
+        with torch.no_grad():
+            outputs = output_leaves(signature.call(module, tensors))
+        return tuple(t.numpy() for t in outputs.values())
+
+    return run
+
+
+def file_runner(path: Path, target: Target) -> Run:
+    """The written file as ``run(**inputs) -> tuple of arrays``."""
+    session = open_session(path, target)
+    used = [i.name for i in session.get_inputs()]
+
+    def run(**inputs: Any) -> tuple[Array, ...]:
+        return tuple(session.run(None, {n: np.asarray(inputs[n]) for n in used}))
+
+    return run

@@ -1,0 +1,78 @@
+"""What is recorded of a build: in the manifest what is always the same, the rest beside it."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strop.compiler.artifact import FORMAT, file_hash
+from strop.compiler.check import Comparison, runtime_version
+from strop.compiler.instrument import StepRecord
+from strop.compiler.program import Contract
+from strop.compiler.recipe import Recipe
+
+PACKAGES = ("strop", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that the manifest is made of, but for the files themselves.
+
+    Attributes:
+        metrics: what the owner's ``evaluate`` gave, for "original" and "artifact".
+        notes: what the user should know, in sentences.
+    """
+
+    recipe: Recipe
+    contract: Contract
+    steps: Sequence[StepRecord]
+    checks: Sequence[Comparison]
+    metrics: dict[str, dict[str, float]]
+    notes: Sequence[str]
+
+
+def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, Any]:
+    """The manifest of the model files in a folder; equal builds give equal manifests."""
+    return {
+        "strop_format": FORMAT,
+        "target": record.recipe.target,
+        "recipe": record.recipe.record(),
+        "contract": asdict(record.contract),
+        "passes": [_step(step) for step in record.steps],
+        "checks": [check.record() for check in record.checks],
+        "metrics": record.metrics,
+        "files": {name: _file(folder / name) for name in files},
+        "versions": {p: version(p) for p in PACKAGES} | {"onnxruntime": runtime_version()},
+        "notes": list(record.notes),
+    }
+
+
+def _step(step: StepRecord) -> dict[str, Any]:
+    values = asdict(step)
+    del values["seconds"]
+    return values
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"sha256": file_hash(path), "bytes": path.stat().st_size}
+
+
+def build_record(seconds: dict[str, float], steps: Sequence[StepRecord]) -> dict[str, Any]:
+    """What differs from build to build: times, memory, the machine."""
+    return {
+        "seconds": seconds,
+        "pass_seconds": {step.name: round(step.seconds, 4) for step in steps},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "machine": {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "threads": torch.get_num_threads(),
+        },
+    }
