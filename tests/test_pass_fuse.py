@@ -45,12 +45,16 @@ class SelfAttention(nn.Module):
         self.kv_heads, self.eager, self.weights = kv_heads, eager, weights
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        q, k, v = split(self.q(x), 4), split(self.k(x), self.kv_heads), split(
-            self.v(x), self.kv_heads
+        q, k, v = (
+            split(self.q(x), 4),
+            split(self.k(x), self.kv_heads),
+            split(self.v(x), self.kv_heads),
         )
         if self.kv_heads != 4:
-            k, v = (t[:, :, None].expand(-1, -1, 4 // self.kv_heads, -1, -1).flatten(1, 2)
-                    for t in (k, v))
+            k, v = (
+                t[:, :, None].expand(-1, -1, 4 // self.kv_heads, -1, -1).flatten(1, 2)
+                for t in (k, v)
+            )
         if not self.eager:
             return merged(F.scaled_dot_product_attention(q, k, v, is_causal=True))
         hidden = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
@@ -94,8 +98,13 @@ def test_training_still_reaches_every_original_weight_after_packing() -> None:
     module = after.module()
     module(X)[0].sum().backward()
     names = {name for name, p in module.named_parameters() if p.grad is not None}
-    assert names == {"inner.q.weight", "inner.q.bias", "inner.k.weight", "inner.v.weight",
-                     "inner.v.bias"}
+    assert names == {
+        "inner.q.weight",
+        "inner.q.bias",
+        "inner.k.weight",
+        "inner.v.weight",
+        "inner.v.bias",
+    }
 
 
 def test_hand_written_attention_is_recognised() -> None:
@@ -193,8 +202,13 @@ GELUS = {
     ],
     "gelu-tanh": [
         lambda x: 0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3))),
-        lambda x: x * (0.5 * (1.0 + torch.tanh(math.sqrt(2 / math.pi)
-                                              * (x + 0.044715 * torch.pow(x, 3.0))))),
+        lambda x: (
+            x
+            * (
+                0.5
+                * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+            )
+        ),
     ],
     "silu": [lambda x: x * torch.sigmoid(x), lambda x: torch.sigmoid(x) * x],
 }
@@ -211,9 +225,7 @@ def test_activations_written_out_are_recognised(rule: str, form: object) -> None
 
 
 def test_another_constant_is_no_gelu() -> None:
-    result = FuseActivations().run(
-        program_of(lambda x: x * 0.5 * (1.0 + torch.erf(x / 1.5)), X)
-    )
+    result = FuseActivations().run(program_of(lambda x: x * 0.5 * (1.0 + torch.erf(x / 1.5)), X))
     assert not result.modified
     assert "expected the number" in str(result.log.misses[0].reason)
 
@@ -324,3 +336,28 @@ def test_fused_attention_agrees_at_any_size(batch: int, length: int, kv_heads: i
     before = program_of(SelfAttention(kv_heads), X, dims=BATCH_SEQ)
     x = torch.randn(batch, length, 8)
     same_numbers(before, run_passes(before, *ALL), x, tolerance=1e-6)
+
+
+def test_a_row_hidden_behind_a_finite_number_stays_a_mean() -> None:
+    def model(q: Tensor, hidden: Tensor) -> Tensor:
+        scores = (q @ q.transpose(-1, -2)).masked_fill(hidden, -1e9)
+        return scores.softmax(-1) @ q
+
+    q = torch.randn(1, 2, 3, 4, generator=SEED)
+    hidden = torch.tensor([[True, True, True], [False, True, True], [False, False, True]])
+    before = program_of(model, q, hidden)
+    result = FuseAttention().run(before)
+    assert counts(result) == {"attention-eager": 1}
+    same_numbers(before, result.program, q, hidden, tolerance=1e-6)
+
+
+def test_keys_expanded_over_the_batch_are_not_taken_for_grouped_heads() -> None:
+    def model(q: Tensor, k: Tensor) -> Tensor:
+        wide = k[:, :, None].expand(2, 2, 2, 3, 4).reshape(2, 4, 3, 4)
+        return F.scaled_dot_product_attention(q, wide, wide)
+
+    q, k = torch.randn(2, 4, 3, 4, generator=SEED), torch.randn(1, 2, 3, 4, generator=SEED)
+    before = program_of(model, q, k)
+    result = FuseAttention().run(Noops().run(before).program)
+    assert "4, 4, 0.5" in body(result.program)
+    same_numbers(before, result.program, q, k, tolerance=1e-6)

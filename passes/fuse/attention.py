@@ -38,6 +38,11 @@ def ungroup(x: Node) -> Node:
     assert isinstance(inserted, Node)
     if inserted.target is not aten.unsqueeze.default or inserted.args[1] != 2:
         return x
+    old, new = shape_of(inserted), shape_of(expanded)
+    if any(not same_size(a, b) for axis, (a, b) in enumerate(zip(old, new)) if axis != 2):
+        return x
+    if not same_shape(shape_of(x), (new[0], new[1] * new[2], new[3], new[4])):
+        return x
     return input_node(inserted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from strop.compiler.program import (
     Program,
     arg,
     arguments,
-    dtype_of,
     input_node,
     same_size,
     shape_of,
@@ -92,7 +92,8 @@ class EagerAttention(Rule):
         if match["scale"] != 1:
             return Miss("a mask or bias is scaled together with the scores", node, 3)
         if node.target is aten.masked_fill.Scalar and arguments(node)["value"] < -1e4:
-            match["masks"].append(("hide", node.args[1]))
+            infinite = math.isinf(arguments(node)["value"])
+            match["masks"].append(("never" if infinite else "hide", node.args[1]))
             return input_node(node)
         if node.target is aten.add.Tensor and not node.kwargs:
             return self._peel_sum(node, match, program)
@@ -181,17 +182,25 @@ class _Split:
 
 
 def _joined(masks: list[tuple[str, Node]], build: Builder) -> Node | None:
-    """All biases added up, and hidden where any mask says so; a bool mask if there is no bias."""
+    """All biases added up, and hidden where any mask says so.
+
+    A row that hides everything behind a finite number is a plain mean, which only an added float
+    mask can say; behind -inf it is NaN, so a bool mask serves.
+    """
     bias = hidden = None
     for kind, mask in masks:
         if kind == "add":
             bias = mask if bias is None else build.call(aten.add.Tensor, bias, mask)
         else:
             hidden = mask if hidden is None else build.call(aten.logical_or.default, hidden, mask)
-    if hidden is None or bias is None:
-        return bias if hidden is None else build.call(aten.logical_not.default, hidden)
-    floor = torch.finfo(dtype_of(bias)).min
-    return build.call(aten.masked_fill.Scalar, bias, hidden, floor)
+    if hidden is None:
+        return bias
+    floor = torch.finfo(torch.float32).min
+    if bias is not None:
+        return build.call(aten.masked_fill.Scalar, bias, hidden, floor)
+    if any(kind == "hide" for kind, _ in masks):
+        return build.call(aten.where.Scalar, hidden, floor, 0.0)
+    return build.call(aten.logical_not.default, hidden)
 
 
 @dataclass(frozen=True)
