@@ -14,6 +14,7 @@ from strop.compiler.program import (
     arguments,
     dtype_of,
     input_node,
+    same_shape,
     same_size,
     shape_of,
 )
