@@ -100,6 +100,8 @@ class Emitter:
 
         Inputs are ``ir.Value`` or None for an optional input left out; None attributes too.
         """
+        if any(isinstance(i, _Anything) for i in inputs):
+            return _Anything() if outputs == 1 else (_Anything(),) * outputs
         kept = {k: v for k, v in attributes.items() if v is not None}
         node = ir.node(op_type, inputs, kept, domain=domain, num_outputs=outputs)
         for i, value in enumerate(node.outputs):

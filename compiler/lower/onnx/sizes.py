@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 SizeOf = Callable[[Any], Any]
 FOLDED = {"Add": "Add", "Mul": "Mul", "Max": "Max", "Min": "Min"}
 _FLOATS = ("ToFloat", "IntTrueDiv", "FloatTrueDiv", "FloatPow", "Float")
-_TO_INTEGER = {"TruncToInt": None, "FloorToInt": "Floor", "CeilToInt": "Ceil", "RoundToInt": "Round"}
+_TO_INTEGER = {
+    "TruncToInt": None,
+    "FloorToInt": "Floor",
+    "CeilToInt": "Ceil",
+    "RoundToInt": "Round",
+}
 _UNARY = "OpaqueUnaryFn_"
 
 

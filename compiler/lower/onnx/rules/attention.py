@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx.node import Node
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
@@ -52,8 +53,14 @@ def _make_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
     dtype = dtype_of(q)
     if dtype_of(mask) == torch.bool:
         # A finite floor: rows that hide everything stay finite, so no NaN has to be repaired.
+        # ONNX Runtime gives 0 for a row of this very number, as torch does for a bool mask.
         floor = np.array(torch.finfo(dtype).min)
         value = on.op("Where", value, on.constant(0.0, dtype), on.constant(floor, dtype))
+    elif _may_hold_lowest(mask):
+        # Added as a float, the lowest number is a number: such a row is a mean in torch.
+        lowest = on.constant(np.array(torch.finfo(dtype).min), dtype)
+        low = on.constant(np.array(torch.finfo(dtype).min / 4), dtype)
+        value = on.op("Where", on.op("Equal", value, lowest), low, value)
     queries, keys = shape_of(q)[-2], shape_of(k)[-2]
     shape = shape_of(mask)
     rows_whole = len(shape) > 1 and same_size(shape[-2], queries)
@@ -61,6 +68,28 @@ def _make_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
         return value
     rank = max(len(shape), 2)
     return on.op("Expand", value, on.shape([1] * (rank - 2) + [queries, keys]))
+
+
+def _may_hold_lowest(mask: Node) -> bool:
+    """Whether the lowest finite float may be among what a float mask is made of."""
+    lowest = torch.finfo(dtype_of(mask)).min
+    pending, seen = [mask], {mask}
+    while pending and len(seen) < 64:
+        node = pending.pop()
+        if node.op == "placeholder" and dtype_of(node).is_floating_point:
+            return True
+        literals = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float)]
+        if node.op == "get_attr" or any(abs(a) >= -lowest for a in literals if math.isfinite(a)):
+            return True
+        new = [n for n in node.all_input_nodes if n not in seen and _is_float(n)]
+        pending += new
+        seen.update(new)
+    return bool(pending)
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta["val"]
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 @lowers(aten.scaled_dot_product_attention.default)

@@ -81,8 +81,6 @@ def index(on: Emitter, x: Any, indices: list[Any]) -> Any:
         raise NotLowered("indexing by a boolean mask has a size that depends on the data")
     if len(tensors) == 1:
         return on.op("Gather", on.value(x), on.value(tensors[0]), axis=axes[0])
-    if axes != list(range(axes[0], axes[0] + len(axes))):
-        raise NotLowered("indices on axes that are not next to each other")
     return _gather_nd(on, x, axes, tensors)
 
 
@@ -100,10 +98,12 @@ def _gather_nd(on: Emitter, x: Any, axes: list[int], tensors: list[Any]) -> Any:
     if front != list(range(rank)):
         value = on.op("Transpose", value, perm=front)
     result = on.op("GatherND", value, where)
-    if axes[0] == 0:
+    together = axes == list(range(axes[0], axes[0] + len(axes)))
+    if axes[0] == 0 or not together:  # torch, too, puts the indexed axes first if they are apart
         return result
     width, lead = len(common), axes[0]
-    order = [*range(width, width + lead), *range(width), *range(width + lead, width + rank - len(axes))]
+    last_axes = range(width + lead, width + rank - len(axes))
+    order = [*range(width, width + lead), *range(width), *last_axes]
     return on.op("Transpose", result, perm=order)
 
 

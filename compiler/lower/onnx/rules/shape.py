@@ -94,7 +94,8 @@ def repeat_interleave(on: Emitter, x: Any, repeats: Any, dim: int | None, _: Any
     rank = len(shape_of(x))
     axis = dim % rank
     value = on.op("Unsqueeze", on.value(x), on.constant([axis + 1]))
-    value = on.op("Tile", value, on.constant([count if i == axis + 1 else 1 for i in range(rank + 1)]))
+    times = [count if i == axis + 1 else 1 for i in range(rank + 1)]
+    value = on.op("Tile", value, on.constant(times))
     wide = [*shape_of(x)[: axis + 1], count, *shape_of(x)[axis + 1 :]]
     return on.reshape(value, wide, shape_of(on.node))
 
@@ -246,13 +247,12 @@ def tril(on: Emitter, x: Any, diagonal: int) -> Any:
 
 @lowers(aten.unfold.default)
 def unfold(on: Emitter, x: Any, dim: int, size: int, step: int) -> Any:
-    windows = shape_of(on.node)[dim]
-    if isinstance(expression(windows), int):
-        starts = torch.arange(int(windows)) * step
-        index = starts[:, None] + torch.arange(size)[None, :]
-        rank = len(shape_of(x))
-        value = on.op("Gather", on.value(x), on.constant(index.numpy()), axis=dim)
-        axis = dim % rank
-        order = [a for a in range(rank + 1) if a != axis + 1] + [axis + 1]
-        return on.op("Transpose", value, perm=order)
-    raise NotLowered("unfold along a dynamic axis")
+    rank = len(shape_of(x))
+    axis = dim % rank
+    windows = static_int(shape_of(on.node)[axis])
+    if windows is None:
+        raise NotLowered("unfold along a dynamic axis")
+    index = torch.arange(windows)[:, None] * step + torch.arange(size)
+    value = on.op("Gather", on.value(x), on.constant(index.numpy()), axis=axis)
+    order = [a for a in range(rank + 1) if a != axis + 1] + [axis + 1]
+    return on.op("Transpose", value, perm=order)

@@ -1,0 +1,35 @@
+"""Every model of the zoo is built, and its file agrees with the original module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from strop.bench.zoo import ZOO, attention_found
+from strop.compiler import Model, build
+
+TOLERANCE = 1e-4
+# One of each kind at fixed sizes; the rest are held to that by `make test-all`.
+STATIC_ALWAYS = ("bert", "llama", "textbook", "resnet")
+
+
+def check(model: Model, out: Path, attention: int) -> None:
+    manifest = build(model, out=out, recipe="cpu-fp32").manifest
+    worst = max(manifest["checks"], key=lambda c: c["max_error"])
+    assert worst["max_error"] <= TOLERANCE, worst
+    misses = [m for p in manifest["passes"] if p["name"] == "attention" for m in p["misses"]]
+    assert attention_found(manifest) == attention, misses
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_dynamic(name: str, tmp_path: Path) -> None:
+    check(ZOO[name].make(), tmp_path / "out", ZOO[name].attention)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in STATIC_ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in ZOO],
+)
+def test_static(name: str, tmp_path: Path) -> None:
+    check(ZOO[name].static(), tmp_path / "out", ZOO[name].attention)
