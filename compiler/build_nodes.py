@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.node import Node
+from torch.utils import _pytree as pytree
 
-from strop.compiler.program import Origin, Program
+from strop.compiler.program import Origin, Program, expression
 
 
 class Builder:
@@ -58,9 +59,32 @@ def fake_mode_of(program: Program) -> FakeTensorMode:
 
 
 def fake_result(target: Any, args: Any, kwargs: Any) -> Any:
-    """Run an operator on the ``meta["val"]`` of its arguments."""
+    """Run an operator on the ``meta["val"]`` of its arguments.
+
+    Layers repeat: for arguments of the same types an operator is run once, and its result is
+    kept with the mode in which it was made.
+    """
     values: Any = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
-    fakes = [v for v in torch.utils._pytree.tree_leaves(values) if isinstance(v, torch.Tensor)]
-    mode = fakes[0].fake_mode if fakes else FakeTensorMode()  # type: ignore[attr-defined]
+    leaves, structure = pytree.tree_flatten(values)
+    mode = next((v.fake_mode for v in leaves if isinstance(v, FakeTensor)), FakeTensorMode())
+    key = (target, structure, tuple(_type_key(v) for v in leaves))
+    known = vars(mode).setdefault("strop_results", {})
+    if key in known:
+        return known[key]
     with mode, torch.no_grad():
-        return target(*values[0], **values[1])
+        result = target(*values[0], **values[1])
+    # A size that depends on data is a new unknown at every call.
+    if torch.Tag.dynamic_output_shape not in getattr(target, "tags", ()):
+        known[key] = result
+    return result
+
+
+def _type_key(value: Any) -> Any:
+    """Equal for values on which an operator gives results of one type."""
+    if isinstance(value, torch.Tensor):
+        sizes = (*value.shape, *value.stride())
+        return (value.dtype, value.device, tuple(expression(s) for s in sizes))
+    if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        return expression(value)
+    # 1, 1.0 and True are equal, but not to an operator.
+    return (type(value), value)

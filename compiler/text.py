@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.fx.node import Node
 from strop.compiler.program import DTYPE_NAMES, Program
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_SYMBOL = re.compile(r"\b[su]\d+\b")
 _INTERNAL = ("/torch/", "/transformers/utils/", "/transformers/masking_utils")
 
 
@@ -22,7 +24,12 @@ def source_line(node: Node) -> str | None:
     Only the file's name is given: text goes into artifacts, which hold no path of the machine
     that built them.
     """
-    frames: list[tuple[str, str]] = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return _innermost(node.meta.get("stack_trace") or "")
+
+
+@lru_cache(maxsize=4096)
+def _innermost(stack_trace: str) -> str | None:
+    frames: list[tuple[str, str]] = _FRAME.findall(stack_trace)
     if not frames:
         return None
     frames = [f for f in frames if not f[0].startswith("<")] or frames
@@ -48,7 +55,12 @@ def size_text(size: Any, symbols: dict[str, str]) -> str:
     """A size in the user's names: ``batch``, ``2*seq``, ``384``."""
     if not isinstance(size, (torch.SymInt, torch.SymFloat)):
         return str(size)
-    return re.sub(r"\b[su]\d+\b", lambda m: symbols.get(m[0], m[0]), str(size.node.expr))
+    return _SYMBOL.sub(lambda m: symbols.get(m[0], m[0]), _expression_text(size.node.expr))
+
+
+@lru_cache(maxsize=4096)
+def _expression_text(expr: Any) -> str:
+    return str(expr)
 
 
 def type_text(value: Any, symbols: dict[str, str]) -> str:
