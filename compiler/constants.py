@@ -13,9 +13,14 @@ from strop.compiler.program import Program
 
 
 def constant_nodes(program: Program) -> set[Node]:
-    """Weights, and operators whose inputs are all constant and whose sizes are all numbers."""
+    """Weights, and operators whose inputs are all constant and whose sizes are all numbers.
+
+    Not ``strop::stored_int8``: folded, it would be written in the float form it is there to avoid.
+    """
     fixed: set[Node] = set(program.graph.find_nodes(op="get_attr"))
     for node in program.calls():
+        if node.target is torch.ops.strop.stored_int8.default:
+            continue
         if all(n in fixed for n in node.all_input_nodes) and _is_static(node.meta["val"]):
             fixed.add(node)
     return fixed

@@ -53,3 +53,16 @@ def test_gradients_pass_straight_through() -> None:
     module(IDS)[0].sum().backward()
     gradients = {n: p.grad for n, p in module.named_parameters()}
     assert all(g is not None and bool(g.abs().sum() > 0) for g in gradients.values())
+
+
+def test_a_table_cut_to_length_is_stored_in_int8() -> None:
+    def model(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return x + table[: x.shape[0]]
+
+    x, table = torch.randn(3, 8), torch.randn(7, 8)
+    before = program_of(model, x, table=table, dims={0: {0: ("rows", 1, 7)}})
+    result = QuantizeDynamic().run(before)
+    assert counts(result) == {"table-int8": 1}
+    assert "strop.stored_int8(@table, %int8_scale_default)" in body(result.program)
+    step = float(table.abs().max()) / 127
+    same_numbers(before, result.program, x, tolerance=step / 2 + 1e-6)

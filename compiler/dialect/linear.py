@@ -42,6 +42,15 @@ def fake_int8(weight: Tensor, scale: Tensor) -> Tensor:
     return weight + (grid * scale[:, None] - weight.detach())
 
 
+@define("stored_int8(Tensor weight, Tensor scale) -> Tensor")
+def stored_int8(weight: Tensor, scale: Tensor) -> Tensor:
+    """A weight that the file holds in int8 and the runtime unpacks when it loads.
+
+    weight: [rows, size] float, rounded here to its int8 grid; scale: [rows].
+    """
+    return fake_int8(weight, scale)
+
+
 def _dynamic_fake_quantize(x: Tensor) -> Tensor:
     """x rounded to the u8 grid of ONNX DynamicQuantizeLinear, one scale for the whole tensor.
 

@@ -87,6 +87,31 @@ class Int8Embedding(Rule):
 
 
 @dataclass(frozen=True)
+class Int8Table(Rule):
+    """A constant table that is cut to length, not looked up: stored in int8, used in float."""
+
+    name = "table-int8"
+    roots = (aten.slice.Tensor,)
+    keep: tuple[str, ...] = ()
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        table, axis = root.args[:2]
+        assert isinstance(table, Node)
+        if axis != 0 or not is_weight_expression(table) or len(shape_of(table)) != 2:
+            return Miss("it cuts no table", root)
+        if dtype_of(table) != torch.float32 or table.target is strop.stored_int8.default:
+            return Miss("the table is no float weight", root, 2)
+        if reason := _kept(weight_names(table), self.keep):
+            return Miss(reason, root, 2)
+        return Match(root, {"table": table}, [root])
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        scale = build.call(strop.int8_scale.default, match["table"])
+        stored = build.call(strop.stored_int8.default, match["table"], scale)
+        return build.call(aten.slice.Tensor, stored, *match.root.args[1:])
+
+
+@dataclass(frozen=True)
 class QuantizeDynamic(RulePass):
     """Quantize linear layers to int8 weights and run-time u8 activations (dynamic W8A8).
 
@@ -102,4 +127,6 @@ class QuantizeDynamic(RulePass):
 
     def rules(self) -> Sequence[Rule]:
         linear = DynamicLinear(self.keep)
-        return (linear, Int8Embedding(self.keep)) if self.embeddings else (linear,)
+        if not self.embeddings:
+            return (linear,)
+        return (linear, Int8Embedding(self.keep), Int8Table(self.keep))

@@ -8,7 +8,7 @@ import torch
 
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import shape_of
+from strop.compiler.program import dtype_of, shape_of
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -34,6 +34,13 @@ def linear_w8a8(on: Emitter, x: Any, weight: Any, scale: Any, bias: Any) -> Any:
         on.value(bias),
         domain=MICROSOFT,
     )
+
+
+@lowers(strop.stored_int8.default)
+def stored_int8(on: Emitter, weight: Any, scale: Any) -> Any:
+    """Cast and Mul, not DequantizeLinear: those the runtime computes once, when it loads."""
+    grid = on.cast(on.int8(weight, scale), dtype_of(on.node))
+    return on.op("Mul", grid, on.op("Unsqueeze", on.value(scale), on.constant([-1])))
 
 
 @lowers(aten.matmul.default, aten.bmm.default, aten.mm.default)
