@@ -47,7 +47,9 @@ def write_model(model: ir.Model, path: Path, external_over: int = EXTERNAL_DATA_
 
 
 def _tensor_of(value: ir.Value) -> Any:
+    """An initializer's tensor, under the name by which nodes know it."""
     assert value.const_value is not None, f"initializer {value.name} has no value"
+    value.const_value.name = value.name
     return value.const_value
 
 

@@ -1,0 +1,98 @@
+"""Choices follow measurement; measuring runs every variant and is cached."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from strop.compiler.check import Case, check_program
+from strop.compiler.lower.onnx import tune
+from strop.compiler.lower.onnx.choices import Choices, shipped
+from strop.compiler.target import get_target
+
+OP = torch.ops.strop.skip_layer_norm.default
+
+
+def _choices(**times: float) -> Choices:
+    return Choices({"strop.skip_layer_norm": {v: {"1x1": t} for v, t in times.items()}})
+
+
+def test_the_fastest_variant_is_taken() -> None:
+    assert _choices(sum=3.0, add=2.0).variant(OP, ["sum", "add"]) == "add"
+
+
+def test_a_tie_goes_to_the_first() -> None:
+    assert _choices(sum=1.02, add=1.0).variant(OP, ["sum", "add"]) == "sum"
+
+
+def test_without_a_measurement_the_first_is_taken() -> None:
+    assert Choices({}).variant(OP, ["sum", "add"]) == "sum"
+    assert _choices(other=1.0).variant(OP, ["sum", "add"]) == "sum"
+
+
+def test_every_shape_counts_alike() -> None:
+    small_wins = {"sum": {"1x1": 1.0, "8x128": 110.0}, "add": {"1x1": 2.0, "8x128": 100.0}}
+    assert Choices({"strop.skip_layer_norm": small_wins}).variant(OP, ["add", "sum"]) == "sum"
+
+
+def test_the_shipped_table_knows_every_variant_that_is_measured() -> None:
+    table = shipped("cpu").milliseconds
+    for subject in tune.SUBJECTS:
+        name = str(subject.target).removesuffix(".default")
+        assert set(table[name]) == set(tune._variants(subject))
+
+
+@pytest.mark.parametrize("subject", tune.SUBJECTS, ids=lambda s: str(s.target))
+def test_a_chain_runs_in_torch_and_every_variant_agrees(subject: tune.Subject) -> None:
+    program = tune.chain_program(subject, (2, 3, subject.widths[0]))
+    inputs = {
+        s.name: torch.randn([int(n) for n in s.shape]).clamp(-1, 1) for s in program.contract.inputs
+    }
+    expected = {s.name: t.numpy() for s, t in zip(program.contract.outputs, program.run(**inputs))}
+    assert not [r for r in check_program(program, [Case("x", inputs, expected)]) if r.max_error]
+    for variant in tune._variants(subject):
+        tune._runner(program, subject, variant, get_target("cpu"))()
+
+
+def test_tuned_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[Any] = []
+
+    def measure(target: Any, progress: Any) -> Any:
+        asked.append(target)
+        return {
+            str(s.target).removesuffix(".default"): {v: {"1x1": 1.0} for v in tune._variants(s)}
+            for s in tune.SUBJECTS
+        }
+
+    monkeypatch.setattr(tune, "measure", measure)
+    first, second = tune.tuned("cpu"), tune.tuned("cpu")
+    assert first == second
+    assert len(asked) == 1
+    record = json.loads(tune.cache_path("cpu").read_text())
+    assert record["onnxruntime"]
+    assert record["cpu"]
+
+
+def test_a_cache_for_other_variants_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = tune.cache_path("cpu")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"milliseconds": {"strop.skip_layer_norm": {"gone": {"x": 1}}}}))
+    monkeypatch.setattr(tune, "measure", lambda target, progress: {"fresh": {}})
+    assert tune.tuned("cpu").milliseconds == {"fresh": {}}
+
+
+def test_measure_gives_a_time_for_every_variant_and_shape() -> None:
+    subject = tune.SUBJECTS[0]
+    narrow = tune.Subject(subject.target, subject.inputs, subject.step, (64,))
+    found = tune.measure(get_target("cpu"), subjects=[narrow], shapes=[(1, 2)])
+    times = found["strop.skip_layer_norm"]
+    assert set(times) == set(tune._variants(subject))
+    assert all(t["1x2x64"] > 0 for t in times.values())
