@@ -252,8 +252,12 @@ def test_bias_moves_into_gelu() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
-def test_batch_norm_folds_into_the_convolution(bias: bool, affine: bool) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine))
+@pytest.mark.parametrize("padding", [0, "same"])
+def test_batch_norm_folds_into_the_convolution(
+    bias: bool, affine: bool, padding: int | str
+) -> None:
+    conv = nn.Conv2d(3, 4, 3, bias=bias, padding=padding)
+    model = nn.Sequential(conv, nn.BatchNorm2d(4, affine=affine))
     norm = model[1]
     assert isinstance(norm, nn.BatchNorm2d)
     norm.running_mean = torch.randn(4)

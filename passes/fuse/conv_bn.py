@@ -16,6 +16,14 @@ from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
 
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.conv3d.default,
+)
+
 
 class ConvBatchNorm(Rule):
     """``batch_norm(conv(x, w, b))`` with running statistics is ``conv(x, w', b')``.
@@ -26,7 +34,7 @@ class ConvBatchNorm(Rule):
     name = "conv-bn"
     pattern = Op(
         aten.batch_norm.default,
-        Op((aten.conv1d.default, aten.conv2d.default), Var("x"), any_rest=True, name="conv"),
+        Op(CONVOLUTIONS, Var("x"), any_rest=True, name="conv"),
         Var("gamma"),
         Var("beta"),
         Var("mean"),
