@@ -74,7 +74,7 @@ def test_every_module_stands_on_a_floor() -> None:
     [
         ("torch.export", ("strop.compiler.capture", "strop.compiler.lower.", "strop.bench.")),
         ("torch.onnx", ("strop.compiler.lower.", "strop.bench.")),
-        ("onnx_ir", ("strop.compiler.lower.",)),
+        ("onnx_ir", ("strop.compiler.lower.", "strop.bench.")),
         ("onnx", ("strop.compiler.lower.", "strop.bench.")),
         ("onnxruntime", ("strop.compiler.check", "strop.compiler.lower.", "strop.bench.")),
         ("transformers", ("strop.compiler.huggingface", "strop.bench.")),
