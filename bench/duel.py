@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,9 +136,7 @@ def prepare(
     export_baseline(baseline)
     engines.append(OnnxFile(BASELINE, threads, baseline))
     for recipe, place in places.items():
-        artifact = build(
-            make(), place, recipe, progress=lambda stage, of=recipe: say(f"{of}: {stage}")
-        )
+        artifact = build(make(), place, recipe, progress=partial(_say_stage, say, recipe))
         engines.append(OnnxFile(f"strop {recipe}", threads, artifact.model_path))
     return engines
 
@@ -153,8 +152,7 @@ def fidelity(running: Mapping[str, Worker], count: int = SENTENCES) -> dict[str,
         for i in range(0, len(texts), 16)
     ]
     found = {
-        name: embed(lambda feeds, of=worker: of.outputs(feeds)[0], batches)
-        for name, worker in running.items()
+        name: embed(partial(_first_output, worker), batches) for name, worker in running.items()
     }
     return {name: agreement(found[EAGER], e) for name, e in found.items() if name != EAGER}
 
@@ -162,6 +160,14 @@ def fidelity(running: Mapping[str, Worker], count: int = SENTENCES) -> dict[str,
 def _progress() -> Progress:
     """A bar that is drawn once a second: drawing takes time from what is measured."""
     return Progress(console=console, refresh_per_second=1)
+
+
+def _say_stage(say: Callable[[str], None], recipe: str, stage: str) -> None:
+    say(f"{recipe}: {stage}")
+
+
+def _first_output(worker: Worker, feeds: Feeds) -> Array:
+    return worker.outputs(feeds)[0]
 
 
 def duel(

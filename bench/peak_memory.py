@@ -79,7 +79,7 @@ def watch(command: list[str], environ: dict[str, str]) -> tuple[list[Memory], fl
     """
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environ)
-    samples = []
+    samples: list[Memory] = []
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -121,7 +121,7 @@ def _weights_gb(source: str) -> float:
 
     with torch.device("meta"):
         module = load_object(source, "a model factory")().module
-    return sum(p.numel() * p.element_size() for p in module.parameters()) / 1e9
+    return float(sum(p.numel() * p.element_size() for p in module.parameters()) / 1e9)
 
 
 def main(

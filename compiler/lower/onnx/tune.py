@@ -245,7 +245,7 @@ def _runner(program: Program, subject: Subject, variant: str, target: Target) ->
     model = lower_to_onnx(program, target, forced)
     rng = np.random.default_rng(0)
     feeds = {
-        spec.name: rng.normal(size=spec.shape).astype(np.float32)
+        spec.name: rng.normal(size=[int(s) for s in spec.shape]).astype(np.float32)
         for spec in program.contract.inputs
     }
     with tempfile.TemporaryDirectory() as folder:
