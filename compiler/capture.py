@@ -6,7 +6,7 @@ import copy
 import inspect
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,18 +23,25 @@ from strop.compiler.quiet import quiet_torch
 from strop.compiler.text import size_text, source_line
 
 
-def output_leaves(result: Any) -> dict[str, torch.Tensor]:
+_PLAIN = 5
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def output_leaves(result: Any, wanted: Callable[[Any], bool] = _is_tensor) -> dict[str, Any]:
     """Flatten a module's result into named tensors; ``None`` leaves are dropped.
 
     Dict and dataclass fields give their names, positions give ``output_0``; nested ones are
     joined by dots. Leaves that are not tensors are dropped too: a runtime returns tensors.
     """
-    if isinstance(result, torch.Tensor):
+    if wanted(result):
         return {"output": result}
     leaves, _ = pytree.tree_flatten_with_path(result)
     named = {}
     for path, leaf in leaves:
-        if isinstance(leaf, torch.Tensor):
+        if wanted(leaf):
             named[_path_name(path)] = leaf
     return named
 
@@ -75,9 +82,8 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
         UnsupportedError: the module cannot be exported; the message points into its source.
     """
     example = resize(example, signature, _plain_sizes(example, signature))
-    outputs = _run_at(module, signature, example)
     exported, watch = _export(module, signature, example)
-    program = _to_program(exported, signature, list(outputs))
+    program = _to_program(exported, signature)
     _try_corners(module, program, watch, exported.graph, example)
     return program
 
@@ -98,32 +104,19 @@ def _sizes(inputs: Inputs, signature: Signature) -> dict[str, int]:
     }
 
 
-def _run_at(
-    module: nn.Module, signature: Signature, inputs: Inputs
-) -> dict[str, torch.Tensor]:
-    try:
-        return run_original(module, signature, inputs)
-    except Exception as error:
-        sizes = ", ".join(f"{n} = {v}" for n, v in _sizes(inputs, signature).items())
-        raise UnsupportedError(
-            f"the module fails at {sizes or 'its example inputs'}, which `dynamic` allows: "
-            f"{_first_lines(str(error), 1)}. Dims that must be equal take one name; narrow the "
-            "range of the others."
-        ) from error
-
-
 def _plain_sizes(example: Inputs, signature: Signature) -> dict[str, int]:
-    """The example's sizes, with 0, 1 and accidental equalities avoided where ranges allow.
+    """The example's sizes, with small ones and accidental equalities avoided where ranges allow.
 
-    ``torch.export`` takes 0 and 1 for constants, and two dims of one size are not always two.
+    ``torch.export`` takes sizes of 0 and 1 for constants, those of ``x[1:]`` included, and two
+    dims of one size are not always two. Nothing is computed at these sizes.
     """
     chosen: dict[str, int] = {}
     for name, size in _sizes(example, signature).items():
         dim = signature.dims[name]
-        high = dim.max if dim.max is not None else size + len(signature.dims) + 2
+        high = dim.max if dim.max is not None else max(size, _PLAIN) + len(signature.dims)
         options = [size, *range(size + 1, high + 1), *range(size - 1, dim.min - 1, -1)]
-        fitting = [n for n in options if n >= 2 and n not in chosen.values()]
-        fitting = fitting or [n for n in options if n >= 2]
+        new = [n for n in options if n not in chosen.values()] or options
+        fitting = [n for n in new if n >= _PLAIN] or [n for n in new if n >= 2]
         chosen[name] = fitting[0] if fitting else size
     return chosen
 
@@ -337,14 +330,15 @@ def _first_lines(text: str, count: int = 3) -> str:
     return " ".join(lines[:count])
 
 
-def _to_program(exported: Any, signature: Signature, output_names: list[str]) -> Program:
+def _to_program(exported: Any, signature: Signature) -> Program:
     program = Program(fx.Graph(), {}, Contract((), (), ()), {})
     copies: dict[Node, Any] = {}
     _copy_inputs(exported, signature, program, copies)
     _copy_calls(exported.graph_module, program.graph, copies)
-    program.graph.output(tuple(copies[n] for n in _user_outputs(exported)))
+    outputs = _user_outputs(exported)
+    program.graph.output(tuple(copies[n] for n in outputs.values()))
     program.symbols = _symbol_names(program, signature)
-    program.contract = _contract(program, signature, output_names)
+    program.contract = _contract(program, signature, list(outputs))
     program.erase_dead(n for n in reversed(list(program.calls())) if not n.users)
     program.erase_dead(list(program.graph.find_nodes(op="get_attr")))
     program.drop_unused_weights()
@@ -433,25 +427,29 @@ def _add_weight(
     return made
 
 
-def _user_outputs(exported: Any) -> list[Node]:
-    """The output nodes that are the user's tensors, in order.
+def _user_outputs(exported: Any) -> dict[str, Node]:
+    """The output nodes that are the user's tensors, by name, in order.
 
     Raises:
         UnsupportedError: the model changes its own buffers or inputs when it runs.
     """
-    result: list[Node] = []
-    nodes = exported.graph.output_node().args[0]
-    for spec, node in zip(exported.graph_signature.output_specs, nodes):
-        if spec.kind.name == "USER_OUTPUT":
-            if isinstance(node, Node) and isinstance(node.meta["val"], torch.Tensor):
-                result.append(node)
-        else:
+    leaves: list[Any] = []
+    for spec, node in zip(
+        exported.graph_signature.output_specs, exported.graph.output_node().args[0]
+    ):
+        if spec.kind.name != "USER_OUTPUT":
             what = spec.target or spec.arg.name
             raise UnsupportedError(
                 f"the model writes to '{what}' while it runs ({spec.kind.name.lower()}); an "
                 "artifact has no state. Return the new value as an output instead."
             )
-    return result
+        leaves.append(node)
+    result = pytree.tree_unflatten(leaves, exported.call_spec.out_spec)
+    return output_leaves(result, _is_tensor_node)
+
+
+def _is_tensor_node(value: Any) -> bool:
+    return isinstance(value, Node) and isinstance(value.meta["val"], torch.Tensor)
 
 
 def _symbol_names(program: Program, signature: Signature) -> dict[str, str]:
@@ -485,6 +483,7 @@ def weights_not_finite(module: nn.Module) -> Iterator[str]:
     """Names of weights that hold NaN or Inf."""
     for name, tensor in module.named_parameters():
         # A sum is NaN or Inf if any element is; it needs no temporary of the weight's size.
-        if tensor.is_floating_point() and not torch.isfinite(tensor.detach().sum()):
-            if not torch.isfinite(tensor.detach()).all():
-                yield name
+        values = tensor.detach()
+        suspect = tensor.is_floating_point() and not torch.isfinite(values.sum())
+        if suspect and not torch.isfinite(values).all():
+            yield name

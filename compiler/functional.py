@@ -67,7 +67,8 @@ def _twin(target: Any) -> OpOverload[Any, Any] | None:
 def _keeps_type(twin: OpOverload[Any, Any], node: Node) -> bool:
     """Whether promotion leaves the type of what is written to, as the in-place form does."""
     dtype: torch.dtype = fake_result(twin, node.args, node.kwargs).dtype
-    return dtype == node.meta["val"].dtype
+    written: torch.dtype = node.meta["val"].dtype
+    return dtype == written
 
 
 def _owns_its_memory(tensor: Node) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -183,7 +183,7 @@ def _attach(root: nn.Module, name: str, tensor: torch.Tensor) -> None:
         owner.register_buffer(leaf, tensor)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _schema(target: OpOverload[Any, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(
         (a.name, a.default_value if a.has_default_value() else inspect.Parameter.empty)

@@ -39,7 +39,8 @@ def emit_size(on: Emitter, expr: Any, size: SizeOf) -> Any:
     if kind in FOLDED or kind in ("Pow", "PowByNatural", "FloatPow"):
         return _fold(on, FOLDED.get(kind, "Pow"), expr, size)
     if kind in ("CleanDiv", "FloorDiv", "Mod", "PythonMod"):
-        return _integer_division(on, kind, *(size(a) for a in expr.args), expr=expr)
+        numerator, divisor = (size(a) for a in expr.args)
+        return _integer_division(on, kind, numerator, divisor, expr=expr)
     if kind in ("IntTrueDiv", "FloatTrueDiv"):
         return on.op("Div", *(_double(on, a, size) for a in expr.args))
     if kind == "ToFloat":

@@ -24,7 +24,7 @@ class _OneOp(nn.Module):
     def forward(self, *values: torch.Tensor) -> Any:
         bound = dict(zip(self.tensors, values))
         args, kwargs = torch.fx.map_arg((self.node.args, self.node.kwargs), bound.__getitem__)
-        return self.node.target(*args, **kwargs)  # type: ignore[operator,misc]
+        return self.node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def emit_by_torchlib(on: Emitter, node: Node) -> Any:

@@ -43,8 +43,23 @@ UNARY: dict[OpOverload[Any, Any], str] = {
     aten.hardswish.default: "HardSwish",
     aten.mish.default: "Mish",
 }
-FLOAT_RESULT = {"Acos", "Asin", "Atan", "Cos", "Cosh", "Erf", "Exp", "Log", "Reciprocal", "Sigmoid",
-                "Sin", "Sinh", "Sqrt", "Tan", "Tanh"}
+FLOAT_RESULT = {
+    "Acos",
+    "Asin",
+    "Atan",
+    "Cos",
+    "Cosh",
+    "Erf",
+    "Exp",
+    "Log",
+    "Reciprocal",
+    "Sigmoid",
+    "Sin",
+    "Sinh",
+    "Sqrt",
+    "Tan",
+    "Tanh",
+}
 BINARY: dict[OpOverload[Any, Any], str] = {
     aten.div.Tensor: "Div",
     aten.div.Scalar: "Div",
@@ -71,7 +86,7 @@ def _common_dtype(*arguments: Any) -> torch.dtype:
     """The dtype in which torch compares or combines the arguments."""
     values = [a.meta["val"] if isinstance(a, Node) else a for a in arguments]
     plain = [v if isinstance(v, (torch.Tensor, int, float, bool)) else 1 for v in values]
-    return torch.result_type(*plain)
+    return torch.result_type(*plain)  # type: ignore[arg-type]  # numbers are welcome too
 
 
 def _enter_unary() -> None:
@@ -279,8 +294,7 @@ def _bitwise(on: Emitter, a: Any, b: Any, logical: str, bitwise: str) -> Any:
     return on.op(logical if dtype == torch.bool else bitwise, *_promoted(on, a, b))
 
 
-@lowers(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.__and__.Tensor,
-        aten.__and__.Scalar)
+@lowers(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.__and__.Tensor, aten.__and__.Scalar)
 def bitwise_and(on: Emitter, a: Any, b: Any) -> Any:
     return _bitwise(on, a, b, "And", "BitwiseAnd")
 
