@@ -71,6 +71,8 @@ def _transformers() -> Any:
     except ImportError as error:
         raise UsageError("hf: sources need transformers: pip install 'strop[hf]'") from error
     transformers.utils.logging.disable_progress_bar()
+    # Weights that are missing are an error here, not a report.
+    transformers.utils.logging.set_verbosity_error()
     return transformers
 
 

@@ -415,6 +415,27 @@ def test_the_task_may_be_given_after_the_folder(strop: Strop, tmp_path: Path) ->
     assert names == ["last_hidden_state", "pooler_output"]
 
 
+def test_an_encoder_without_a_pooler_has_no_pooled_output(tmp_path: Path) -> None:
+    """transformers would add a pooler with random weights."""
+    config = tiny_bert().config
+    source = saved(transformers.BertForMaskedLM(config), tmp_path / "model")
+    result = run_strop("build", f"hf:{source}#feature-extraction", "-o", tmp_path / "out")
+    assert (result.code, result.err) == (0, "")
+    names = [o["name"] for o in manifest(tmp_path / "out")["contract"]["outputs"]]  # type: ignore[index]
+    assert names == ["last_hidden_state"]
+
+
+def test_a_checkpoint_in_bfloat16_is_built_in_float32_and_says_so(
+    strop: Strop, tmp_path: Path
+) -> None:
+    source = saved(tiny_llama().to(torch.bfloat16), tmp_path / "model")
+    result = strop("build", f"hf:{source}", "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    note = "weights were bfloat16; built in float32 for cpu"
+    assert manifest(tmp_path / "out")["notes"] == [note]
+    assert note in result.out
+
+
 @pytest.mark.parametrize(
     ("model", "task", "words"),
     [
