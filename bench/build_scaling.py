@@ -25,6 +25,8 @@ from strop.bench.figures import RESULTS, Figure, console, environment, save, sho
 LAYERS = (8, 16, 32, 64)
 # The depth at which the figures are taken, and the one whose export is timed too.
 AT = 32
+# Builds of one depth; the one that took least time counts: a neighbour can only add to it.
+REPEATS = 2
 # Stages after capture that make the artifact; the check is reported by itself.
 BUILDING = ("passes", "lower", "write")
 CHECKING = ("reference", "check passes", "check")
@@ -37,8 +39,11 @@ def measure(layers: int, recipe: str, export: bool) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         build(model(2, SMALL), Path(folder) / "warm-up", recipe)
-        build(model(layers, SMALL), Path(folder) / "artifact", recipe)
-        record = json.loads((Path(folder) / "artifact" / "build.json").read_text())
+        records = []
+        for _ in range(REPEATS):
+            artifact = build(model(layers, SMALL), Path(folder) / "artifact", recipe)
+            records.append(json.loads((artifact.path / "build.json").read_text()))
+        record = min(records, key=lambda r: sum(r["seconds"].values()))
         stages = record["seconds"]
         found = {
             "capture": stages["capture"],
