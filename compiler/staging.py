@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +52,15 @@ def _workspace(out: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        shutil.rmtree(work)
+        _remove(work, out)
         os.close(lock)
+
+
+def _remove(work: Path, out: Path) -> None:
+    """Remove a workspace; what it was about to replace, and did not, goes back first."""
+    if (work / "old").exists() and not out.exists():
+        (work / "old").rename(out)
+    shutil.rmtree(work)
 
 
 def _prefix(out: Path) -> str:
@@ -77,16 +83,14 @@ def _lock(work: Path) -> int:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what dead builds of this folder left, and put back an old artifact they had moved."""
+    """Remove what dead builds of this folder left."""
     left = [p for p in out.parent.iterdir() if p.name.startswith(_prefix(out)) and p.is_dir()]
     for work in left:
         try:
             lock = _lock(work)
         except (BlockingIOError, FileNotFoundError, PermissionError):
             continue  # a build is at work there, or has just ended, or it is another user's
-        if (work / "old").exists() and not out.exists():
-            (work / "old").rename(out)
-        shutil.rmtree(work)
+        _remove(work, out)
         os.close(lock)
 
 
@@ -100,9 +104,9 @@ def _publish(new: Path, out: Path, old: Path) -> None:
 
 def _exchange(a: Path, b: Path) -> bool:
     """Swap two paths in one step; False where the system or the file system cannot."""
-    if sys.platform != "linux":
-        return False
     libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
     done = libc.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
     if done == 0:
         return True

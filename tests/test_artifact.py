@@ -197,6 +197,18 @@ def test_an_old_folder_moved_by_a_build_that_died_comes_back(tmp_path: Path) -> 
     assert content(out) == {"kept": b""}
 
 
+def test_a_failed_replacement_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_exchange", lambda a, b: False)
+    out = tmp_path / "out"
+    write_new(out)
+    with pytest.raises(UsageError, match="No such file"), staged(out) as stage:
+        stage.rmdir()  # the second of the two renames fails
+    assert content(out) == {"new": b"new"}
+    assert leftovers(tmp_path) == []
+
+
 def test_two_builds_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with staged(out) as first:
