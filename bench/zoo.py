@@ -507,9 +507,3 @@ def attention_found(manifest: Mapping[str, Any]) -> int:
         for rule, count in record["rewrites"].items()
         if rule.startswith("attention")
     )
-
-
-def final_nodes(manifest: Mapping[str, Any]) -> int | None:
-    """Nodes in the program after the last pass; None where no pass ran."""
-    passes = manifest["passes"]
-    return int(passes[-1]["nodes_after"]) if passes else None

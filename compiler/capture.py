@@ -110,8 +110,12 @@ def _plain_sizes(example: Inputs, signature: Signature) -> dict[str, int]:
     ``torch.export`` takes sizes of 0 and 1 for constants, those of ``x[1:]`` included, and two
     dims of one size are not always two. Nothing is computed at these sizes.
     """
-    chosen: dict[str, int] = {}
-    for name, size in _sizes(example, signature).items():
+    given = _sizes(example, signature)
+    kept = {size: name for name, size in reversed(given.items()) if size >= _PLAIN}
+    chosen = {name: size for size, name in kept.items()}
+    for name, size in given.items():
+        if name in chosen:
+            continue
         dim = signature.dims[name]
         high = dim.max if dim.max is not None else max(size, _PLAIN) + len(signature.dims)
         options = [size, *range(size + 1, high + 1), *range(size - 1, dim.min - 1, -1)]
@@ -197,12 +201,20 @@ def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
 
 
 def _fold_var_keyword(module: nn.Module, shapes: dict[str, Any]) -> Any:
-    """``torch.export`` wants inputs taken by ``**kwargs`` under that parameter's own name."""
+    """Shapes of a module with ``**kwargs``; those it takes by name are as they were.
+
+    Raises:
+        UnsupportedError: ``**kwargs`` takes an input, and there are dynamic dims, which
+            ``torch.export`` cannot express together.
+    """
     parameters = _parameters(module)
-    catch_all = next(n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD)
-    direct = {n: s for n, s in shapes.items() if n in parameters}
-    caught = {n: s for n, s in shapes.items() if n not in parameters}
-    return direct | ({catch_all: caught} if caught else {})
+    caught = [n for n in shapes if n not in parameters]
+    if caught and any(shapes.values()):
+        raise UnsupportedError(
+            f"forward takes '{caught[0]}' by **kwargs, where torch.export cannot have dynamic "
+            f"dims: make '{caught[0]}' a parameter of its own"
+        )
+    return None if caught else shapes
 
 
 def _fold_var_positional(module: nn.Module, shapes: dict[str, Any]) -> Any:

@@ -40,12 +40,14 @@ class Watch:
     Attributes:
         signature: how the module is called.
         env: torch's record of symbols and assumptions.
-        symbols: the symbol of each dim.
+        symbols: a symbol of each dim.
+        names: the dim of each symbol; axes that share a dim may have symbols of their own.
     """
 
     signature: Signature
     env: Any = None
     symbols: dict[str, Any] = field(default_factory=dict)
+    names: dict[Any, str] = field(default_factory=dict)
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A forward pre-hook."""
@@ -59,17 +61,18 @@ class Watch:
                 size = given[name].shape[axis]
                 if isinstance(size, torch.SymInt):
                     self.symbols.setdefault(dim, size.node.expr)
+                    self.names[size.node.expr] = dim
 
     def fixed(self) -> dict[str, tuple[Any, str]]:
         """Dims that the model ties to a number or to each other: what to, and where."""
         if self.env is None:
             return {}
         found = {}
-        names = {s: sympy.Symbol(d) for d, s in self.symbols.items()}
+        names = {s: sympy.Symbol(d) for s, d in self.names.items()}
         for dim, symbol in self.symbols.items():
             covered = self.env.var_to_range.get(symbol)
-            if symbol in self.env.replacements:
-                value = self.env.replacements[symbol].xreplace(names)
+            value = self.env.replacements.get(symbol, symbol).xreplace(names)
+            if value != sympy.Symbol(dim):
                 found[dim] = (value, _place(self.env.replacements_slocs.get(symbol)))
             elif covered is not None and covered.is_singleton():
                 found[dim] = (covered.lower, _place(self.env.var_to_range_sloc[symbol].lower))
@@ -102,11 +105,10 @@ class Watch:
         if self.env is None:
             return []
         corners: dict[str, Corner] = {}
-        names = {symbol: dim for dim, symbol in self.symbols.items()}
         for expr, place in _assumptions(self.env, graph):
             free = sorted(expr.free_symbols, key=str)
-            if free and all(s in names for s in free):
-                dims = [self.signature.dims[names[s]] for s in free]
+            if free and all(s in self.names for s in free):
+                dims = [self.signature.dims[self.names[s]] for s in free]
                 for sizes in _failing(expr, free, dims):
                     whole = {**example, **sizes}
                     corners.setdefault(str(sorted(whole.items())), Corner(whole, place))

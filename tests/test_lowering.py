@@ -299,6 +299,14 @@ def scattered(a: Tensor) -> Tensor:
     return result
 
 
+def written_ends(a: Tensor) -> Tensor:
+    result = torch.zeros_like(a)
+    result[:, -1] = a[:, 0]
+    result[..., -3:-1] = a[..., :2]
+    result[1:] = a[:-1] * 2
+    return result
+
+
 TABLE = x(7, 5, seed=5)
 INDEX: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "embedding": (lambda i: F.embedding(i, TABLE), (ints(4, 3, low=0, high=7),)),
@@ -316,6 +324,7 @@ INDEX: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "scatter_add": (lambda a, i, s: a.scatter_add(1, i, s), (MATRIX, ints(4, 3, low=0), x(4, 3))),
     "one_hot": (lambda i: F.one_hot(i, 7), (ints(4, 3, low=0, high=7),)),
     "written slices": (scattered, (CUBE,)),
+    "written from the end": (written_ends, (CUBE,)),
     "masked write": (lambda a: a.clone().masked_fill_(a > 0, 2.0), (CUBE,)),
     "put": (lambda a: a.index_put((torch.tensor([0]),), torch.tensor(1.0)), (CUBE,)),
 }  # fmt: skip
@@ -373,6 +382,7 @@ KERNEL, KERNEL1, KERNEL2, KERNEL4 = x(6, 3, 3, 3), x(5, 3, 2), x(6, 3, 2, 2), x(
 GAIN, SHIFT = positive(6), x(6)
 NORM: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "layer_norm": (lambda a: F.layer_norm(a, (6,), GAIN, SHIFT), (CUBE,)),
+    "layer_norm, no bias": (lambda a: F.layer_norm(a, (6,), GAIN), (CUBE,)),
     "layer_norm, bare, two axes": (lambda a: F.layer_norm(a, (3, 6)), (CUBE,)),
     "rms_norm": (lambda a: F.rms_norm(a, (6,), GAIN, 1e-6), (CUBE,)),
     "rms_norm, bare": (lambda a: F.rms_norm(a, (6,)), (CUBE,)),

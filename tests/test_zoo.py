@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from strop.bench.zoo import ZOO, attention_found
+from strop.bench.zoo_table import Row, replace_between, table
 from strop.compiler import Model, build
 
 TOLERANCE = 1e-4
@@ -33,3 +34,23 @@ def test_dynamic(name: str, tmp_path: Path) -> None:
 )
 def test_static(name: str, tmp_path: Path) -> None:
     check(ZOO[name].static(), tmp_path / "out", ZOO[name].attention)
+
+
+def test_table_has_a_row_for_each_model_and_the_reason_of_a_refusal() -> None:
+    rows = [
+        Row("good", 20, 12, 2, 2, 3.14e-7, None),
+        Row("bad", None, None, None, 4, None, "no lowering for 1 operator calls:"),
+    ]
+    lines = table(rows).splitlines()[2:]
+    assert lines == [
+        "| good | 20 | 12 | 2 / 2 | 3.1e-07 |",
+        "| bad | – | – | – / 4 | no lowering for 1 operator calls: |",
+    ]
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    text = "a\n<!-- zoo:begin -->\nold\n<!-- zoo:end -->\nb\n"
+    new = replace_between(text, "zoo", "| x |")
+    assert new == "a\n<!-- zoo:begin -->\n| x |\n<!-- zoo:end -->\nb\n"
+    with pytest.raises(ValueError, match="zoo:begin"):
+        replace_between("nothing", "zoo", "")

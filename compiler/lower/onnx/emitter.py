@@ -102,6 +102,8 @@ class Emitter:
         """
         if any(isinstance(i, _Anything) for i in inputs):
             return _Anything() if outputs == 1 else (_Anything(),) * outputs
+        while inputs and inputs[-1] is None:  # ONNX Runtime crashes on some that end in ""
+            inputs = inputs[:-1]
         kept = {k: v for k, v in attributes.items() if v is not None}
         node = ir.node(op_type, inputs, kept, domain=domain, num_outputs=outputs)
         for i, value in enumerate(node.outputs):

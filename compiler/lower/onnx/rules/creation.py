@@ -19,7 +19,8 @@ def _filled(on: Emitter, value: Any) -> Any:
     return on.op("Expand", scalar, on.shape(shape)) if shape else scalar
 
 
-@lowers(aten.full.default, aten.new_full.default, aten.full_like.default)
+@lowers(aten.full.default, aten.new_full.default, aten.full_like.default,
+        aten.fill.Scalar, aten.fill.Tensor)
 def full(on: Emitter, *arguments: Any) -> Any:
     value = arguments[1] if on.node.target is not aten.new_full.default else arguments[2]
     return _filled(on, value)

@@ -13,6 +13,7 @@ from strop.compiler.program import dtype_of, same_shape, shape_of, static_int
 
 aten = torch.ops.aten
 strop = torch.ops.strop
+END = 2**63 - 1
 
 
 @lowers(aten.embedding.default)
@@ -54,6 +55,35 @@ def scatter(on: Emitter, x: Any, dim: int, index: Any, src: Any) -> Any:
         filler = on.operand(src, dtype_of(on.node))
         updates = on.op("Expand", filler, on.shape(list(shape_of(index))))
     return on.op("ScatterElements", on.value(x), on.value(index), updates, axis=dim)
+
+
+@lowers(aten.select_scatter.default)
+def select_scatter(on: Emitter, x: Any, src: Any, dim: int, index: Any) -> Any:
+    at = static_int(index)
+    if at is None:
+        raise NotLowered("writing at a computed position")
+    row = on.op("Unsqueeze", on.operand(src, dtype_of(x)), on.constant([dim % len(shape_of(x))]))
+    return _between(on, x, row, dim, on.constant([at]), on.constant([END if at == -1 else at + 1]))
+
+
+@lowers(aten.slice_scatter.default)
+def slice_scatter(
+    on: Emitter, x: Any, src: Any, dim: int, start: Any, end: Any, step: Any
+) -> Any:
+    if static_int(step) != 1:
+        raise NotLowered("writing to every n-th element")
+    if static_int(shape_of(src)[dim]) == 0:
+        return on.value(x)
+    first, last = on.size(0 if start is None else start), on.size(END if end is None else end)
+    return _between(on, x, on.operand(src, dtype_of(x)), dim, first, last)
+
+
+def _between(on: Emitter, x: Any, middle: Any, dim: int, start: Any, end: Any) -> Any:
+    """x with ``[start, end)`` of one axis replaced."""
+    axis = on.constant([dim])
+    head = on.op("Slice", on.value(x), on.constant([0]), start, axis)
+    tail = on.op("Slice", on.value(x), end, on.constant([END]), axis)
+    return on.op("Concat", head, middle, tail, axis=dim)
 
 
 @lowers(aten.scatter_add.default)

@@ -1,0 +1,113 @@
+"""``python -m strop.bench.zoo_table``: build the zoo, record it, and write the README's table."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from strop.bench.zoo import ZOO, attention_found
+from strop.compiler import build
+from strop.compiler.errors import StropError
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results" / "zoo.json"
+RECIPE = "cpu-fp32"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: what came of it, or why it does not work.
+
+    Attributes:
+        model: its name in the zoo.
+        captured: operator calls after capture.
+        final: operator calls after the last pass.
+        found: attention operators that the passes made.
+        expected: attention layers in the model.
+        error: worst difference from the original at any size, relative above magnitude 1.
+        reason: why it could not be built; None if it was.
+    """
+
+    model: str
+    captured: int | None
+    final: int | None
+    found: int | None
+    expected: int
+    error: float | None
+    reason: str | None
+
+
+def measure(name: str, folder: Path) -> Row:
+    """Build one model with dynamic dims; a refusal is a row with its reason."""
+    entry = ZOO[name]
+    try:
+        manifest = build(entry.make(), out=folder / name, recipe=RECIPE).manifest
+    except StropError as error:
+        reason = str(error).splitlines()[0]
+        return Row(name, None, None, None, entry.attention, None, reason)
+    passes = manifest["passes"]
+    return Row(
+        model=name,
+        captured=passes[0]["nodes_before"] if passes else None,
+        final=passes[-1]["nodes_after"] if passes else None,
+        found=attention_found(manifest),
+        expected=entry.attention,
+        error=max(check["max_error"] for check in manifest["checks"]),
+        reason=None,
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| model | nodes captured | nodes built | attention found / layers | worst error |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if row.reason is not None:
+            lines.append(f"| {row.model} | – | – | – / {row.expected} | {row.reason} |")
+        else:
+            attention = f"{row.found} / {row.expected}"
+            numbers = f"{row.captured} | {row.final} | {attention} | {row.error:.1e}"
+            lines.append(f"| {row.model} | {numbers} |")
+    return "\n".join(lines)
+
+
+def replace_between(text: str, name: str, new: str) -> str:
+    """The text with what stands between ``<!-- name:begin -->`` and its end replaced.
+
+    Raises:
+        ValueError: the text has no such markers.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"there is no {begin} ... {end}")
+    return pattern.sub(lambda _: f"{begin}\n{new}\n{end}", text, count=1)
+
+
+def main() -> None:
+    """Build every model, write the record, and the table into the README."""
+    console = Console()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ZOO:
+            start = time.perf_counter()
+            row = measure(name, Path(folder))
+            rows.append(row)
+            said = row.reason or f"{row.found} of {row.expected} attention, {row.error:.1e}"
+            console.print(f"{name}: {said} ({time.perf_counter() - start:.1f} s)")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    readme = ROOT / "README.md"
+    readme.write_text(replace_between(readme.read_text(), "zoo", table(rows)))
+
+
+if __name__ == "__main__":
+    main()
