@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 from torch.fx.node import Node
 
@@ -23,7 +22,6 @@ from strop.compiler.program import (
     arg,
     arguments,
     dtype_of,
-    expression,
     same_size,
     shape_of,
     static_int,
@@ -229,10 +227,8 @@ class CanonicalMasks(Pass):
 
 
 def _square(root: Node) -> bool:
-    queries, keys = root.args[0], root.args[1]
-    return bool(
-        sympy.simplify(expression(shape_of(queries)[-2]) - expression(shape_of(keys)[-2])) == 0
-    )
+    queries, keys = arg(root, 0), arg(root, 1)
+    return same_size(shape_of(queries)[-2], shape_of(keys)[-2])
 
 
 def _rewrite(
