@@ -35,10 +35,7 @@ types: $(VENV)/.dev .types/strop  ## mypy, strict
 check: lint layers types test  ## everything a change must pass
 
 bench: $(VENV)/.dev  ## the figures of the README, measured on this machine
-	$(BIN)/python -m strop.bench.duel
-	$(BIN)/python -m strop.bench.build_scaling
-	$(BIN)/python -m strop.bench.peak_memory
-	$(BIN)/python -m strop.bench.figures
+	$(BIN)/python -m strop.bench
 
 clean:  ## remove everything that make made
 	rm -rf $(VENV) .types build dist *.egg-info
