@@ -153,17 +153,21 @@ def bert() -> Model:
 def distilbert() -> Model:
     return _text(
         _from_transformers(
-            "DistilBertModel", "DistilBertConfig", vocab_size=VOCABULARY, dim=32, n_layers=2,
-            n_heads=4, hidden_dim=64, max_position_embeddings=32,
+            "DistilBertModel",
+            "DistilBertConfig",
+            vocab_size=VOCABULARY,
+            dim=32,
+            n_layers=2,
+            n_heads=4,
+            hidden_dim=64,
+            max_position_embeddings=32,
         )
     )
 
 
 @_enter("roberta", attention=2)
 def roberta() -> Model:
-    return _text(
-        _from_transformers("RobertaForSequenceClassification", "RobertaConfig", **SMALL)
-    )
+    return _text(_from_transformers("RobertaForSequenceClassification", "RobertaConfig", **SMALL))
 
 
 @_enter("electra", attention=2)
@@ -179,9 +183,15 @@ def electra() -> Model:
 def deberta_v2() -> Model:
     return _text(
         _from_transformers(
-            "DebertaV2Model", "DebertaV2Config", relative_attention=True,
-            pos_att_type=["c2p", "p2c"], position_buckets=8, norm_rel_ebd="layer_norm",
-            share_att_key=True, position_biased_input=False, **SMALL,
+            "DebertaV2Model",
+            "DebertaV2Config",
+            relative_attention=True,
+            pos_att_type=["c2p", "p2c"],
+            position_buckets=8,
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            position_biased_input=False,
+            **SMALL,
         )
     )
 
@@ -190,8 +200,16 @@ def deberta_v2() -> Model:
 def gpt2() -> Model:
     return _text(
         _from_transformers(
-            "GPT2LMHeadModel", "GPT2Config", vocab_size=VOCABULARY, n_embd=32, n_layer=2,
-            n_head=4, n_positions=32, use_cache=False, bos_token_id=1, eos_token_id=2,
+            "GPT2LMHeadModel",
+            "GPT2Config",
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=32,
+            use_cache=False,
+            bos_token_id=1,
+            eos_token_id=2,
         )
     )
 
@@ -239,9 +257,18 @@ def phi() -> Model:
 def t5() -> Model:
     return _two_texts(
         _from_transformers(
-            "T5ForConditionalGeneration", "T5Config", vocab_size=VOCABULARY, d_model=32, d_kv=8,
-            d_ff=64, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
-            relative_attention_max_distance=16, use_cache=False, decoder_start_token_id=0,
+            "T5ForConditionalGeneration",
+            "T5Config",
+            vocab_size=VOCABULARY,
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=16,
+            use_cache=False,
+            decoder_start_token_id=0,
         )
     )
 
@@ -280,7 +307,10 @@ def vit() -> Model:
 @_enter("clip", attention=4)
 def clip() -> Model:
     module = _from_transformers(
-        "CLIPModel", "CLIPConfig", text_config=SMALL | {"eos_token_id": 2}, vision_config=IMAGE,
+        "CLIPModel",
+        "CLIPConfig",
+        text_config=SMALL | {"eos_token_id": 2},
+        vision_config=IMAGE,
         projection_dim=16,
     )
     inputs = {"input_ids": ids(), "pixel_values": _noise(2, 3, 32, 32), "attention_mask": mask()}
@@ -294,8 +324,14 @@ def swin() -> Model:
     # Windows of 4 on a 16x16 grid: the second block of the first stage shifts them.
     return _image(
         _from_transformers(
-            "SwinForImageClassification", "SwinConfig", image_size=32, patch_size=2,
-            embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4,
+            "SwinForImageClassification",
+            "SwinConfig",
+            image_size=32,
+            patch_size=2,
+            embed_dim=16,
+            depths=[2, 2],
+            num_heads=[2, 4],
+            window_size=4,
         )
     )
 
@@ -304,8 +340,12 @@ def swin() -> Model:
 def convnext() -> Model:
     return _image(
         _from_transformers(
-            "ConvNextForImageClassification", "ConvNextConfig", hidden_sizes=[16, 32],
-            depths=[1, 2], num_stages=2, image_size=32,
+            "ConvNextForImageClassification",
+            "ConvNextConfig",
+            hidden_sizes=[16, 32],
+            depths=[1, 2],
+            num_stages=2,
+            image_size=32,
         )
     )
 
@@ -314,8 +354,12 @@ def convnext() -> Model:
 def resnet() -> Model:
     return _image(
         _from_transformers(
-            "ResNetForImageClassification", "ResNetConfig", embedding_size=16,
-            hidden_sizes=[16, 32], depths=[1, 2], layer_type="basic",
+            "ResNetForImageClassification",
+            "ResNetConfig",
+            embedding_size=16,
+            hidden_sizes=[16, 32],
+            depths=[1, 2],
+            layer_type="basic",
         )
     )
 
@@ -324,8 +368,11 @@ def resnet() -> Model:
 def mobilenet_v2() -> Model:
     return _image(
         _from_transformers(
-            "MobileNetV2ForImageClassification", "MobileNetV2Config", depth_multiplier=0.25,
-            image_size=32, min_depth=8,
+            "MobileNetV2ForImageClassification",
+            "MobileNetV2Config",
+            depth_multiplier=0.25,
+            image_size=32,
+            min_depth=8,
         )
     )
 
@@ -333,12 +380,26 @@ def mobilenet_v2() -> Model:
 @_enter("whisper", attention=6)
 def whisper() -> Model:
     module = _from_transformers(
-        "WhisperForConditionalGeneration", "WhisperConfig", vocab_size=VOCABULARY,
-        num_mel_bins=16, d_model=32, encoder_layers=2, decoder_layers=2,
-        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
-        decoder_ffn_dim=64, max_source_positions=20, max_target_positions=32, use_cache=False,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-        suppress_tokens=None, begin_suppress_tokens=None,
+        "WhisperForConditionalGeneration",
+        "WhisperConfig",
+        vocab_size=VOCABULARY,
+        num_mel_bins=16,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=20,
+        max_target_positions=32,
+        use_cache=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
     )
     # The encoder takes exactly twice as many frames as it has positions.
     inputs = {"input_features": _noise(2, 16, 40), "decoder_input_ids": ids(6)}
@@ -350,10 +411,19 @@ def whisper() -> Model:
 @_enter("wav2vec2", attention=2)
 def wav2vec2() -> Model:
     module = _from_transformers(
-        "Wav2Vec2ForCTC", "Wav2Vec2Config", vocab_size=VOCABULARY, hidden_size=32,
-        num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, conv_dim=[16, 16],
-        conv_stride=[5, 2], conv_kernel=[10, 3], num_feat_extract_layers=2,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+        "Wav2Vec2ForCTC",
+        "Wav2Vec2Config",
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        conv_dim=[16, 16],
+        conv_stride=[5, 2],
+        conv_kernel=[10, 3],
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
     )
     samples: Axes = BATCH | {1: ("samples", 200, 800)}
     return Model(module, {"input_values": _noise(2, 500)}, dynamic={"input_values": samples})

@@ -22,7 +22,6 @@ from strop.compiler.program import DTYPE_NAMES, Contract, Dim, Origin, Program, 
 from strop.compiler.quiet import quiet_torch
 from strop.compiler.text import size_text, source_line
 
-
 _PLAIN = 5
 
 

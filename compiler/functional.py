@@ -40,7 +40,9 @@ def make_functional(graph: fx.Graph) -> None:
         if not _is_mutable(node) or not isinstance(node.args[0], Node):
             continue
         twin, written = _twin(node.target), node.args[0]
-        if twin is None or not _owns_its_memory(written) or not _keeps_type(twin, node):
+        if twin is None:
+            continue
+        if _changes_values(node) and not (_owns_its_memory(written) and _keeps_type(twin, node)):
             continue
         node.target = twin
         for user in [u for u in written.users if node < u]:
@@ -62,6 +64,13 @@ def _twin(target: Any) -> OpOverload[Any, Any] | None:
     if overload is None or len(overload._schema.arguments) != len(target._schema.arguments):
         return None
     return overload
+
+
+def _changes_values(node: Node) -> bool:
+    """Whether the values change; dropout out of training, and detaching, leave them."""
+    if node.target is aten.dropout_.default:
+        return bool(node.args[2])
+    return node.target is not aten.detach_.default
 
 
 def _keeps_type(twin: OpOverload[Any, Any], node: Node) -> bool:

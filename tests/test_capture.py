@@ -203,6 +203,7 @@ def test_dim_names_that_are_no_identifiers() -> None:
         lambda y: y.relu_().add_(1).mul_(y),
         lambda y: y.masked_fill_(y > 0, 2.0),
         lambda y: torch.zeros_like(y).copy_(y),
+        lambda y: nn.functional.dropout(y.flatten(1), training=False, inplace=True).view(-1, 4),
     ],
 )
 def test_writes_to_new_tensors_leave_the_rest_as_it_was(function: Any) -> None:

@@ -317,7 +317,9 @@ INDEX: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "index, rows of a dynamic axis": (
         lambda a, i: a[torch.arange(a.shape[0]), i], (MATRIX, ints(4, low=0)),
     ),
-    "index, apart": (lambda a: a[:, torch.tensor([2, 0]), :, torch.tensor([1, 2])], (x(4, 3, 2, 5),)),
+    "index, apart": (
+        lambda a: a[:, torch.tensor([2, 0]), :, torch.tensor([1, 2])], (x(4, 3, 2, 5),),
+    ),
     "gather": (lambda a, i: a.gather(-1, i), (MATRIX, ints(4, 2, low=0))),
     "scatter": (lambda a, i: a.scatter(1, i, 2.0), (MATRIX, ints(4, 1, low=0))),
     "scatter, src": (lambda a, i, s: a.scatter(1, i, s), (MATRIX, ints(4, 1, low=0), x(4, 6))),

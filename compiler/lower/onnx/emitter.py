@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -13,12 +13,12 @@ import torch
 from torch import fx
 from torch.fx.node import Node
 
+from strop.compiler.constants import constant_nodes, evaluate
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.choices import Choices
-from strop.compiler.constants import constant_nodes, evaluate
 from strop.compiler.lower.onnx.sizes import emit_size
 from strop.compiler.lower.onnx.table import choose
-from strop.compiler.program import Program, arguments, expression, same_size
+from strop.compiler.program import Program, arguments, expression, same_shape, same_size
 from strop.compiler.target import Target
 from strop.compiler.text import describe
 
@@ -169,13 +169,11 @@ class Emitter:
 
     def size(self, size: Size) -> ir.Value:
         """A size as an int64 tensor of shape [1]; equal expressions are computed once."""
-        if isinstance(size, Node):
-            size = size.meta["val"]
-        return self._size(sympy.sympify(expression(size)))
+        return self._size(sympy.sympify(expression(_plain(size))))
 
     def shape(self, sizes: Sequence[Size]) -> ir.Value:
         """Sizes as one int64 vector."""
-        plain = [s.meta["val"] if isinstance(s, Node) else s for s in sizes]
+        plain = [_plain(s) for s in sizes]
         if all(isinstance(expression(s), (int, sympy.Integer)) for s in plain):
             return self.constant([int(expression(s)) for s in plain])
         key = ("shape", tuple(str(expression(s)) for s in plain))
@@ -184,8 +182,8 @@ class Emitter:
 
     def reshape(self, value: ir.Value, old: Sequence[Size], new: Sequence[Size]) -> Any:
         """Reshape with 0 for kept axes and one -1 where that says it all: no shape arithmetic."""
-        plain = [s.meta["val"] if isinstance(s, Node) else s for s in new]
-        if len(plain) == len(old) and all(same_size(a, b) for a, b in zip(old, plain)):
+        before, plain = [_plain(s) for s in old], [_plain(s) for s in new]
+        if same_shape(before, plain):
             return value
         spec: list[int | None] = []
         for axis, size in enumerate(plain):
@@ -193,7 +191,7 @@ class Emitter:
             if isinstance(fixed, (int, sympy.Integer)):
                 spec.append(int(fixed))
             else:
-                kept = axis < len(old) and same_size(old[axis], size)
+                kept = axis < len(before) and same_size(before[axis], size)
                 spec.append(0 if kept else None)
         if spec.count(None) > 1 or any(expression(s) == 0 for s in plain):
             return self.op("Reshape", value, self.shape(plain))
@@ -214,7 +212,7 @@ class Emitter:
             return None
         self.node = node
         if node.target is operator.getitem:
-            source, index = node.args
+            source, index = cast(tuple[Node, int], node.args)
             self._values[node] = self._values.get(source, _Anything())[index]
             return None
         emit = choose(node.target, self)
@@ -247,7 +245,7 @@ class Emitter:
         return size
 
     def _outputs(self) -> list[ir.Value]:
-        results = []
+        results: list[ir.Value] = []
         self.node = self.program.graph.output_node()
         for spec, node in zip(self.program.contract.outputs, self.program.outputs):
             # An Identity keeps names apart where an output is an input, a weight or given twice;
@@ -326,6 +324,11 @@ class _Anything:
 
     def __getitem__(self, index: int) -> _Anything:
         return self
+
+
+def _plain(size: Size) -> int | torch.SymInt:
+    value: int | torch.SymInt = size.meta["val"] if isinstance(size, Node) else size
+    return value
 
 
 def _is_data(node: Node) -> bool:

@@ -156,5 +156,3 @@ def rotary_composed(on: Emitter, x: Any, cos: Any, sin: Any, heads: int) -> Any:
     second = on.op("Add", on.op("Mul", b, c), on.op("Mul", a, s))
     result = on.op("Concat", first, second, *rest, axis=-1)
     return on.op("Reshape", result, on.constant([0, 0, heads * size])) if packed else result
-
-

@@ -21,7 +21,13 @@ def _each(value: Any, count: int) -> list[int]:
 
 @lowers(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 def conv(
-    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+    on: Emitter,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
     groups: int,
 ) -> Any:
     count = len(shape_of(weight)) - 2
@@ -47,7 +53,13 @@ def _batched(on: Emitter, x: Any, count: int) -> tuple[Any, bool]:
 
 @lowers(aten.conv1d.padding, aten.conv2d.padding)
 def conv_named(
-    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, padding: str, dilation: Any,
+    on: Emitter,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: str,
+    dilation: Any,
     groups: int,
 ) -> Any:
     count = len(shape_of(weight)) - 2
@@ -57,15 +69,28 @@ def conv_named(
         total = [0] * count
     pads = [t // 2 for t in total] + [t - t // 2 for t in total]
     return on.op(
-        "Conv", on.value(x), on.value(weight), on.value(bias), strides=_each(stride, count),
-        pads=pads, dilations=steps, group=groups,
+        "Conv",
+        on.value(x),
+        on.value(weight),
+        on.value(bias),
+        strides=_each(stride, count),
+        pads=pads,
+        dilations=steps,
+        group=groups,
     )
 
 
 @lowers(aten.conv_transpose1d.default, aten.conv_transpose2d.input)
 def conv_transpose(
-    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
-    groups: int, dilation: Any,
+    on: Emitter,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
 ) -> Any:
     count = len(shape_of(weight)) - 2
     return on.op(
@@ -99,7 +124,13 @@ def max_pool(
 
 @lowers(aten.avg_pool1d.default, aten.avg_pool2d.default)
 def avg_pool(
-    on: Emitter, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool, count_pad: bool,
+    on: Emitter,
+    x: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil: bool,
+    count_pad: bool,
     divisor: int | None = None,
 ) -> Any:
     if divisor is not None:
@@ -160,5 +191,3 @@ def upsample_bilinear(on: Emitter, x: Any, size: Any, corners: bool, scales: Any
         mode="linear",
         coordinate_transformation_mode="align_corners" if corners else "half_pixel",
     )
-
-

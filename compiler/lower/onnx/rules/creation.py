@@ -19,15 +19,25 @@ def _filled(on: Emitter, value: Any) -> Any:
     return on.op("Expand", scalar, on.shape(shape)) if shape else scalar
 
 
-@lowers(aten.full.default, aten.new_full.default, aten.full_like.default,
-        aten.fill.Scalar, aten.fill.Tensor)
+@lowers(
+    aten.full.default,
+    aten.new_full.default,
+    aten.full_like.default,
+    aten.fill.Scalar,
+    aten.fill.Tensor,
+)
 def full(on: Emitter, *arguments: Any) -> Any:
     value = arguments[1] if on.node.target is not aten.new_full.default else arguments[2]
     return _filled(on, value)
 
 
-@lowers(aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default,
-        aten.empty.memory_format, aten.empty_like.default)
+@lowers(
+    aten.zeros.default,
+    aten.zeros_like.default,
+    aten.new_zeros.default,
+    aten.empty.memory_format,
+    aten.empty_like.default,
+)
 def zeros(on: Emitter, *_: Any) -> Any:
     return _filled(on, 0)
 

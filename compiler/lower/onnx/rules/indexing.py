@@ -67,9 +67,7 @@ def select_scatter(on: Emitter, x: Any, src: Any, dim: int, index: Any) -> Any:
 
 
 @lowers(aten.slice_scatter.default)
-def slice_scatter(
-    on: Emitter, x: Any, src: Any, dim: int, start: Any, end: Any, step: Any
-) -> Any:
+def slice_scatter(on: Emitter, x: Any, src: Any, dim: int, start: Any, end: Any, step: Any) -> Any:
     if static_int(step) != 1:
         raise NotLowered("writing to every n-th element")
     if static_int(shape_of(src)[dim]) == 0:
@@ -89,7 +87,11 @@ def _between(on: Emitter, x: Any, middle: Any, dim: int, start: Any, end: Any) -
 @lowers(aten.scatter_add.default)
 def scatter_add(on: Emitter, x: Any, dim: int, index: Any, src: Any) -> Any:
     return on.op(
-        "ScatterElements", on.value(x), on.value(index), _cropped(on, src, index), axis=dim,
+        "ScatterElements",
+        on.value(x),
+        on.value(index),
+        _cropped(on, src, index),
+        axis=dim,
         reduction="add",
     )
 
@@ -140,7 +142,12 @@ def _gather_nd(on: Emitter, x: Any, axes: list[int], tensors: list[Any]) -> Any:
 @lowers(aten.topk.default)
 def topk(on: Emitter, x: Any, k: Any, dim: int, largest: bool, sorted_: bool) -> Any:
     return on.op(
-        "TopK", on.value(x), on.size(k), axis=dim, largest=int(largest), sorted=int(sorted_),
+        "TopK",
+        on.value(x),
+        on.size(k),
+        axis=dim,
+        largest=int(largest),
+        sorted=int(sorted_),
         outputs=2,
     )
 
@@ -174,8 +181,7 @@ def index_put(on: Emitter, x: Any, indices: list[Any], values: Any, accumulate: 
     common = torch.broadcast_shapes(*(i.meta["val"].shape for i in indices))
     shape = on.shape(list(common))
     parts = [
-        on.op("Unsqueeze", on.op("Expand", on.value(i), shape), on.constant([-1]))
-        for i in indices
+        on.op("Unsqueeze", on.op("Expand", on.value(i), shape), on.constant([-1])) for i in indices
     ]
     rest = shape_of(x)[len(indices) :]
     updates = on.op("Expand", on.operand(values, dtype_of(x)), on.shape([*common, *rest]))

@@ -117,9 +117,7 @@ def _normalize(
 def group_norm(
     on: Emitter, x: Any, groups: int, weight: Any, bias: Any, eps: float, _: bool
 ) -> Any:
-    return _normalize(
-        on, "GroupNormalization", x, weight, bias, epsilon=eps, num_groups=groups
-    )
+    return _normalize(on, "GroupNormalization", x, weight, bias, epsilon=eps, num_groups=groups)
 
 
 @lowers(aten.instance_norm.default)

@@ -9,7 +9,7 @@ import torch
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, expression, same_size, shape_of, static_int
+from strop.compiler.program import dtype_of, same_size, shape_of, static_int
 
 aten = torch.ops.aten
 END = 2**63 - 1
@@ -73,9 +73,7 @@ def expand(on: Emitter, x: Any, *_: Any) -> Any:
     if all(kept):
         return on.value(x)
     # ONNX Expand broadcasts both ways, so 1 keeps an axis without naming its size.
-    return on.op(
-        "Expand", on.value(x), on.shape([1 if k else s for k, s in zip(kept, new)])
-    )
+    return on.op("Expand", on.value(x), on.shape([1 if k else s for k, s in zip(kept, new)]))
 
 
 @lowers(aten.repeat.default)
@@ -121,8 +119,14 @@ def narrow(on: Emitter, x: Any, dim: int, start: Any, length: Any) -> Any:
     return on.op("Slice", on.value(x), first, last, on.constant([dim]))
 
 
-@lowers(aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default,
-        aten.unsafe_split.Tensor, aten.tensor_split.sections)
+@lowers(
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.split.sizes,
+    aten.chunk.default,
+    aten.unsafe_split.Tensor,
+    aten.tensor_split.sections,
+)
 def split(on: Emitter, x: Any, sizes: Any, dim: int = 0) -> Any:
     parts = on.node.meta["val"]
     lengths = [p.shape[dim] for p in parts]
