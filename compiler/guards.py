@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -101,15 +102,18 @@ class Watch:
         return (_place(found.lower) or _place(found.upper)) if found else ""
 
     def corners(self, graph: fx.Graph, example: Mapping[str, int]) -> list[Corner]:
-        """Sizes to try: the smallest and largest for each assumption that can fail."""
+        """Sizes to try: the smallest for each assumption that can fail."""
         if self.env is None:
             return []
+        dims = {sympy.Symbol(name, integer=True): dim for name, dim in self.signature.dims.items()}
+        known = {s: sympy.Symbol(name, integer=True) for s, name in self.names.items()}
         corners: dict[str, Corner] = {}
         for expr, place in _assumptions(self.env, graph):
-            free = sorted(expr.free_symbols, key=str)
-            if free and all(s in self.names for s in free):
-                dims = [self.signature.dims[self.names[s]] for s in free]
-                for sizes in _failing(expr, free, dims):
+            # Axes that share a dim have symbols of their own: only now is their equality trivial.
+            named = expr.xreplace(known)
+            free = sorted(named.free_symbols, key=str)
+            if free and all(s in dims for s in free):
+                for sizes in _failing(named, {s: dims[s] for s in free}):
                     whole = {**example, **sizes}
                     corners.setdefault(str(sorted(whole.items())), Corner(whole, place))
         return list(corners.values())[:MOST_CORNERS]
@@ -139,14 +143,15 @@ def _condition(node: fx.Node) -> str:
     return str(value.node.expr) if isinstance(value, torch.SymBool) else str(value)
 
 
-def _failing(expr: Any, symbols: list[Any], dims: list[Dim]) -> Iterator[dict[str, int]]:
+def _failing(expr: Any, dims: dict[Any, Dim]) -> list[dict[str, int]]:
+    """The two smallest sets of sizes at which an expression is false."""
     found = [
         sizes
-        for sizes in itertools.product(*(_samples(d, len(dims)) for d in dims))
-        if expr.xreplace(dict(zip(symbols, map(sympy.Integer, sizes)))) == sympy.false
+        for sizes in itertools.product(*(_samples(d, len(dims)) for d in dims.values()))
+        if expr.xreplace(dict(zip(dims, map(sympy.Integer, sizes)))) == sympy.false
     ]
-    for sizes in dict.fromkeys([*found[:1], *found[-1:]]):
-        yield {d.name: n for d, n in zip(dims, sizes)}
+    smallest = sorted(found, key=math.prod)[:2]
+    return [{d.name: n for d, n in zip(dims.values(), sizes)} for sizes in smallest]
 
 
 def _samples(dim: Dim, together: int) -> Iterable[int]:
