@@ -137,25 +137,34 @@ def test_nan_in_the_models_own_outputs_is_refused(strop: Strop, write: Write, ou
     )
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "return input * int(input.shape[0])",
+            ["dim 'batch' is declared dynamic", "one size", "drop it from `dynamic`"],
+        ),
+        (
+            "return input + 1 if input.shape[0] == 3 else input",
+            ["another path at batch = 3", "Narrow the ranges in `dynamic`"],
+        ),
+    ],
+)
 def test_a_dim_declared_dynamic_that_the_code_fixes_is_named(
-    strop: Strop, write: Write, out: Path
+    strop: Strop, write: Write, out: Path, body: str, words: list[str]
 ) -> None:
     source = write(
         dedent(LINEAR)
-        + dedent("""
+        + dedent(f"""
         class Fixed(torch.nn.Module):
             def forward(self, input):
-                if input.shape[0] == 3:
-                    return input.reshape(3, 4, 2) + 1
-                return input.reshape(-1, 4, 2)
+                {body}
 
         def make():
-            return model(module=Fixed().eval(), dynamic={"input": {0: ("batch", 2, 8)}})
+            return model(module=Fixed().eval(), dynamic={{"input": {{0: ("batch", 2, 8)}}}})
         """)
     )
-    refused(
-        strop("build", source, "-o", out), 4, out, "dim 'batch' is declared dynamic", "one size"
-    )
+    refused(strop("build", source, "-o", out), 4, out, *words)
 
 
 def test_a_branch_on_a_tensors_value_is_shown_in_the_users_source(
