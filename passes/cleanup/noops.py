@@ -32,6 +32,7 @@ CASTS = (
     aten.to.other,
     aten.type_as.default,
 )
+PADS = (aten.pad.default, aten.constant_pad_nd.default)
 SHAPES = (
     aten._unsafe_view.default,
     aten.expand.default,
@@ -68,6 +69,7 @@ class SameValue(Rule):
         *COPIES,
         *CASTS,
         *SHAPES,
+        *PADS,
         aten.slice.Tensor,
         aten.add.Tensor,
         aten.sub.Tensor,
@@ -87,6 +89,8 @@ class SameValue(Rule):
             return Miss("scales", root)
         if root.target is aten.slice.Tensor and arguments(root)["step"] != 1:
             return Miss("reorders", root)
+        if root.target in PADS and any(width != 0 for width in arg(root, 1)):
+            return Miss("pads", root)
         if root.target is aten.dropout.default and root.args[2]:
             return Miss("drops elements: it is in train mode", root, depth=2)
         return Match(root, {"x": source}, [root])
