@@ -10,6 +10,7 @@ from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.cleanup.masks import CanonicalMasks
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
+from strop.passes.fuse.bias import FoldBiases
 from strop.passes.fuse.conv_bn import FoldBatchNorm
 from strop.passes.fuse.eager_attention import FuseAttention
 from strop.passes.fuse.embedding import FuseEmbeddings
@@ -33,6 +34,7 @@ PASSES: tuple[type[Pass], ...] = (
     PackLinears,
     FoldBatchNorm,
     FuseResiduals,
+    FoldBiases,
     FuseBiasGelu,
     QuantizeDynamic,
 )

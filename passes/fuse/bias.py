@@ -1,0 +1,119 @@
+"""Biases moved to where they cost nothing: into a norm, or out of the keys of an attention."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.passes import RulePass
+from strop.compiler.pattern import Match, Miss, is_weight
+from strop.compiler.program import Program, arg, arguments, input_node
+from strop.compiler.rewrite import Rule
+
+aten = torch.ops.aten
+strop = torch.ops.strop
+
+_NORM_BIAS = 3  # The place of the bias in both layer_norm and skip_layer_norm.
+
+
+class BiasIntoNorm(Rule):
+    """``norm(linear(x, w, b) + s)`` where s itself comes out of a norm, and else feeds linears.
+
+    The earlier norm adds b for us: its bias becomes ``beta + b``, and every linear layer that
+    reads s takes back what it did not ask for, ``bias - weight b``.
+    """
+
+    name = "bias-into-norm"
+    roots = (strop.skip_layer_norm.default,)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        for linear, stream in (root.args[:2], root.args[1::-1]):
+            if isinstance(linear, Node) and linear.target is aten.linear.default:
+                return self._match(root, linear, stream)  # type: ignore[arg-type]
+        return Miss("neither summand is a linear layer", root)
+
+    def _match(self, root: Node, linear: Node, stream: Node) -> Match | Miss:
+        bias = arguments(linear)["bias"]
+        if not is_weight(bias) or len(linear.users) > 1:
+            return Miss("the linear layer has no bias of its own", linear, 2)
+        norm = _norm_of(stream)
+        if norm is None or norm.args[_NORM_BIAS] is None:
+            return Miss("the other summand comes out of no norm with a bias", stream, 2)
+        readers = [user for user in stream.users if user is not root]
+        for reader in readers:
+            if reader.target is not aten.linear.default or arg(reader, 0) is not stream:
+                return Miss("the norm is read by more than linear layers", reader, 2)
+        bound = {"linear": linear, "bias": bias, "norm": norm, "readers": readers}
+        return Match(root, bound, [])
+
+    def rewrite(self, match: Match, build: Builder) -> None:
+        bias, norm = match["bias"], match["norm"]
+        early = Builder(build.program, norm, self.name)
+        beta = early.call(aten.add.Tensor, norm.args[_NORM_BIAS], bias)
+        norm.update_arg(_NORM_BIAS, beta)
+        for reader in match["readers"]:
+            _take_back(reader, bias, Builder(build.program, reader, self.name))
+        _drop_bias(match["linear"])
+
+
+def _norm_of(stream: Node) -> Node | None:
+    """The norm whose result ``stream`` is."""
+    if stream.target is operator.getitem and arg(stream, 1) == 0:
+        stream = input_node(stream)
+        return stream if stream.target is strop.skip_layer_norm.default else None
+    return stream if stream.target is aten.layer_norm.default else None
+
+
+def _take_back(reader: Node, bias: Node, build: Builder) -> None:
+    values = arguments(reader)
+    surplus = build.call(aten.mv.default, values["weight"], bias)
+    if values["bias"] is None:
+        corrected = build.call(aten.neg.default, surplus)
+    else:
+        corrected = build.call(aten.sub.Tensor, values["bias"], surplus)
+    reader.args = (values["input"], values["weight"], corrected)
+
+
+def _drop_bias(linear: Node) -> None:
+    values = arguments(linear)
+    linear.args = (values["input"], values["weight"])
+    linear.kwargs = {}
+
+
+class KeyBias(Rule):
+    """The bias of the keys shifts all scores of a query alike, and softmax takes no notice."""
+
+    name = "key-bias"
+    roots = (strop.attention.default,)
+
+    def match(self, root: Node, program: Program) -> Match | Miss:
+        key = input_node(root, 1)
+        if key.target is not aten.linear.default:
+            return Miss("the keys come out of no linear layer", key)
+        if arguments(key)["bias"] is None:
+            return Miss("the keys have no bias", key)
+        if len(key.users) > 1:
+            return Miss("the keys are used elsewhere too", key, 2)
+        return Match(root, {"key": key}, [])
+
+    def rewrite(self, match: Match, build: Builder) -> None:
+        bias = arguments(match["key"])["bias"]
+        _drop_bias(match["key"])
+        build.program.erase_dead([bias])
+
+
+@dataclass(frozen=True)
+class FoldBiases(RulePass):
+    """Fold the bias before a residual norm into the norm before it, and drop that of the keys."""
+
+    name = "biases"
+    after = ("residuals",)
+
+    def rules(self) -> Sequence[Rule]:
+        # The first gives the keys a bias; the second takes it away again.
+        return (BiasIntoNorm(), KeyBias())

@@ -1,0 +1,88 @@
+"""Biases folded into norms and dropped from keys: text, numbers, and what must stay."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from program_tools import body, counts, program_of, run_passes, same_numbers
+from torch import Tensor, nn
+
+from strop.passes.cleanup.noops import Noops
+from strop.passes.fuse.bias import FoldBiases
+from strop.passes.fuse.eager_attention import FuseAttention
+from strop.passes.fuse.residual import FuseResiduals
+
+X = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+
+
+class PostNorm(nn.Module):
+    """Two residual layers with a norm after each, as in BERT."""
+
+    def __init__(self, returns_stream: bool = False) -> None:
+        super().__init__()
+        self.first, self.up, self.down = nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.norm, self.last = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.returns_stream = returns_stream
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        stream = self.norm(self.first(x) + x)
+        out = self.last(self.down(torch.relu(self.up(stream))) + stream)
+        return (out, stream) if self.returns_stream else out
+
+
+def test_a_bias_before_a_residual_norm_moves_into_the_norm_before() -> None:
+    before = program_of(PostNorm(), X)
+    fused = run_passes(before, Noops(), FuseResiduals())
+    result = FoldBiases().run(fused)
+    assert counts(result) == {"bias-into-norm": 1}
+    text = body(result.program)
+    assert "aten.linear(%relu, @down.weight)\n" in text
+    assert "aten.add.Tensor(@norm.bias, @down.bias)" in text
+    assert "aten.mv(@up.weight, @down.bias)" in text
+    same_numbers(before, result.program, X, tolerance=1e-5)
+
+
+def test_a_stream_that_is_returned_keeps_its_value() -> None:
+    before = program_of(PostNorm(returns_stream=True), X)
+    result = FoldBiases().run(run_passes(before, Noops(), FuseResiduals()))
+    assert not result.modified
+    assert any("more than linear layers" in m.reason for m in result.log.misses)
+
+
+def test_gradients_still_reach_every_bias() -> None:
+    program = run_passes(program_of(PostNorm(), X), Noops(), FuseResiduals(), FoldBiases())
+    module = program.module()
+    module(X)[0].square().sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+class Keys(nn.Module):
+    def __init__(self, returns_keys: bool = False) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.returns_keys = returns_keys
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        q, k, v = (f(x).unflatten(-1, (2, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        out = F.scaled_dot_product_attention(q, k, v, mask)
+        return (out, k) if self.returns_keys else out
+
+
+MASK = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
+
+
+def test_the_bias_of_the_keys_is_dropped_even_where_a_row_hides_everything() -> None:
+    before = program_of(Keys(), X, MASK)
+    result = FoldBiases().run(run_passes(before, Noops(), FuseAttention()))
+    assert counts(result) == {"key-bias": 1}
+    assert "k.bias" not in body(result.program)
+    same_numbers(before, result.program, X, MASK, tolerance=1e-6)
+
+
+def test_keys_that_are_returned_keep_their_bias() -> None:
+    before = program_of(Keys(returns_keys=True), X, MASK)
+    result = FoldBiases().run(run_passes(before, Noops(), FuseAttention()))
+    assert not result.modified
