@@ -98,7 +98,7 @@ class _Module(Runner):
     def run(self, feeds: Feeds) -> list[Array]:
         import torch
 
-        from strop.compiler.capture import output_leaves
+        from strop.compiler.original import output_leaves
 
         with torch.inference_mode():
             outputs = self.module(**{n: torch.from_numpy(a) for n, a in feeds.items()})

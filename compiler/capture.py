@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.node import Node
-from torch.utils import _pytree as pytree
 
 from strop.compiler.errors import UnsupportedError
+from strop.compiler.exported import to_program
 from strop.compiler.functional import make_functional, writes_in_place
 from strop.compiler.guards import Corner, Watch
 from strop.compiler.inputs import Inputs, Signature, resize
-from strop.compiler.program import DTYPE_NAMES, Contract, Dim, Origin, Program, TensorSpec
+from strop.compiler.original import run_original
+from strop.compiler.program import Dim, Program
 from strop.compiler.quiet import quiet_torch
-from strop.compiler.text import size_text, source_line
 
 _PLAIN = 5
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor)
-
-
-def output_leaves(result: Any, wanted: Callable[[Any], bool] = _is_tensor) -> dict[str, Any]:
-    """Flatten a module's result into named tensors; ``None`` leaves are dropped.
-
-    Dict and dataclass fields give their names, positions give ``output_0``; nested ones are
-    joined by dots. Leaves that are not tensors are dropped too: a runtime returns tensors.
-    """
-    if wanted(result):
-        return {"output": result}
-    leaves, _ = pytree.tree_flatten_with_path(result)
-    named = {}
-    for path, leaf in leaves:
-        if wanted(leaf):
-            named[_path_name(path)] = leaf
-    return named
-
-
-def run_original(
-    module: nn.Module, signature: Signature, inputs: Inputs
-) -> dict[str, torch.Tensor]:
-    """What the module gives, by output name: the reference for everything built from it.
-
-    The fused kernels of ``nn.MultiheadAttention`` are off: they drop padded positions or write
-    zeros there, which the module's own formulas, and so the graph, do not.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            return output_leaves(signature.call(module, inputs))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-def _path_name(path: Any) -> str:
-    parts = [str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path]
-    name = ".".join(parts)
-    return f"output_{name}" if name[0].isdigit() else name
 
 
 def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program:
@@ -82,17 +36,9 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
     """
     example = resize(example, signature, _plain_sizes(example, signature))
     exported, watch = _export(module, signature, example)
-    program = _to_program(exported, signature)
+    program = to_program(exported, signature)
     _try_corners(module, program, watch, exported.graph, example)
     return program
-
-
-def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The module with its floating-point weights in one dtype; itself if they are already."""
-    tensors = [*module.parameters(), *module.buffers()]
-    if all(t.dtype == dtype for t in tensors if t.is_floating_point()):
-        return module
-    return copy.deepcopy(module).to(dtype)
 
 
 def _sizes(inputs: Inputs, signature: Signature) -> dict[str, int]:
@@ -339,162 +285,3 @@ def _place_in_source(error: BaseException) -> str:
 def _first_lines(text: str, count: int = 3) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[:count])
-
-
-def _to_program(exported: Any, signature: Signature) -> Program:
-    program = Program(fx.Graph(), {}, Contract((), (), ()), {})
-    copies: dict[Node, Any] = {}
-    _copy_inputs(exported, signature, program, copies)
-    _copy_calls(exported.graph_module, program.graph, copies)
-    outputs = _user_outputs(exported)
-    program.graph.output(tuple(copies[n] for n in outputs.values()))
-    program.symbols = _symbol_names(program, signature)
-    program.contract = _contract(program, signature, list(outputs))
-    program.erase_dead(n for n in reversed(list(program.calls())) if not n.users)
-    program.erase_dead(list(program.graph.find_nodes(op="get_attr")))
-    program.drop_unused_weights()
-    return program
-
-
-def _copy_inputs(
-    exported: Any, signature: Signature, program: Program, copies: dict[Node, Any]
-) -> None:
-    lifted = _lifted_weights(exported)
-    by_node = {s.arg.name: s for s in exported.graph_signature.input_specs}
-    user_inputs = iter(signature.names)
-    shared: dict[Any, Node] = {}
-    for node in exported.graph.find_nodes(op="placeholder"):
-        name = by_node[node.name].target
-        if name is None:
-            copies[node] = program.graph.placeholder(next(user_inputs, node.name))
-            copies[node].meta = dict(node.meta)
-        else:
-            copies[node] = _add_weight(node, name, lifted[name], program, shared)
-
-
-def _copy_calls(source: fx.GraphModule, graph: fx.Graph, copies: dict[Node, Any]) -> Any:
-    """Copy the calls of a graph; those of regions without effect here are copied in line."""
-    for node in source.graph.nodes:
-        if node.op == "output":
-            return fx.map_arg(node.args[0], copies.__getitem__)
-        if node.op != "call_function":
-            continue
-        if isinstance(node.target, torch._ops.HigherOrderOperator):
-            inner, operands = _region(node, source)
-            inputs = inner.graph.find_nodes(op="placeholder")
-            given = [copies[n] if isinstance(n, Node) else n for n in operands]
-            copies[node] = _copy_calls(inner, graph, dict(zip(inputs, given)))
-        elif node.target is operator.getitem and isinstance(copies[node.args[0]], (tuple, list)):
-            copies[node] = copies[node.args[0]][node.args[1]]
-        else:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    return None
-
-
-def _region(node: Node, source: fx.GraphModule) -> tuple[fx.GraphModule, tuple[Any, ...]]:
-    """The body and the operands of a ``no_grad`` or disabled ``autocast`` region.
-
-    Raises:
-        UnsupportedError: control flow, or autocast that is on.
-    """
-    name = str(node.target)
-    place = source_line(node) or "its source"
-    if name == "wrap_with_autocast" and node.args[2]:
-        raise UnsupportedError(
-            f"the model computes under torch.autocast ({place}); remove it: the target chooses "
-            "the dtype"
-        )
-    if name not in ("wrap_with_autocast", "wrap_with_set_grad_enabled"):
-        raise UnsupportedError(
-            f"the model holds control flow on tensors, {name} ({place}); an artifact has none. "
-            "Compute both sides and choose by `torch.where`."
-        )
-    place_of_body = 4 if name == "wrap_with_autocast" else 1
-    body = getattr(source, str(node.args[place_of_body].target))  # type: ignore[union-attr]
-    return body, tuple(node.args[place_of_body + 1 :])
-
-
-def _lifted_weights(exported: Any) -> dict[str, torch.Tensor]:
-    return dict(exported.state_dict) | dict(exported.constants)
-
-
-def _add_weight(
-    node: Node, name: str, tensor: Any, program: Program, shared: dict[Any, Node]
-) -> Node:
-    """A node for a weight: the same one for weights that are the same memory."""
-    if not isinstance(tensor, torch.Tensor):
-        raise UnsupportedError(
-            f"the model holds '{name}', a {type(tensor).__name__}; strop captures tensors only"
-        )
-    key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-    if tensor.numel() and key in shared:
-        first = str(shared[key].target)
-        program.origins[first] = Origin((*program.origins[first].sources, name))
-        return shared[key]
-    made = shared[key] = program.graph.create_node("get_attr", name)
-    made.meta = dict(node.meta)
-    program.weights[name] = tensor
-    program.origins[name] = Origin((name,))
-    return made
-
-
-def _user_outputs(exported: Any) -> dict[str, Node]:
-    """The output nodes that are the user's tensors, by name, in order.
-
-    Raises:
-        UnsupportedError: the model changes its own buffers or inputs when it runs.
-    """
-    leaves: list[Any] = []
-    for spec, node in zip(
-        exported.graph_signature.output_specs, exported.graph.output_node().args[0]
-    ):
-        if spec.kind.name != "USER_OUTPUT":
-            what = spec.target or spec.arg.name
-            raise UnsupportedError(
-                f"the model writes to '{what}' while it runs ({spec.kind.name.lower()}); an "
-                "artifact has no state. Return the new value as an output instead."
-            )
-        leaves.append(node)
-    result = pytree.tree_unflatten(leaves, exported.call_spec.out_spec)
-    return output_leaves(result, _is_tensor_node)
-
-
-def _is_tensor_node(value: Any) -> bool:
-    return isinstance(value, Node) and isinstance(value.meta["val"], torch.Tensor)
-
-
-def _symbol_names(program: Program, signature: Signature) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for node in program.graph.find_nodes(op="placeholder"):
-        for axis, dim in signature.axes.get(str(node.target), {}).items():
-            size = node.meta["val"].shape[axis]
-            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                names.setdefault(str(size.node.expr), dim)
-    return names
-
-
-def _contract(program: Program, signature: Signature, output_names: list[str]) -> Contract:
-    inputs = [_spec(str(n.target), n, program) for n in program.graph.find_nodes(op="placeholder")]
-    outputs = [_spec(name, n, program) for name, n in zip(output_names, program.outputs)]
-    return Contract(tuple(inputs), tuple(outputs), tuple(signature.dims.values()))
-
-
-def _spec(name: str, node: Node, program: Program) -> TensorSpec:
-    value = node.meta["val"]
-    shape = tuple(
-        size_text(s, program.symbols) if isinstance(s, torch.SymInt) else int(s)
-        for s in value.shape
-    )
-    if value.dtype not in DTYPE_NAMES:
-        raise UnsupportedError(f"'{name}' has dtype {value.dtype} ({source_line(node)})")
-    return TensorSpec(name, DTYPE_NAMES[value.dtype], shape)
-
-
-def weights_not_finite(module: nn.Module) -> Iterator[str]:
-    """Names of weights that hold NaN or Inf."""
-    for name, tensor in module.named_parameters():
-        # A sum is NaN or Inf if any element is; it needs no temporary of the weight's size.
-        values = tensor.detach()
-        suspect = tensor.is_floating_point() and not torch.isfinite(values.sum())
-        if suspect and not torch.isfinite(values).all():
-            yield name

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.compiler.capture import run_original
 from strop.compiler.errors import RuntimeRefusedError, UsageError
 from strop.compiler.inputs import Inputs, Signature, resize
+from strop.compiler.original import run_original
 from strop.compiler.recipe import Budget
 from strop.compiler.target import Target
 

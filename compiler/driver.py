@@ -21,7 +21,7 @@ from strop.compiler.artifact import (
     require_free,
     write_json,
 )
-from strop.compiler.capture import capture, in_dtype, weights_not_finite
+from strop.compiler.capture import capture
 from strop.compiler.check import Case, Comparison, check_file, check_program, make_cases
 from strop.compiler.errors import BudgetError, UsageError, did_you_mean
 from strop.compiler.evaluation import evaluate, file_runner, module_runner
@@ -32,6 +32,7 @@ from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.manifest import Record, build_record, manifest
 from strop.compiler.model import Model
+from strop.compiler.original import in_dtype, weights_not_finite
 from strop.compiler.passes import Instrument
 from strop.compiler.program import Program
 from strop.compiler.recipe import Budget, Recipe, load_recipe

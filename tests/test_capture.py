@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from strop.compiler import Model, build
-from strop.compiler.capture import capture, run_original
+from strop.compiler.capture import capture
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.inputs import Inputs, read_inputs
+from strop.compiler.original import run_original
 from strop.compiler.program import Program
 from strop.compiler.text import op_name
 
