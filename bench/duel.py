@@ -63,21 +63,29 @@ class Difference:
 
 def race(
     running: Mapping[str, Worker],
-    feeds: Feeds,
+    feeds: Mapping[str, Feeds],
     rounds: int,
     baseline: str,
     tick: Callable[[], None] = lambda: None,
-) -> dict[str, Timing]:
-    """Let the engines take turns; who begins changes from round to round."""
+) -> dict[str, dict[str, Timing]]:
+    """Let the engines take turns at each shape in turn; who begins changes from round to round.
+
+    Every shape comes up in every round: a slow minute of the machine falls on all of them alike.
+    """
     names = list(running)
-    counts = {n: _count(running[n], feeds) for n in names}
-    medians: dict[str, list[float]] = {n: [] for n in names}
+    counts = {s: {n: _count(running[n], f) for n in names} for s, f in feeds.items()}
+    medians: dict[str, dict[str, list[float]]] = {s: {n: [] for n in names} for s in feeds}
     for turn in range(rounds):
         start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            medians[name].append(statistics.median(running[name].times(feeds, counts[name])))
-        tick()
-    return {name: _timing(medians[name], medians[baseline]) for name in names}
+        for shape, inputs in feeds.items():
+            for name in names[start:] + names[:start]:
+                times = running[name].times(inputs, counts[shape][name])
+                medians[shape][name].append(statistics.median(times))
+            tick()
+    return {
+        shape: {name: _timing(of[name], of[baseline]) for name in names}
+        for shape, of in medians.items()
+    }
 
 
 def _count(worker: Worker, feeds: Feeds) -> int:
@@ -189,12 +197,12 @@ def duel(
         progress.update(task, total=rounds * len(shapes))
         found: dict[str, Any] = {"timings": {}, "differences": {}}
         with workers(engines) as running:
-            for batch, seq in shapes:
-                shape, feeds = f"{batch}x{seq}", filled(batch, seq)
-                progress.update(task, description=shape)
-                times = race(running, feeds, rounds, BASELINE, lambda: progress.advance(task))
-                outputs = {name: w.outputs(feeds) for name, w in running.items()}
-                found["timings"][shape] = {n: asdict(t) for n, t in times.items()}
+            feeds = {f"{batch}x{seq}": filled(batch, seq) for batch, seq in shapes}
+            progress.update(task, description="racing")
+            times = race(running, feeds, rounds, BASELINE, lambda: progress.advance(task))
+            for shape, timings in times.items():
+                outputs = {name: w.outputs(feeds[shape]) for name, w in running.items()}
+                found["timings"][shape] = {n: asdict(t) for n, t in timings.items()}
                 found["differences"][shape] = {
                     n: asdict(difference(o, outputs[EAGER])) for n, o in outputs.items()
                 }

@@ -71,7 +71,7 @@ def test_engines_race_in_processes_of_their_own(tmp_path: Path) -> None:
     ]
     feeds = {"input": np.ones((2, 8), np.float32)}
     with workers(engines) as running:
-        timings = duel.race(running, feeds, rounds=2, baseline="eager")
+        timings = duel.race(running, {"only": feeds}, rounds=2, baseline="eager")["only"]
         outputs = {name: w.outputs(feeds) for name, w in running.items()}
     assert timings["eager"].ratio.median == 1.0
     assert timings["file"].milliseconds.median > 0
