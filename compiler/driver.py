@@ -102,12 +102,12 @@ def build(
     captured = _front(model, place, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
     del model
-    with stages.stage("passes"):
+    with stages.stage("passes"), _collector_paused():
         program = pipeline.run(captured.program, [recorder, *dumps])
     _check_passes(captured, recorder, recipe.budget, stages)
     recorder.programs.clear()
     captured.program = program
-    with stages.stage("lower"):
+    with stages.stage("lower"), _collector_paused():
         lowered = lower_to_onnx(program, place, choices or shipped(place.name))
     with staged(Path(out)) as stage:
         with stages.stage("write"):
@@ -199,6 +199,18 @@ def _as_computed(inputs: Inputs) -> Inputs:
         n: t.float() if t.is_floating_point() and t.dtype != torch.float64 else t
         for n, t in inputs.items()
     }
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Passes and lowering make many small objects that live: a full collection finds nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _check_passes(captured: Captured, recorder: Recorder, budget: Budget, stages: Stages) -> None:
