@@ -194,11 +194,6 @@ def _default(node: Node, name: str) -> Any:
     return schema.default_value
 
 
-def is_node(value: Any) -> bool:
-    """Whether a bound value is a graph value rather than a literal."""
-    return isinstance(value, Node)
-
-
 def is_float(value: Any) -> bool:
     """Whether a bound value is a floating-point tensor of the graph."""
     return (

@@ -37,24 +37,23 @@ def rms_norm(on: Emitter, x: Any, shape: list[int], weight: Any, eps: float | No
 
 
 @lowers(strop.skip_layer_norm.default, variant="sum")
-def skip_layer_norm(on: Emitter, x: Any, skip: Any, weight: Any, bias: Any, eps: float) -> Any:
+def skip_layer_norm(on: Emitter, *arguments: Any) -> Any:
     """``Sum`` rather than ``Add``: ONNX Runtime would fuse ``Add`` into the slower contrib op."""
-    total = on.op("Sum", on.value(x), on.value(skip))
-    scale = on.value(weight) if weight is not None else _ones(on, x, 1)
-    return (
-        on.op("LayerNormalization", total, scale, on.value(bias), axis=-1, epsilon=eps),
-        total,
-    )
+    return _norm_of_total(on, "Sum", *arguments)
 
 
 @lowers(strop.skip_layer_norm.default, variant="add")
-def skip_layer_norm_add(on: Emitter, x: Any, skip: Any, weight: Any, bias: Any, eps: float) -> Any:
-    total = on.op("Add", on.value(x), on.value(skip))
+def skip_layer_norm_add(on: Emitter, *arguments: Any) -> Any:
+    return _norm_of_total(on, "Add", *arguments)
+
+
+def _norm_of_total(
+    on: Emitter, op_type: str, x: Any, skip: Any, weight: Any, bias: Any, eps: float
+) -> Any:
+    total = on.op(op_type, on.value(x), on.value(skip))
     scale = on.value(weight) if weight is not None else _ones(on, x, 1)
-    return (
-        on.op("LayerNormalization", total, scale, on.value(bias), axis=-1, epsilon=eps),
-        total,
-    )
+    normed = on.op("LayerNormalization", total, scale, on.value(bias), axis=-1, epsilon=eps)
+    return normed, total
 
 
 @lowers(strop.skip_layer_norm.default, variant="contrib")
