@@ -58,15 +58,16 @@ def fake_mode_of(program: Program) -> FakeTensorMode:
     return FakeTensorMode()
 
 
-def fake_result(target: Any, args: Any, kwargs: Any) -> Any:
-    """Run an operator on the ``meta["val"]`` of its arguments.
+def fake_result(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode | None = None) -> Any:
+    """Run an operator on the ``meta["val"]`` of its arguments, in their mode by default.
 
     Layers repeat: for arguments of the same types an operator is run once, and its result is
     kept with the mode in which it was made.
     """
     values: Any = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
     leaves, structure = pytree.tree_flatten(values)
-    mode = next((v.fake_mode for v in leaves if isinstance(v, FakeTensor)), FakeTensorMode())
+    if mode is None:
+        mode = next((v.fake_mode for v in leaves if isinstance(v, FakeTensor)), FakeTensorMode())
     key = (target, structure, tuple(_type_key(v) for v in leaves))
     known = vars(mode).setdefault("strop_results", {})
     if key in known:

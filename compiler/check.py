@@ -12,12 +12,15 @@ import torch
 
 from strop.compiler.errors import RuntimeRefusedError, UsageError
 from strop.compiler.inputs import Inputs, Signature, resize
+from strop.compiler.numerics import Array, row_cosine
 from strop.compiler.original import run_original
+from strop.compiler.program import Program
 from strop.compiler.recipe import Budget
 from strop.compiler.target import Target
 
-Array = np.ndarray[Any, Any]
 Run = Callable[..., Sequence[Array]]
+# Large enough for masks, positions and batches to matter, small enough to run after every pass.
+PROBE = 8
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,16 @@ def make_cases(
     return cases
 
 
+def make_probe(module: torch.nn.Module, signature: Signature, inputs: Inputs) -> Case:
+    """A small case to run after every pass: the inputs, dynamic dims no larger than ``PROBE``."""
+    sizes = {
+        dim: max(min(inputs[name].shape[axis], PROBE), signature.dims[dim].min)
+        for name, axes in signature.axes.items()
+        for axis, dim in axes.items()
+    }
+    return _case("probe", module, signature, resize(inputs, signature, sizes))
+
+
 def _case(name: str, module: torch.nn.Module, signature: Signature, inputs: Inputs) -> Case:
     try:
         outputs = run_original(module, signature, inputs)
@@ -136,17 +149,7 @@ def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
     a, b = got.astype(np.float64), want.astype(np.float64)
     scale = max(1.0, float(np.abs(b).max(initial=0.0)))
     error = float(np.abs(a - b).max(initial=0.0)) / scale
-    return Comparison(case, output, error, _cosine(a, b), bool(np.isfinite(a).all()))
-
-
-def _cosine(a: Array, b: Array) -> float:
-    a, b = np.atleast_1d(a), np.atleast_1d(b)
-    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    dots = (a * b).sum(-1)
-    # Two rows of zeros agree; a row of zeros against anything else does not.
-    both_zero = (np.abs(a).max(-1, initial=0) == 0) & (np.abs(b).max(-1, initial=0) == 0)
-    cosines = np.where(both_zero, 1.0, dots / np.where(norms == 0, 1.0, norms))
-    return float(cosines.mean()) if cosines.size else 1.0
+    return Comparison(case, output, error, row_cosine(a, b), bool(np.isfinite(a).all()))
 
 
 def open_session(path: Path, target: Target) -> Any:
@@ -193,13 +196,14 @@ def check_file(path: Path, target: Target, cases: Sequence[Case]) -> list[Compar
     return results
 
 
-def check_program(program: Any, cases: Sequence[Case]) -> list[Comparison]:
+def check_program(program: Program, cases: Sequence[Case]) -> list[Comparison]:
     """Run a program in eager torch on every case."""
-    module = program.module()
+    return [r for case in cases for r in compare(case, run_program(program, case.inputs))]
+
+
+def run_program(program: Program, inputs: Inputs) -> dict[str, Array]:
+    """Run a program in eager torch; outputs by name."""
+    with torch.no_grad():
+        outputs = program.run(**inputs)
     names = [o.name for o in program.contract.outputs]
-    results = []
-    for case in cases:
-        with torch.no_grad():
-            outputs = module(*(case.inputs[s.name] for s in program.contract.inputs))
-        results += compare(case, dict(zip(names, (o.detach().numpy() for o in outputs))))
-    return results
+    return {name: o.detach().numpy() for name, o in zip(names, outputs)}

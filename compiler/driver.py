@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.artifact import (
     MANIFEST,
     MODEL,
@@ -21,44 +17,29 @@ from strop.compiler.artifact import (
     require_free,
     write_json,
 )
-from strop.compiler.capture import capture
-from strop.compiler.check import Case, Comparison, check_file, check_program, make_cases
+from strop.compiler.bundle import write_bundle
+from strop.compiler.check import Comparison, check_file, check_program
 from strop.compiler.errors import BudgetError, UsageError, did_you_mean
-from strop.compiler.evaluation import evaluate, file_runner, module_runner
-from strop.compiler.inputs import Inputs, read_inputs
-from strop.compiler.instrument import Dump, Recorder
+from strop.compiler.evaluation import evaluate, file_runner
+from strop.compiler.front import Captured, capture_model
+from strop.compiler.instrument import Dump, Recorder, StepRecord
+from strop.compiler.latency import quick_look
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.manifest import Record, build_record, manifest
 from strop.compiler.model import Model
-from strop.compiler.original import in_dtype, weights_not_finite
+from strop.compiler.pass_errors import measure_passes
 from strop.compiler.passes import Instrument
 from strop.compiler.program import Program
 from strop.compiler.recipe import Budget, Recipe, load_recipe
+from strop.compiler.stages import Progress, Stages
 from strop.compiler.staging import staged
-from strop.compiler.target import Target, get_target
-from strop.compiler.verify import verify
+from strop.compiler.stale import verify_types
+from strop.compiler.target import get_target
 
-Progress = Callable[[str], None]
-
-
-@dataclass
-class Stages:
-    """Wall time of every stage, and who is told that it begins."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
-        self.progress(name)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(time.perf_counter() - start, 4)
+Instruments = Literal["off", "cheap", "full"]
+"""How much is measured after every pass: nothing, outputs on one small case, or on all cases."""
 
 
 def build(
@@ -69,6 +50,7 @@ def build(
     *,
     force: bool = False,
     dump_ir: str | os.PathLike[str] | None = None,
+    instruments: Instruments = "cheap",
     choices: Choices | None = None,
     progress: Progress = lambda stage: None,
 ) -> Artifact:
@@ -80,7 +62,9 @@ def build(
         recipe: a built-in name, a TOML path, or a ``Recipe``.
         target: overrides the recipe's.
         force: replace ``out`` even if it is not an artifact.
-        dump_ir: a folder for numbered IR text, one file per pass that changed something.
+        dump_ir: a folder for the IR after each pass that changed something, as text and as
+            snapshots that ``strop debug diff`` reads.
+        instruments: what to measure after every pass.
         choices: measured emitter choices; those shipped for the target by default.
         progress: told the name of each stage as it begins.
 
@@ -88,25 +72,23 @@ def build(
         UsageError: the model or the recipe is wrong.
         UnsupportedError: the model cannot be captured or lowered.
         RuntimeRefusedError: the runtime does not take the file.
-        BudgetError: the file is too far from the original; nothing is written.
+        BudgetError: the file is too far from the original, or a pass did not rewrite as often as
+            the recipe expects; nothing is written.
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     place = get_target(target or recipe.target)
     recipe = recipe.model_copy(update={"target": place.name})
     require_free(Path(out), force)
-    pipeline = recipe.pipeline()
+    recipe.pipeline()
     stages = Stages(progress)
-    recorder = Recorder(announce=lambda name: progress(f"pass {name}"))
-    dumps: list[Instrument] = [Dump(Path(dump_ir))] if dump_ir else []
     measure = model.evaluate
-    captured = _front(model, place, stages)
+    captured = capture_model(model, place, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
     del model
-    with stages.stage("passes"), _collector_paused():
-        program = pipeline.run(captured.program, [recorder, *dumps])
-    _check_passes(captured, recorder, recipe.budget, stages)
+    recorder = _run_passes(captured, recipe, Path(out), dump_ir, stages)
+    _check_passes(captured, recorder, recipe, instruments, stages)
+    program = captured.program = recorder.programs[-1] if recorder.programs else captured.program
     recorder.programs.clear()
-    captured.program = program
     with stages.stage("lower"), _collector_paused():
         lowered = lower_to_onnx(program, place, choices or shipped(place.name))
     with staged(Path(out)) as stage:
@@ -118,13 +100,17 @@ def build(
         with stages.stage("check"):
             results = check_file(stage / MODEL, place, captured.cases)
             _hold_to_budget(results, recipe.budget, "the lowering or the runtime")
-            found = evaluate(measure, lambda: file_runner(stage / MODEL, place))
+            run = file_runner(stage / MODEL, place)
+            found = evaluate(measure, lambda: run)
+            took = quick_look(lambda: run(**captured.cases[0].inputs))
         metrics = {"original": captured.metrics, "artifact": found} if found else {}
         record = Record(
             recipe, program.contract, recorder.records, results, metrics, captured.notes
         )
         write_json(stage / MANIFEST, manifest(record, stage, files))
-        write_json(stage / "build.json", build_record(stages.seconds, recorder.records))
+        milliseconds = {"original": captured.milliseconds, "artifact": took}
+        built = build_record(stages.seconds, recorder.records, milliseconds)
+        write_json(stage / "build.json", built)
     return read_artifact(out)
 
 
@@ -140,65 +126,33 @@ def compile_program(
     names = ["capture", *(s.name for s in pipeline.steps)]
     if stop_after not in names:
         raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
-    captured = _front(model, get_target(recipe.target), Stages(lambda stage: None))
+    captured = capture_model(model, get_target(recipe.target), Stages())
     if stop_after == "capture":
         return captured.program
-    return pipeline.run(captured.program, [Dump(Path(dump_ir))] if dump_ir else [], stop_after)
+    dumps = [Dump(Path(dump_ir), captured.probe.inputs)] if dump_ir else []
+    return pipeline.run(captured.program, dumps, stop_after)
 
 
-@dataclass
-class Captured:
-    """What the original module leaves behind: its program, and what it gives and measures."""
-
-    program: Program
-    cases: list[Case]
-    metrics: dict[str, float]
-    notes: list[str]
-
-
-def _front(model: Model, target: Target, stages: Stages) -> Captured:
-    """Check what the user gave, compute references, capture."""
-    module, notes = _ready_module(model, target)
-    with torch.no_grad():
-        signature, example, calibration = read_inputs(model)
-        example = _as_computed(example)
-        calibration = [_as_computed(c) for c in calibration]
-        with stages.stage("reference"):
-            cases = make_cases(module, signature, calibration or [example])
-            metrics = evaluate(model.evaluate, lambda: module_runner(module, signature))
-        with stages.stage("capture"):
-            program = capture(module, signature, example)
-            verify(program)
-    return Captured(program, cases, metrics, notes)
-
-
-def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[str]]:
-    module = model.module
-    if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"Model.module is {type(module).__name__}, not a torch.nn.Module")
-    training = [name for name, part in module.named_modules() if part.training]
-    if training:
-        which = f"its submodule '{training[0]}'" if training[0] else "the module"
-        raise UsageError(
-            f"{which} is in train mode: dropout and batch norm would behave as in training. "
-            "Call module.eval() in the factory."
-        )
-    bad = list(weights_not_finite(module))
-    if bad:
-        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        raise UsageError(f"weights hold NaN or Inf: {shown}")
-    ready = in_dtype(module, torch.float32)
-    if ready is module:
-        return module, []
-    found = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
-    return ready, [f"weights were {', '.join(found)}; built in float32 for {target.name}"]
-
-
-def _as_computed(inputs: Inputs) -> Inputs:
-    return {
-        n: t.float() if t.is_floating_point() and t.dtype != torch.float64 else t
-        for n, t in inputs.items()
-    }
+def _run_passes(
+    captured: Captured,
+    recipe: Recipe,
+    out: Path,
+    dump_ir: str | os.PathLike[str] | None,
+    stages: Stages,
+) -> Recorder:
+    """Run the pipeline; if a pass raises, leave what it takes to see that again."""
+    recorder = Recorder(announce=lambda name: stages.progress(f"pass {name}"))
+    dumps: list[Instrument] = (
+        [Dump(Path(dump_ir), captured.probe.inputs)] if dump_ir is not None else []
+    )
+    try:
+        with stages.stage("passes"), _collector_paused():
+            recipe.pipeline().run(captured.program, [recorder, *dumps])
+    except Exception as error:
+        if recorder.running is not None:
+            write_bundle(error, recorder.running, captured.probe.inputs, recipe, out)
+        raise
+    return recorder
 
 
 @contextmanager
@@ -213,18 +167,53 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check_passes(captured: Captured, recorder: Recorder, budget: Budget, stages: Stages) -> None:
-    """Run the optimized program in torch; on a miss, find the step after which it is missed."""
-    programs = [("capture", captured.program)]
-    programs += [(f"pass '{name}'", program) for name, program in recorder.programs]
+def _check_passes(
+    captured: Captured, recorder: Recorder, recipe: Recipe, instruments: Instruments, stages: Stages
+) -> None:
+    """Hold the passes to what the recipe expects, and the program they made to the original.
+
+    Where the optimized program misses the budget, the step after which it does is named.
+    """
+    _hold_to_expectations(recorder.records, recipe.expect)
     smallest = min(captured.cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))
     # The owner's own data, and the sizes at which shapes degenerate: two runs, not all.
     cases = list({case.name: case for case in (captured.cases[0], smallest)}.values())
+    programs = [captured.program, *recorder.programs]
     with stages.stage("check passes"):
-        if not _missed(check_program(programs[-1][1], cases), budget):
-            return
-        for suspect, program in programs:
-            _hold_to_budget(check_program(program, cases), budget, suspect)
+        verify_types(programs[-1])
+        if _missed(check_program(programs[-1], cases), recipe.budget):
+            suspects = ["capture", *(f"pass '{r.name}'" for r in recorder.records)]
+            for suspect, program in zip(suspects, programs):
+                _hold_to_budget(check_program(program, cases), recipe.budget, suspect)
+    if instruments != "off":
+        with stages.stage("measure passes"):
+            chosen = [captured.probe] if instruments == "cheap" else captured.cases
+            measure_passes(captured.program, recorder, chosen)
+
+
+def _hold_to_expectations(records: Sequence[StepRecord], expected: Mapping[str, int]) -> None:
+    """Hold steps and rules to how often they were to rewrite.
+
+    Raises:
+        UsageError: no step or rule has that name.
+        BudgetError: another count; with the near misses.
+    """
+    for name, count in expected.items():
+        steps = [r for r in records if r.name == name or name in r.rewrites]
+        rules = {m.rule for r in records for m in r.misses}
+        if not steps and name not in rules:
+            known = [*(r.name for r in records), *(n for r in records for n in r.rewrites)]
+            raise UsageError(f"expected rewrites of '{name}'{did_you_mean(name, known)}")
+        found = sum(
+            sum(r.rewrites.values()) if r.name == name else r.rewrites.get(name, 0) for r in steps
+        )
+        if found != count:
+            misses = [m for r in records for m in r.misses if name in (r.name, m.rule)]
+            lines = "".join(f"\n  {m.root}: {m.reason}" for m in misses[:5])
+            raise BudgetError(
+                f"'{name}' was expected to rewrite {count} times and did {found} times. "
+                f"Nothing was written. Near misses: {len(misses)}{lines}"
+            )
 
 
 def _missed(results: list[Comparison], budget: Budget) -> list[Comparison]:

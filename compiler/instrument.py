@@ -1,81 +1,122 @@
-"""What hangs between passes: timing and counts, and numbered dumps of the IR."""
+"""What hangs between passes: a record of every step, and numbered dumps of the IR."""
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from strop.compiler.footprint import Footprint, footprint
+from strop.compiler.inputs import Inputs
+from strop.compiler.numerics import Drift
 from strop.compiler.passes import Instrument, PassResult, Step
 from strop.compiler.program import Program
 from strop.compiler.rewrite import NearMiss
+from strop.compiler.snapshot import WEIGHTS, WeightStore, save_inputs, save_program
 
 
 @dataclass
 class StepRecord:
-    """What one step did; ``seconds`` is the only field that differs from build to build."""
+    """What one step did.
+
+    Attributes:
+        before: the program's size before it.
+        after: the program's size after it.
+        modified: whether the program's text changed.
+        previous: how far the outputs moved from those before the step; None if not measured.
+        original: how far they are from the original module's.
+        seconds: wall time of the step.
+        peak_bytes: the process's largest resident memory so far.
+    """
 
     name: str
     options: dict[str, object]
-    nodes_before: int
-    nodes_after: int
+    before: Footprint
+    after: Footprint
+    modified: bool
     rewrites: dict[str, int]
     notes: list[str]
     misses: list[NearMiss]
     seconds: float
+    peak_bytes: int
+    previous: Drift | None = None
+    original: Drift | None = None
 
 
 @dataclass
 class Recorder(Instrument):
-    """Records every step; ``announce`` is told the name of each as it begins."""
+    """Records every step; ``announce`` is told the name of each as it begins.
+
+    Attributes:
+        programs: the program after each step; they share their weights.
+        running: the step that has begun and not ended, and the program that it was given.
+    """
 
     announce: Callable[[str], None] = lambda name: None
     records: list[StepRecord] = field(default_factory=list)
-    programs: list[tuple[str, Program]] = field(default_factory=list)
+    programs: list[Program] = field(default_factory=list)
+    running: tuple[Step, Program] | None = None
     _started: float = 0.0
-    _nodes: int = 0
+    _size: Footprint | None = None
 
     def before(self, step: Step, program: Program) -> None:
         self.announce(step.name)
-        self._nodes = count_nodes(program)
+        self.running = (step, program)
+        if self._size is None:
+            self._size = footprint(program)
         self._started = time.perf_counter()
 
     def after(self, step: Step, result: PassResult) -> None:
-        self.programs.append((step.name, result.program))
+        seconds = time.perf_counter() - self._started
+        assert self._size is not None
+        size = footprint(result.program) if result.modified else self._size
+        self.programs.append(result.program)
         self.records.append(
             StepRecord(
                 name=step.name,
                 options=step.run.options(),
-                nodes_before=self._nodes,
-                nodes_after=count_nodes(result.program),
+                before=self._size,
+                after=size,
+                modified=result.modified,
                 rewrites=dict(sorted(Counter(r.rule for r in result.log.rewrites).items())),
                 notes=result.log.notes,
                 misses=result.log.misses,
-                seconds=time.perf_counter() - self._started,
+                seconds=seconds,
+                peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )
         )
+        self._size = size
+        self.running = None
 
 
-@dataclass
 class Dump(Instrument):
-    """Writes ``003_name.txt`` into a folder after each step that changed the program."""
+    """Writes the program into a folder after each step that changed it.
 
-    folder: Path
-    _count: int = 0
+    ``003_name.txt`` is for people, ``003_name.json`` a snapshot; weights are written once, and
+    ``inputs.safetensors`` is what the programs can be run on.
+    """
+
+    def __init__(self, folder: Path, inputs: Inputs) -> None:
+        self.folder = folder
+        self._inputs = inputs
+        self._store = WeightStore(folder / WEIGHTS)
+        self._count = 0
 
     def before(self, step: Step, program: Program) -> None:
         if self._count == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "000_capture.txt").write_text(str(program))
+            save_inputs(self._inputs, self.folder)
+            self._write("capture", program)
 
     def after(self, step: Step, result: PassResult) -> None:
         self._count += 1
         if result.modified:
-            (self.folder / f"{self._count:03d}_{step.name}.txt").write_text(str(result.program))
+            self._write(step.name, result.program)
 
-
-def count_nodes(program: Program) -> int:
-    """Number of operator calls."""
-    return sum(1 for _ in program.calls())
+    def _write(self, name: str, program: Program) -> None:
+        path = self.folder / f"{self._count:03d}_{name.replace('/', '_')}"
+        path.with_suffix(".txt").write_text(str(program))
+        save_program(program, path.with_suffix(".json"), self._store)

@@ -55,20 +55,43 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
 
 
 def _step(step: StepRecord) -> dict[str, Any]:
-    values = asdict(step)
-    del values["seconds"]
-    return values
+    return {
+        "name": step.name,
+        "options": step.options,
+        "modified": step.modified,
+        "nodes_before": step.before.nodes,
+        "nodes_after": step.after.nodes,
+        "parameters_before": step.before.parameters,
+        "parameters_after": step.after.parameters,
+        "bytes_before": step.before.bytes,
+        "bytes_after": step.after.bytes,
+        "rewrites": step.rewrites,
+        "previous": step.previous.rounded() if step.previous else None,
+        "original": step.original.rounded() if step.original else None,
+        "notes": step.notes,
+        "misses": [asdict(miss) for miss in step.misses],
+    }
 
 
 def _file(path: Path) -> dict[str, Any]:
     return {"sha256": file_hash(path), "bytes": path.stat().st_size}
 
 
-def build_record(seconds: dict[str, float], steps: Sequence[StepRecord]) -> dict[str, Any]:
-    """What differs from build to build: times, memory, the machine."""
+def build_record(
+    seconds: dict[str, float], steps: Sequence[StepRecord], milliseconds: dict[str, float]
+) -> dict[str, Any]:
+    """What differs from build to build: times, memory, the machine.
+
+    Args:
+        seconds: of every stage.
+        steps: the passes.
+        milliseconds: a quick look at one run of the "original" and of the "artifact".
+    """
     return {
         "seconds": seconds,
         "pass_seconds": {step.name: round(step.seconds, 4) for step in steps},
+        "pass_peak_bytes": {step.name: step.peak_bytes for step in steps},
+        "milliseconds": {name: round(ms, 4) for name, ms in milliseconds.items()},
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": {
             "python": platform.python_version(),

@@ -90,13 +90,18 @@ class PassEntry(pydantic.BaseModel):
 
 
 class Recipe(pydantic.BaseModel):
-    """What ``--recipe`` names, and ``--print-recipe`` writes."""
+    """What ``--recipe`` names, and ``--print-recipe`` writes.
+
+    Attributes:
+        expect: how often a step or a rule must rewrite; another count is a missed budget.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
     name: str
     target: str = "cpu"
     budget: Budget = Budget()
+    expect: dict[str, Annotated[int, pydantic.Field(ge=0)]] = {}
     passes: list[PassEntry] = []
 
     def pipeline(self) -> Pipeline:
@@ -133,24 +138,24 @@ class Recipe(pydantic.BaseModel):
         return self.model_copy(update={"passes": passes})
 
     def override(self, *settings: str) -> Recipe:
-        """The recipe with ``step.option=value`` or ``budget.key=value`` applied.
+        """The recipe with ``step.option=value``, ``budget.key=value`` or ``expect.name=count``.
 
         Raises:
             UsageError: no such step or budget, or the text has another form.
         """
-        budget = self.budget.model_dump(exclude_unset=True)
+        budget, expect = self.budget.model_dump(exclude_unset=True), dict(self.expect)
         passes = list(self.passes)
         for setting in settings:
             path, equals, text = setting.partition("=")
             owner, dot, key = path.strip().rpartition(".")
             if not equals or not dot:
                 raise UsageError(f"--set '{setting}' is not of the form pass.option=value")
-            if owner == "budget":
-                budget[key] = parse_value(text)
+            if owner in ("budget", "expect"):
+                (budget if owner == "budget" else expect)[key] = parse_value(text)
                 continue
             place = self._place(owner)
             passes[place] = passes[place].with_option(key, parse_value(text))
-        values = {"name": self.name, "target": self.target, "budget": budget}
+        values = {"name": self.name, "target": self.target, "budget": budget, "expect": expect}
         return _validated(values, "--set").model_copy(update={"passes": passes})
 
     def record(self) -> dict[str, Any]:
@@ -258,6 +263,8 @@ def recipe_text(recipe: Recipe) -> str:
     """The recipe as TOML that ``load_recipe`` reads back."""
     lines = [f"name = {_toml(recipe.name)}", f"target = {_toml(recipe.target)}", "", "[budget]"]
     lines += [f"{k} = {_toml(v)}" for k, v in recipe.budget.model_dump(exclude_none=True).items()]
+    if recipe.expect:
+        lines += ["", "[expect]", *(f"{_toml(k)} = {v}" for k, v in recipe.expect.items())]
     for entry in recipe.passes:
         lines += ["", "[[passes]]", f"name = {_toml(entry.name)}"]
         lines += [f"{k} = {_toml(v)}" for k, v in entry.options.items()]

@@ -27,28 +27,65 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A root that matched in part: which rule, which condition failed, at which node."""
+    """A root that was left as it is: by which rule, which condition failed, at which node.
+
+    Attributes:
+        lines: source lines of the root and of the node at which the condition failed.
+    """
 
     rule: str
     root: str
     reason: str
+    lines: tuple[str, ...]
+
+
+class Enough(BaseException):
+    """A log has counted as many rewrites as it was asked for; no error, so no ``Exception``."""
 
 
 @dataclass
 class Log:
-    """What a pass did and did not do."""
+    """What a pass did and did not do.
+
+    Attributes:
+        limit: how many rewrites to let happen; None for all of them.
+        least_depth: how many nodes of a pattern must match for a miss to be a near miss.
+        looking_at: the rule and the root that are being tried.
+    """
 
     rewrites: list[Rewrite] = field(default_factory=list)
     misses: list[NearMiss] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    limit: int | None = None
+    least_depth: int = 2
+    looking_at: tuple[str, Node] | None = None
 
     def rewrote(self, rule: str, node: Node) -> None:
-        """Count one rewrite."""
+        """Count one rewrite; called when it is complete and the program valid again.
+
+        Raises:
+            Enough: this was the last one that may happen.
+        """
         self.rewrites.append(Rewrite(rule, node.name, source_line(node)))
+        if len(self.rewrites) == self.limit:
+            raise Enough
+
+    def place(self) -> str:
+        """Where the pass is: the rule and the root that it tries, in words; or what it did last."""
+        if self.looking_at is not None:
+            rule, root = self.looking_at
+            return f"rule '{rule}' at {describe(root)}"
+        if not self.rewrites:
+            return "before its first rewrite"
+        last = self.rewrites[-1]
+        return f"after rewrite {len(self.rewrites)}, '{last.rule}' at %{last.node}"
 
     def missed(self, rule: str, root: Node, miss: Miss) -> None:
-        """Remember why a root was left as it was."""
-        self.misses.append(NearMiss(rule, describe(root), str(miss)))
+        """Remember why a root was left as it was, if it matched in part."""
+        if miss.depth >= self.least_depth:
+            lines = [source_line(n) for n in (root, miss.node) if n is not None]
+            known = tuple(dict.fromkeys(line for line in lines if line))
+            self.misses.append(NearMiss(rule, describe(root), str(miss), known))
 
 
 class Rule(ABC):
@@ -96,7 +133,9 @@ def apply_rules(program: Program, rules: Iterable[Rule], log: Log) -> None:
     for rule in rules:
         for root in program.find(*rule.targets()):
             if not root._erased:
+                log.looking_at = (rule.name, root)
                 _try(program, rule, root, log)
+    log.looking_at = None
 
 
 def _try(program: Program, rule: Rule, root: Node, log: Log) -> None:
@@ -107,14 +146,13 @@ def _try(program: Program, rule: Rule, root: Node, log: Log) -> None:
             _replace(program, rule, found, log)
             return
         found = Miss(reason, root, depth=len(found.inside) + 1)
-    if found.depth > 1:
-        log.missed(rule.name, root, found)
+    log.missed(rule.name, root, found)
 
 
 def _replace(program: Program, rule: Rule, match: Match, log: Log) -> None:
     build = Builder(program, match.root, rule.name)
     new = rule.rewrite(match, build)
-    log.rewrote(rule.name, match.root)
     if new is not None:
         match.root.replace_all_uses_with(new)
     program.erase_dead([match.root, *match.inside, *build.created])
+    log.rewrote(rule.name, match.root)

@@ -14,7 +14,6 @@ from torch.fx.node import Node
 from strop.compiler.program import DTYPE_NAMES, Program
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_SYMBOL = re.compile(r"\b[su]\d+\b")
 _INTERNAL = ("/torch/", "/transformers/utils/", "/transformers/masking_utils")
 
 
@@ -55,12 +54,15 @@ def size_text(size: Any, symbols: dict[str, str]) -> str:
     """A size in the user's names: ``batch``, ``2*seq``, ``384``."""
     if not isinstance(size, (torch.SymInt, torch.SymFloat)):
         return str(size)
-    return _SYMBOL.sub(lambda m: symbols.get(m[0], m[0]), _expression_text(size.node.expr))
+    return _expression_text(size.node.expr, tuple(symbols.items()))
 
 
 @lru_cache(maxsize=4096)
-def _expression_text(expr: Any) -> str:
-    return str(expr)
+def _expression_text(expr: Any, symbols: tuple[tuple[str, str], ...]) -> str:
+    # Renamed before it is printed: the order of terms follows the names.
+    names = dict(symbols)
+    known = [s for s in expr.free_symbols if s.name in names]
+    return str(expr.xreplace({s: s.func(names[s.name], **s.assumptions0) for s in known}))
 
 
 def type_text(value: Any, symbols: dict[str, str]) -> str:

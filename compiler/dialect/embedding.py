@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,7 +10,10 @@ from strop.compiler.dialect.linear import fake_int8
 from strop.compiler.dialect.registry import define
 
 
-@define("embedding_int8(Tensor weight, Tensor scale, Tensor indices) -> Tensor")
+@define(
+    "embedding_int8(Tensor weight, Tensor scale, Tensor indices) -> Tensor",
+    stored={"weight": torch.int8},
+)
 def embedding_int8(weight: Tensor, scale: Tensor, indices: Tensor) -> Tensor:
     """Rows of a table rounded to int8, each row with its own scale.
 

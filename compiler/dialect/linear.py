@@ -42,7 +42,7 @@ def fake_int8(weight: Tensor, scale: Tensor) -> Tensor:
     return weight + (grid * scale[:, None] - weight.detach())
 
 
-@define("stored_int8(Tensor weight, Tensor scale) -> Tensor")
+@define("stored_int8(Tensor weight, Tensor scale) -> Tensor", stored={"weight": torch.int8})
 def stored_int8(weight: Tensor, scale: Tensor) -> Tensor:
     """A weight that the file holds in int8 and the runtime unpacks when it loads.
 
@@ -64,7 +64,10 @@ def _dynamic_fake_quantize(x: Tensor) -> Tensor:
     return x + ((grid - zero) * scale - x.detach())
 
 
-@define("linear_w8a8(Tensor x, Tensor weight, Tensor scale, Tensor? bias) -> Tensor")
+@define(
+    "linear_w8a8(Tensor x, Tensor weight, Tensor scale, Tensor? bias) -> Tensor",
+    stored={"weight": torch.int8},
+)
 def linear_w8a8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """Linear on int8 weights and activations quantized at run time.
 

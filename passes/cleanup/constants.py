@@ -51,9 +51,9 @@ class FoldConstants(Pass):
         sources = tuple(str(n.target) for n in node.all_input_nodes if n.op == "get_attr")
         build = Builder(program, node, self.name)
         folded = build.weight(f"strop.{node.name}", evaluate(node, program), sources)
-        log.rewrote("constants", node)
         node.replace_all_uses_with(folded)
         program.erase_dead([node])
+        log.rewrote("constants", node)
 
 
 def _from_parameters(program: Program, fixed: set[Node]) -> set[Node]:

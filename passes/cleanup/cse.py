@@ -31,9 +31,9 @@ class CommonSubexpressions(Pass):
             first = seen.setdefault(key, node)
             if first is not node:
                 node.replace_all_uses_with(first)
+                program.erase_dead([node])
                 if not isinstance(node.meta["val"], torch.SymInt):
                     log.rewrote("cse", node)
-                program.erase_dead([node])
 
 
 def _key(node: Node) -> Any:

@@ -1,0 +1,1 @@
+"""Pass-by-pass debugging: bisect, diff, why-not, profile, reduce."""

@@ -1,0 +1,46 @@
+"""Which source this machine built an artifact from: for `strop bench`, kept outside the artifact.
+
+An artifact holds no path of the machine that built it, and nothing that comes with an artifact
+may name code to run. So the sources of what was built here are kept with the user's own state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from strop.compiler.artifact import MANIFEST, file_hash
+
+
+def remember_source(out: Path, source: str) -> None:
+    """Keep the source of an artifact: ``FILE.py:make`` or ``hf:PATH``, paths made absolute.
+
+    Raises:
+        OSError: the state folder cannot be written.
+    """
+    entry = _entry(out)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    entry.write_text(json.dumps({"source": _absolute(source)}) + "\n")
+
+
+def recall_source(out: Path) -> str | None:
+    """The source an artifact was built from on this machine, if it was."""
+    entry = _entry(out)
+    if not entry.is_file():
+        return None
+    source: str = json.loads(entry.read_text())["source"]
+    return source
+
+
+def _entry(out: Path) -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "strop" / "sources" / f"{file_hash(out / MANIFEST)}.json"
+
+
+def _absolute(source: str) -> str:
+    if source.startswith("hf:"):
+        path, mark, task = source.removeprefix("hf:").partition("#")
+        return f"hf:{Path(path).resolve()}{mark}{task}"
+    file, colon, name = source.rpartition(":")
+    return f"{Path(file).resolve()}{colon}{name}"

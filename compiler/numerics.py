@@ -1,0 +1,122 @@
+"""How far one set of outputs is from another, in the measures people quote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The distance of outputs from what they should be; each measure is the worst output's.
+
+    Attributes:
+        output: the output with the largest error relative to its magnitude.
+        max_abs: largest |got - want|.
+        sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum want^2 / sum (want - got)^2),
+            in dB; None where nothing differs.
+        cosine: mean cosine of the rows (last axis); None without float outputs.
+        agreement: share of rows with the same argmax; of equal elements where not float.
+        finite: whether everything is finite.
+    """
+
+    output: str
+    max_abs: float
+    sqnr_db: float | None
+    cosine: float | None
+    agreement: float
+    finite: bool
+
+    def rounded(self) -> dict[str, Any]:
+        """For a manifest: a few significant digits; NaN and Inf, which JSON lacks, are None."""
+        return {
+            "output": self.output,
+            "max_abs": float(f"{self.max_abs:.2e}") if math.isfinite(self.max_abs) else None,
+            "sqnr_db": None if self.sqnr_db is None else _rounded(self.sqnr_db, 1),
+            "cosine": None if self.cosine is None else _rounded(self.cosine, 5),
+            "agreement": round(self.agreement, 4),
+            "finite": self.finite,
+        }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def drift(got: Mapping[str, Array], want: Mapping[str, Array]) -> Drift:
+    """Compare outputs by name.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    if set(got) != set(want):
+        raise ValueError(f"outputs are {sorted(got)}, expected {sorted(want)}")
+    found = {name: _drift(name, got[name], want[name]) for name in want}
+    worst = max(found, key=lambda n: _severity(found[n], want[n]))
+    ratios = [d.sqnr_db for d in found.values() if d.sqnr_db is not None]
+    cosines = [d.cosine for d in found.values() if d.cosine is not None]
+    return Drift(
+        output=worst,
+        max_abs=max((d.max_abs for d in found.values()), key=_nan_last),
+        sqnr_db=min(ratios, default=None),
+        cosine=min(cosines, default=None),
+        agreement=min(d.agreement for d in found.values()),
+        finite=all(d.finite for d in found.values()),
+    )
+
+
+def _severity(found: Drift, want: Array) -> float:
+    scale = float(np.abs(want.astype(np.float64)).max(initial=1e-30))
+    return _nan_last(found.max_abs / scale)
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _drift(name: str, got: Array, want: Array) -> Drift:
+    if got.shape != want.shape:
+        raise ValueError(f"'{name}' has shape {got.shape}, expected {want.shape}")
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        max_abs = float(np.abs(a - b).max(initial=0.0))
+    if want.dtype.kind != "f":
+        equal = float((got == want).mean()) if want.size else 1.0
+        return Drift(name, max_abs, None, None, equal, True)
+    finite = bool(np.isfinite(a).all())
+    if not finite:
+        return Drift(name, max_abs, -math.inf, -1.0, _same_argmax(a, b), False)
+    return Drift(name, max_abs, sqnr(a, b), row_cosine(a, b), _same_argmax(a, b), True)
+
+
+def sqnr(got: Array, want: Array) -> float | None:
+    """Signal-to-quantization-noise ratio in dB; None where nothing differs."""
+    noise = float(((want - got) ** 2).sum())
+    signal = float((want**2).sum())
+    if noise == 0:
+        return None
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def row_cosine(a: Array, b: Array) -> float:
+    """Mean cosine of the rows (last axis) of two float64 arrays of one shape."""
+    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    dots = (a * b).sum(-1)
+    # Two rows of zeros agree; a row of zeros against anything else does not.
+    both_zero = (np.abs(a).max(-1, initial=0) == 0) & (np.abs(b).max(-1, initial=0) == 0)
+    cosines = np.where(both_zero, 1.0, dots / np.where(norms == 0, 1.0, norms))
+    return float(cosines.mean()) if cosines.size else 1.0
+
+
+def _same_argmax(a: Array, b: Array) -> float:
+    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    if a.size == 0:
+        return 1.0
+    return float((a.argmax(-1) == b.argmax(-1)).mean())
