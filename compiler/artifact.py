@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
+BUILD = "build.json"
+PROVENANCE = "provenance.json"
 FORMAT = 1
 
 
@@ -44,11 +46,24 @@ class _Contract(pydantic.BaseModel):
     dims: list[_Dim]
 
 
+class _Drift(pydantic.BaseModel):
+    output: str
+    max_abs: float | None
+    sqnr_db: float | None
+    cosine: float | None
+    agreement: float
+    finite: bool
+
+
 class _Pass(pydantic.BaseModel):
     name: str
     nodes_before: int
     nodes_after: int
+    bytes_before: int
+    bytes_after: int
     rewrites: dict[str, int]
+    previous: _Drift | None
+    original: _Drift | None
 
 
 class _Check(pydantic.BaseModel):
@@ -67,6 +82,7 @@ class _Manifest(pydantic.BaseModel):
     checks: Annotated[list[_Check], pydantic.Field(min_length=1)]
     metrics: dict[str, dict[str, float]]
     files: dict[str, _File]
+    side_files: dict[str, _File] = {}
     notes: list[str]
 
 
@@ -87,13 +103,26 @@ class Artifact:
         """Bytes of the model: the ONNX file and its external data."""
         return sum(f["bytes"] for f in self.manifest["files"].values())
 
+    def build_record(self) -> dict[str, Any]:
+        """Times and memory of the build; empty where ``build.json`` was not kept."""
+        try:
+            values = json.loads((self.path / BUILD).read_text())
+        except (OSError, ValueError):
+            return {}  # nothing needs it: it may be left out of what is shipped
+        return values if isinstance(values, dict) else {}
+
     def damaged(self) -> list[str]:
-        """What no longer matches the manifest, one sentence each; empty if all is well."""
+        """What no longer matches the manifest, one sentence each; empty if all is well.
+
+        Side files are for debugging: one may be left out where the artifact is shipped.
+        """
         problems = []
-        for name, entry in self.manifest["files"].items():
+        side_files = self.manifest.get("side_files", {})
+        for name, entry in (self.manifest["files"] | side_files).items():
             file = confined(self.path, name)
             if not file.is_file():
-                problems.append(f"{name} is missing")
+                if name not in side_files:
+                    problems.append(f"{name} is missing")
             elif file_hash(file) != entry["sha256"]:
                 problems.append(f"{name} has changed since it was built")
         return problems

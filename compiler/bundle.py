@@ -1,8 +1,10 @@
 """A crash bundle: what it takes to see a pass fail again, without the model and its owner's data.
 
-``program.json`` is the IR before the pass, ``pass.toml`` the pass with its options,
-``inputs.safetensors`` one small set of inputs, ``crash.json`` the error, versions and seed.
-Large float weights are left out, and stand in as seeded noise, unless the crash needs them.
+``program.json`` is the IR before the pass (``program.txt`` for people), ``pass.toml`` the pass
+with its options, ``recipe.toml`` where it stood, ``inputs.safetensors`` one small set of inputs,
+``crash.json`` the error, versions and seed. A bundle names no code to run: a pass of the user's
+own is given again when it is replayed. Large float weights are left out, and seeded noise stands
+in for them, unless the crash needs them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shutil
 import traceback
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -21,11 +23,10 @@ import torch
 from strop.compiler.artifact import write_json
 from strop.compiler.errors import StropError, UsageError
 from strop.compiler.inputs import Inputs
-from strop.compiler.passes import Pass, PassResult, Step
+from strop.compiler.passes import Pass, Step
 from strop.compiler.program import Program
 from strop.compiler.recipe import PassEntry, Recipe, load_recipe, recipe_text
-from strop.compiler.registry import origin
-from strop.compiler.rewrite import Log
+from strop.compiler.registry import is_users, make_pass, origin
 from strop.compiler.snapshot import WEIGHTS, WeightStore, load_program, save_inputs, save_program
 
 CRASH, PROGRAM, PASS = "crash.json", "program.json", "pass.toml"
@@ -76,44 +77,65 @@ class Bundle:
         """The IR before the pass."""
         return load_program(self.folder / PROGRAM)
 
-    def run_pass(self) -> Pass:
+    def run_pass(self, own: str | None = None) -> Pass:
         """The pass, with its options.
 
+        Args:
+            own: ``FILE.py:Name`` of a pass that is not strop's.
+
         Raises:
-            UsageError: its file is not there any more.
+            UsageError: the pass is not strop's, and ``own`` does not say where it is.
         """
         (entry,) = load_recipe(str(self.folder / PASS)).passes
+        if own is not None:
+            return make_pass(own, entry.options)
+        if is_users(PurePath(entry.name).name):
+            raise UsageError(
+                f"the bundle's pass is {PurePath(entry.name).name}, which is not strop's: "
+                "say where it is with --pass FILE.py:Name"
+            )
         return entry.make()
 
 
 def write_bundle(
     error: Exception, running: tuple[Step, Program], inputs: Inputs, recipe: Recipe, out: Path
-) -> Path:
-    """Write a bundle beside ``out`` and say so in a note of the error; returns its folder."""
+) -> None:
+    """Write a bundle beside ``out``, and say in a note of the error where it is, or why not."""
     step, program = running
     folder = out.resolve().with_name(f"{out.name}.crash")
+    own = "" if _is_strops(step.run) else f" --pass {origin(step.run)}"
+    try:
+        _require_ours(folder)
+        pieces = (step, Failure.of(error), inputs, recipe)
+        _write(folder, without_weights(program), *pieces)
+        again = fails(step.run, load_program(folder / PROGRAM))
+        if again is None or not again.same_as(Failure.of(error)):
+            # The crash depends on what was left out.
+            _write(folder, program, *pieces)
+    except (OSError, TypeError, StropError) as problem:
+        error.add_note(f"no crash bundle was written: {problem}")
+    else:
+        error.add_note(f"to see it again: strop debug replay {folder}{own}")
+
+
+def _require_ours(folder: Path) -> None:
     if folder.exists() and not (folder / CRASH).is_file():
-        raise UsageError(f"{folder} exists and is not a crash bundle; move it away") from error
-    failure = Failure.of(error)
-    _write(folder, without_weights(program), step, failure, inputs, recipe)
-    again = fails(step.run, load_program(folder / PROGRAM))
-    if again is None or not again.same_as(failure):
-        # The crash depends on what was left out.
-        _write(folder, program, step, failure, inputs, recipe)
-    error.add_note(f"to see it again: strop debug replay {folder}")
-    return folder
+        raise UsageError(f"{folder} exists and is not a crash bundle; move it away")
 
 
 def _write(
     folder: Path, program: Program, step: Step, failure: Failure, inputs: Inputs, recipe: Recipe
 ) -> None:
+    alone = recipe_text(Recipe(name=step.name, passes=[_entry(step.run)]))
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     save_program(program, folder / PROGRAM, WeightStore(folder / WEIGHTS))
+    (folder / "program.txt").write_text(str(program))
     save_inputs(inputs, folder)
-    (folder / PASS).write_text(recipe_text(Recipe(name=step.name, passes=[entry_of(step.run)])))
-    (folder / "recipe.toml").write_text(recipe_text(recipe))
+    (folder / PASS).write_text(alone)
+    named = [e.model_copy(update={"name": PurePath(e.name).name}) for e in recipe.passes]
+    (folder / "recipe.toml").write_text(recipe_text(recipe.model_copy(update={"passes": named})))
     values = {
         "strop_crash": FORMAT,
         "pass": step.name,
@@ -124,10 +146,30 @@ def _write(
     write_json(folder / CRASH, values)
 
 
-def entry_of(run: Pass) -> PassEntry:
-    """The recipe entry that makes a pass again."""
-    own = type(run).__module__.startswith("strop.")
-    return PassEntry(name=run.name if own else origin(run), **run.options())
+def replace_program(bundle: Bundle, program: Program, out: Path) -> None:
+    """Write a copy of a bundle with another program, without the inputs of the old one.
+
+    Raises:
+        UsageError: something that is no bundle stands there.
+    """
+    _require_ours(out)
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    for name in (CRASH, PASS, "recipe.toml"):
+        shutil.copy(bundle.folder / name, out / name)
+    save_program(program, out / PROGRAM, WeightStore(out / WEIGHTS))
+    (out / "program.txt").write_text(str(program))
+
+
+def _entry(run: Pass) -> PassEntry:
+    """The recipe entry that makes a pass again; no path of this machine."""
+    name = run.name if _is_strops(run) else PurePath(origin(run)).name
+    return PassEntry(name=name, **run.options())
+
+
+def _is_strops(run: Pass) -> bool:
+    return type(run).__module__.startswith("strop.")
 
 
 def without_weights(program: Program) -> Program:
@@ -156,11 +198,10 @@ def read_bundle(folder: Path) -> Bundle:
         raise UsageError(f"{folder} is not a crash bundle: its {CRASH} cannot be read") from error
 
 
-def fails(run: Pass, program: Program, log: Log | None = None) -> Failure | None:
+def fails(run: Pass, program: Program) -> Failure | None:
     """How a pass fails on a program; None if it does not."""
     try:
-        result: PassResult = run.run(program, log)
-    except Exception as error:
+        run.run(program)
+    except Exception as error:  # whatever it raises: that is what is asked
         return Failure.of(error)
-    assert result.program is not program
     return None

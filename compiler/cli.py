@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from strop.compiler.debug.cli import app as debug_app
 from strop.compiler.errors import StropError, UsageError, did_you_mean
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(debug_app, name="debug")
 out_console = Console()
 err_console = Console(stderr=True)
 
@@ -48,11 +50,18 @@ def build(
     dump_ir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the IR after each pass.")
     ] = None,
+    expect: Annotated[
+        list[str], typer.Option(help="NAME=COUNT: rewrites by a pass or rule; else exit 3.")
+    ] = [],  # noqa: B006
+    instruments: Annotated[
+        str, typer.Option(help="What to measure after every pass: off, cheap or full.")
+    ] = "cheap",
     print_recipe: Annotated[bool, typer.Option(help="Write the recipe in force.")] = False,
     force: Annotated[bool, typer.Option(help="Replace a folder that is not an artifact.")] = False,
     tune: Annotated[bool, typer.Option(help="Measure emitter choices on this machine.")] = False,
 ) -> None:
     """Build a model into a checked artifact."""
+    settings = [*settings, *(f"expect.{count}" for count in expect)]
     chosen = _recipe(recipe, target, settings, passes, before, after)
     if print_recipe:
         from strop.compiler.recipe import recipe_text
@@ -73,7 +82,7 @@ def build(
         return
     if out is None:
         raise UsageError("say where to write: -o OUT")
-    _build(source, out, chosen, dump_ir, force, tune)
+    _build(source, out, chosen, dump_ir, force, tune, instruments)
 
 
 def _recipe(
@@ -91,11 +100,19 @@ def _recipe(
 
 
 def _build(
-    source: str, out: Path, recipe: Any, dump_ir: Path | None, force: bool, tune: bool
+    source: str,
+    out: Path,
+    recipe: Any,
+    dump_ir: Path | None,
+    force: bool,
+    tune: bool,
+    instruments: str,
 ) -> None:
     from strop.compiler.artifact import require_free
 
     require_free(out, force)
+    if instruments not in ("off", "cheap", "full"):
+        raise UsageError(f"--instruments is '{instruments}'; it is off, cheap or full")
     # Bound to the stream itself, so that it goes on while others' output is held back.
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler import driver
@@ -112,6 +129,7 @@ def _build(
             recipe,
             force=force,
             dump_ir=dump_ir,
+            instruments=instruments,  # type: ignore[arg-type]  (checked above)
             choices=choices,
             progress=lambda stage: status.update(stage),
         )
@@ -120,12 +138,7 @@ def _build(
 
 def _print_summary(artifact: Any) -> None:
     out_console.print(artifact.path, soft_wrap=True, markup=False, highlight=False)
-    table = Table("pass", "nodes", "rewrites")
-    for record in artifact.manifest["passes"]:
-        counts = ", ".join(f"{n} {rule}" for rule, n in record["rewrites"].items()) or "-"
-        nodes = f"{record['nodes_before']} → {record['nodes_after']}"
-        table.add_row(record["name"], nodes, counts)
-    out_console.print(table)
+    out_console.print(_pass_table(artifact))
     checks = artifact.manifest["checks"]
     worst = max(checks, key=lambda c: c["max_error"])
     cosines = [c["cosine"] for c in checks if c["cosine"] is not None]
@@ -141,6 +154,39 @@ def _print_summary(artifact: Any) -> None:
         out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact", markup=False)
     for note in artifact.manifest["notes"]:
         out_console.print(f"note: {note}", markup=False)
+
+
+def _pass_table(artifact: Any) -> Table:
+    """One row a pass: time, growth, counts, and what it did to the outputs."""
+    seconds = artifact.build_record().get("pass_seconds", {})
+    table = Table("pass", "ms", "nodes", "size", "rewrites", "SQNR", "max error")
+    for record in artifact.manifest["passes"]:
+        before, after = record["bytes_before"], record["bytes_after"]
+        table.add_row(
+            record["name"],
+            f"{1000 * seconds[record['name']]:.0f}" if record["name"] in seconds else "-",
+            f"{record['nodes_before']} → {record['nodes_after']}",
+            "" if before == after else f"{_size_text(before)} → {_size_text(after)}",
+            ", ".join(f"{n} {rule}" for rule, n in record["rewrites"].items()) or "-",
+            _sqnr_text(record["previous"]),
+            _error_text(record["original"]),
+        )
+    table.caption = "SQNR in dB against the pass before; max error against the original, on a probe"
+    return table
+
+
+def _sqnr_text(drift: dict[str, Any] | None) -> str:
+    if drift is None:
+        return ""
+    if not drift["finite"]:
+        return "NaN or Inf"
+    return "equal" if drift["sqnr_db"] is None else f"{drift['sqnr_db']:.0f}"
+
+
+def _error_text(drift: dict[str, Any] | None) -> str:
+    if drift is None or drift["max_abs"] is None:
+        return ""
+    return f"{drift['max_abs']:.1e}"
 
 
 def _size_text(size: int) -> str:
@@ -209,7 +255,7 @@ def main() -> None:
     try:
         app()
     except StropError as error:
-        _say(str(error))
+        _say("\n".join([str(error), *getattr(error, "__notes__", ())]))
         sys.exit(error.exit_code)
     except Exception as error:
         if os.environ.get("STROP_TRACEBACK"):

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from strop.compiler.artifact import (
+    BUILD,
     MANIFEST,
     MODEL,
+    PROVENANCE,
     Artifact,
     read_artifact,
     require_free,
@@ -32,7 +34,10 @@ from strop.compiler.model import Model
 from strop.compiler.pass_errors import measure_passes
 from strop.compiler.passes import Instrument
 from strop.compiler.program import Program
+from strop.compiler.provenance import write_provenance
 from strop.compiler.recipe import Budget, Recipe, load_recipe
+from strop.compiler.report.graph import graph_view
+from strop.compiler.report.page import REPORT, render
 from strop.compiler.stages import Progress, Stages
 from strop.compiler.staging import staged
 from strop.compiler.stale import verify_types
@@ -87,13 +92,16 @@ def build(
     del model
     recorder = _run_passes(captured, recipe, Path(out), dump_ir, stages)
     _check_passes(captured, recorder, recipe, instruments, stages)
+    graph = graph_view(captured.program)
     program = captured.program = recorder.programs[-1] if recorder.programs else captured.program
     recorder.programs.clear()
+    graphs = graph, graph_view(program)
     with stages.stage("lower"), _collector_paused():
         lowered = lower_to_onnx(program, place, choices or shipped(place.name))
     with staged(Path(out)) as stage:
         with stages.stage("write"):
             files = write_model(lowered, stage / MODEL)
+            write_provenance(lowered, stage / PROVENANCE)
         program.weights.clear()
         del lowered
         gc.collect()
@@ -107,10 +115,14 @@ def build(
         record = Record(
             recipe, program.contract, recorder.records, results, metrics, captured.notes
         )
-        write_json(stage / MANIFEST, manifest(record, stage, files))
+        described = manifest(record, stage, files)
+        write_json(stage / MANIFEST, described)
         milliseconds = {"original": captured.milliseconds, "artifact": took}
         built = build_record(stages.seconds, recorder.records, milliseconds)
-        write_json(stage / "build.json", built)
+        with stages.stage("report"):
+            (stage / REPORT).write_text(render(described, built, *graphs), encoding="utf-8")
+        # Last of all: the time of the report has joined the others.
+        write_json(stage / BUILD, built)
     return read_artifact(out)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from strop.compiler.artifact import FORMAT, file_hash
+from strop.compiler.artifact import FORMAT, PROVENANCE, file_hash
 from strop.compiler.check import Comparison, runtime_version
 from strop.compiler.instrument import StepRecord
 from strop.compiler.program import Contract
@@ -49,6 +49,7 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
         "checks": [check.record() for check in record.checks],
         "metrics": record.metrics,
         "files": {name: _file(folder / name) for name in files},
+        "side_files": {PROVENANCE: _file(folder / PROVENANCE)},
         "versions": {p: version(p) for p in PACKAGES} | {"onnxruntime": runtime_version()},
         "notes": list(record.notes),
     }

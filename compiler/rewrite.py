@@ -71,14 +71,15 @@ class Log:
             raise Enough
 
     def place(self) -> str:
-        """Where the pass is: the rule and the root that it tries, in words; or what it did last."""
+        """The rule and the root that the pass tries, in words, or those of its last rewrite."""
         if self.looking_at is not None:
             rule, root = self.looking_at
             return f"rule '{rule}' at {describe(root)}"
         if not self.rewrites:
             return "before its first rewrite"
         last = self.rewrites[-1]
-        return f"after rewrite {len(self.rewrites)}, '{last.rule}' at %{last.node}"
+        where = f" ({last.source})" if last.source else ""
+        return f"rule '{last.rule}' at %{last.node}{where}"
 
     def missed(self, rule: str, root: Node, miss: Miss) -> None:
         """Remember why a root was left as it was, if it matched in part."""

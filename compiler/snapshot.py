@@ -23,6 +23,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.fx.node import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
+import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.build_nodes import fake_result
 from strop.compiler.errors import UsageError
 from strop.compiler.inputs import Inputs
@@ -243,8 +244,13 @@ class _Reader:
         program.origins = {
             n: Origin(tuple(o["sources"]), o["made_by"]) for n, o in self.values["origins"].items()
         }
-        for values in self.values["nodes"]:
-            self._add(values, program)
+        env = self.mode.shape_env
+        assert env is not None
+        # What held when the program was captured is known: nothing is concluded from the sizes
+        # that the symbols have here.
+        with env.suppress_guards():
+            for values in self.values["nodes"]:
+                self._add(values, program)
         return program
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -322,10 +328,9 @@ def _target(values: dict[str, Any]) -> Any:
         return _FUNCTIONS.get(name, name)
     namespace, _, rest = name.partition(".")
     operation, _, overload = rest.rpartition(".")
-    found = getattr(getattr(torch.ops, namespace), operation)
-    target = getattr(found, overload)
+    target = getattr(getattr(getattr(torch.ops, namespace), operation, None), overload, None)
     if not isinstance(target, OpOverload) or f"{namespace}.{operation}" in _FORBIDDEN:
-        raise UsageError(f"the snapshot calls {name}, which is no operator that may be called")
+        raise UsageError(f"the snapshot calls {name}, which is no operator here that may be called")
     return target
 
 

@@ -82,7 +82,7 @@ def program_text(program: Program) -> str:
         f"%{n.name} : {type_text(n.meta['val'], symbols)}"
         for n in program.graph.find_nodes(op="placeholder")
     )
-    body = [_line(node, symbols) for node in program.calls() if not _is_size(node)]
+    body = [f"  {node_text(node, symbols)}" for node in program.calls() if not is_size(node)]
     result = ", ".join(
         f'"{spec.name}": {_argument(node, symbols)}'
         for spec, node in zip(program.contract.outputs, program.outputs)
@@ -90,16 +90,18 @@ def program_text(program: Program) -> str:
     return "\n".join([f"program({header})", *body, f"  return {result}", ""])
 
 
-def _line(node: Node, symbols: dict[str, str]) -> str:
+def node_text(node: Node, symbols: dict[str, str]) -> str:
+    """One line of a program's text: name, type, call and source line."""
     parts = [_argument(a, symbols) for a in node.args]
     parts += [f"{k}={_argument(v, symbols)}" for k, v in node.kwargs.items()]
-    text = f"  %{node.name} : {type_text(node.meta.get('val'), symbols)}"
+    text = f"%{node.name} : {type_text(node.meta.get('val'), symbols)}"
     text += f" = {op_name(node.target)}({', '.join(parts)})"
     where = source_line(node)
     return f"{text}  # {where}" if where else text
 
 
-def _is_size(node: Node) -> bool:
+def is_size(node: Node) -> bool:
+    """Whether a node is arithmetic on sizes, which text shows as expressions where it is used."""
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int))
 
 
@@ -107,7 +109,7 @@ def _argument(value: Any, symbols: dict[str, str]) -> str:
     if isinstance(value, Node):
         if value.op == "get_attr":
             return f"@{value.target}"
-        return size_text(value.meta["val"], symbols) if _is_size(value) else f"%{value.name}"
+        return size_text(value.meta["val"], symbols) if is_size(value) else f"%{value.name}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_argument(v, symbols) for v in value)}]"
     if isinstance(value, torch.dtype):

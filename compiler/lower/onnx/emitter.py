@@ -23,6 +23,8 @@ from strop.compiler.target import Target
 from strop.compiler.text import describe
 
 MICROSOFT = "com.microsoft"
+# In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
+MADE_FROM = "strop.made_from"
 DTYPES: dict[torch.dtype, ir.DataType] = {
     torch.float32: ir.DataType.FLOAT,
     torch.float64: ir.DataType.DOUBLE,
@@ -109,6 +111,7 @@ class Emitter:
         for i, value in enumerate(node.outputs):
             value.name = self._unique(self.node.name if i == 0 else f"{self.node.name}.{i}")
         node.name = node.outputs[0].name
+        node.meta[MADE_FROM] = self.node
         self.nodes.append(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 

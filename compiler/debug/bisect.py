@@ -1,0 +1,248 @@
+"""Find the first bad pass, in it the first bad rewrite, and the value that it moved.
+
+Every rewrite leaves a valid program, so a pass can be stopped after any of them: both searches
+are binary. A pass that raises, or breaks a rule of the IR, is bad without asking.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from strop.compiler.bundle import Failure
+from strop.compiler.debug.checks import Check, Verdict
+from strop.compiler.debug.values import values
+from strop.compiler.errors import UsageError
+from strop.compiler.inputs import Inputs
+from strop.compiler.numerics import drift
+from strop.compiler.passes import Pass, Pipeline, Step
+from strop.compiler.program import Program
+from strop.compiler.rewrite import Log, Rewrite
+from strop.compiler.text import describe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a pass made of a program, or how it failed.
+
+    Attributes:
+        program: the result; None where it failed.
+        again: the result of running the pass once more on the same program.
+        failure: what it raised, and where in the pass.
+        log: what it counted.
+    """
+
+    program: Program | None
+    again: Program | None
+    failure: str | None
+    log: Log
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """What a bisection found.
+
+    Attributes:
+        step: the first bad pass.
+        reason: why the program is bad after it.
+        number: which of its rewrites is the first bad one, from 1; None if none alone is.
+        count: how many rewrites it makes.
+        rewrite: that rewrite; None where the pass raised before it was complete.
+        place: where in the pass that is, in words.
+        change: the program's text before and after the rewrite, as a diff.
+        moved: the first value that both programs have and that differs, in words.
+        checks: how many checks each level took.
+    """
+
+    step: Step
+    reason: str
+    number: int | None
+    count: int
+    rewrite: Rewrite | None
+    place: str
+    change: str
+    moved: str | None
+    checks: dict[str, int]
+
+
+@dataclass
+class _Asker:
+    """Asks the check, counts, and tells of every answer."""
+
+    check: Check
+    say: Say
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def ask(self, made: Made, level: str, what: str, repeats: int = 1) -> Verdict:
+        """Judge what a pass made; what failed is bad and costs no check."""
+        if made.program is None or made.again is None:
+            return Verdict(False, made.failure or "")
+        answers = []
+        for _ in range(repeats):
+            answers.append(self.check.ask(made.program, made.again))
+            self.counts[level] = self.counts.get(level, 0) + 1
+        if len({a.good for a in answers}) > 1:
+            raise UsageError(
+                f"the check is flaky: on {what} it says both good and bad "
+                f"({' / '.join(a.reason for a in answers)}). Make it repeatable first."
+            )
+        self.say(f"{what}: {'good' if answers[0].good else 'bad'} ({answers[0].reason})")
+        return answers[0]
+
+
+def bisect(
+    captured: Program, pipeline: Pipeline, check: Check, inputs: Inputs, say: Say = lambda _: None
+) -> Culprit:
+    """Find what made a program bad.
+
+    Args:
+        captured: the program before any pass.
+        pipeline: the passes.
+        check: what good means.
+        inputs: one set of inputs, to find the value that moved.
+        say: told of every check and its answer.
+
+    Raises:
+        UsageError: the check fails before any pass, or holds after all of them, or is flaky.
+    """
+    asker = _Asker(check, say)
+    first = Made(captured, captured, None, Log())
+    original = asker.ask(first, "passes", "the captured model", check.repeats)
+    if not original.good:
+        raise UsageError(
+            f"the check fails on the captured model, before any pass ({original.reason}): "
+            "there is no pass to blame."
+        )
+    states = _run_all(captured, pipeline)
+    last = asker.ask(states[-1], "passes", f"after '{_name(pipeline, states)}'", check.repeats)
+    if last.good:
+        raise UsageError(
+            f"the check holds after the last pass ({last.reason}): no pass is to blame. "
+            "What is wrong then comes from the lowering or the runtime."
+        )
+    reasons = {len(states): last.reason}  # why, by how many passes have run
+
+    def bad(count: int) -> bool:
+        name = pipeline.steps[count - 1].name
+        answer = asker.ask(states[count - 1], "passes", f"after '{name}'")
+        reasons[count] = answer.reason
+        return not answer.good
+
+    found = first_bad(0, len(states), bad)
+    before = captured if found == 1 else states[found - 2].program
+    assert before is not None
+    step, whole = pipeline.steps[found - 1], states[found - 1]
+    return _in_pass(before, step, whole, reasons[found], asker, inputs)
+
+
+def first_bad(good: int, bad: int, is_bad: Callable[[int], bool]) -> int:
+    """The smallest bad number above ``good``; asks ceil(log2(bad - good)) times."""
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if is_bad(middle):
+            bad = middle
+        else:
+            good = middle
+    return bad
+
+
+def _name(pipeline: Pipeline, states: Sequence[Made]) -> str:
+    return pipeline.steps[len(states) - 1].name
+
+
+def _run_all(captured: Program, pipeline: Pipeline) -> list[Made]:
+    """Run the pipeline as far as it goes."""
+    states: list[Made] = []
+    program: Program | None = captured
+    for step in pipeline.steps:
+        assert program is not None
+        states.append(make(step.run, program))
+        program = states[-1].program
+        if program is None:
+            break
+    if not states:
+        raise UsageError("the recipe has no pass to blame")
+    return states
+
+
+def make(run: Pass, program: Program, limit: int | None = None) -> Made:
+    """Run a pass twice, up to a number of rewrites, and keep what it raises."""
+    log, second = Log(limit=limit), Log(limit=limit)
+    try:
+        return Made(run.run(program, log).program, run.run(program, second).program, None, log)
+    except Exception as error:  # whatever a pass raises: that is what is looked for
+        failure = Failure.of(error)
+        message = failure.message.strip().splitlines() or [""]
+        said = f"{failure.kind}: {message[0]} ({failure.place})"
+        if len(message) > 1:
+            said = f"{said}\n  " + "\n  ".join(line.strip() for line in message[1:])
+        return Made(None, None, f"it raises {said}", log)
+
+
+def _in_pass(
+    before: Program, step: Step, whole: Made, reason: str, asker: _Asker, inputs: Inputs
+) -> Culprit:
+    """Find the first bad rewrite of a pass that makes a good program bad."""
+    # A pass that raised was at its next rewrite, or had done them all and broke a rule of the IR.
+    raised_inside = whole.program is None and whole.log.looking_at is not None
+    count = len(whole.log.rewrites) + raised_inside
+    made, reasons = {count: whole}, {count: reason}
+
+    def bad(number: int) -> bool:
+        made[number] = make(step.run, before, number)
+        answer = asker.ask(made[number], "rewrites", f"'{step.name}', {number} of {count} rewrites")
+        reasons[number] = answer.reason
+        return not answer.good
+
+    number = first_bad(0, count, bad)
+    guilty = made[number]
+    good = make(step.run, before, max(number - 1, 0)).program
+    assert good is not None
+    done = guilty.log.rewrites
+    return Culprit(
+        step=step,
+        reason=reasons[number],
+        number=number or None,
+        count=count,
+        rewrite=done[number - 1] if len(done) >= number > 0 else None,
+        place=guilty.log.place(),
+        change=_change(good, guilty.program),
+        moved=_moved(good, guilty.program, inputs),
+        checks=dict(asker.counts),
+    )
+
+
+def _change(before: Program, after: Program | None) -> str:
+    if after is None:
+        return ""
+    lines = difflib.unified_diff(
+        str(before).splitlines(), str(after).splitlines(), n=0, lineterm=""
+    )
+    return "\n".join(line for line in lines if line[:3] not in ("---", "+++") and line[:2] != "@@")
+
+
+def _moved(before: Program, after: Program | None, inputs: Inputs) -> str | None:
+    """The first value, in the order of the later program, that differs between the two."""
+    if after is None:
+        return None
+    try:
+        old, new = values(before, inputs), values(after, inputs)
+    except Exception as error:  # a wrong graph may not run: said, and the rest is still of use
+        return f"the program does not run: {type(error).__name__}: {str(error).splitlines()[0]}"
+    nodes = {n.name: n for n in after.calls()}
+    for name in new:
+        if name not in old:
+            continue
+        if old[name].shape != new[name].shape:
+            return f"{describe(nodes[name])}: shape {old[name].shape} became {new[name].shape}"
+        apart = drift({name: new[name]}, {name: old[name]})
+        if not apart.finite or (apart.sqnr_db is not None and apart.sqnr_db < NOISE_DB):
+            return f"{describe(nodes[name])}: max abs {apart.max_abs:.3g}, cosine {apart.cosine}"
+    return None
+
+
+# Rounding in another order of operations stays above this ratio of signal to noise, in float32.
+NOISE_DB = 80.0

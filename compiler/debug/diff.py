@@ -1,0 +1,177 @@
+"""Two programs side by side: their text, and every value that both compute, worst first."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.fx.node import Node
+
+from strop.compiler.artifact import Artifact, read_artifact
+from strop.compiler.debug.feeds import feeds_of, made_up
+from strop.compiler.debug.values import values
+from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.history import recall_source
+from strop.compiler.inputs import Inputs
+from strop.compiler.lower.onnx.values import file_text, file_values
+from strop.compiler.numerics import Array, Drift, drift
+from strop.compiler.program import Program
+from strop.compiler.snapshot import load_inputs, load_program
+from strop.compiler.text import describe, program_text
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A value that both have: how it is described in the later one, and how far it moved.
+
+    ``drift`` is None where the shapes differ.
+    """
+
+    name: str
+    text: str
+    drift: Drift | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between two programs.
+
+    Attributes:
+        text: a unified diff of the two texts, with weights and values by name.
+        shared: values that both compute, worst first.
+        only_before: names of values that only the first computes.
+        only_after: names of values that only the second computes.
+    """
+
+    text: str
+    shared: tuple[Shared, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+
+    def only(self, name: str) -> Difference:
+        """Without every other value."""
+        name = name.removeprefix("%")
+        return Difference(
+            "\n".join(line for line in self.text.splitlines() if f"%{name} :" in line),
+            tuple(s for s in self.shared if s.name == name),
+            tuple(n for n in self.only_before if n == name),
+            tuple(n for n in self.only_after if n == name),
+        )
+
+
+def diff_snapshots(before: Path, after: Path) -> Difference:
+    """Compare two snapshots of one dump, on the inputs beside the first."""
+    return diff(load_program(before), load_program(after), load_inputs(before.parent))
+
+
+def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
+    """Compare the files of two artifacts, without the runtime's own fusions.
+
+    Raises:
+        UsageError: one is no artifact or damaged, or they take other inputs.
+    """
+    first, second = _require(before), _require(after)
+    contracts = [a.manifest["contract"] for a in (first, second)]
+    if contracts[0]["inputs"] != contracts[1]["inputs"]:
+        raise UsageError(f"{before} and {after} take other inputs: they are of two models")
+    known = source or recall_source(before)
+    feeds = feeds_of(known, contracts[0], {}) if known else made_up(contracts[0], {})
+    text = text_diff(file_text(first.model_path), file_text(second.model_path))
+    old, new = (file_values(a.model_path, feeds.arrays) for a in (first, second))
+    return compare_values(old, new, {}, f"{text}\nvalues on {feeds.origin}".strip())
+
+
+def diff(before: Program, after: Program, inputs: Inputs) -> Difference:
+    """Compare two programs of one model on one set of inputs.
+
+    A value keeps its name as long as no pass replaces it, so equal names are the same value of
+    the model.
+    """
+    return compare_values(
+        values(before, inputs),
+        values(after, inputs),
+        {n.name: describe(n) for n in after.calls()},
+        text_diff(program_text(before), program_text(after)),
+    )
+
+
+def compare_values(
+    old: Mapping[str, Array], new: Mapping[str, Array], described: Mapping[str, str], text: str
+) -> Difference:
+    """Compare values by name."""
+    shared = [
+        Shared(n, described.get(n, f"%{n}"), _drift(old[n], new[n], n)) for n in new if n in old
+    ]
+    return Difference(
+        text,
+        tuple(sorted(shared, key=_badness)),
+        tuple(n for n in old if n not in new),
+        tuple(n for n in new if n not in old),
+    )
+
+
+def _drift(old: Array, new: Array, name: str) -> Drift | None:
+    return drift({name: new}, {name: old}) if old.shape == new.shape else None
+
+
+def _badness(shared: Shared) -> float:
+    """Signal to noise: other shapes first, then the noisiest; equal values last."""
+    if shared.drift is None or not shared.drift.finite:
+        return float("-inf")
+    return float("inf") if shared.drift.sqnr_db is None else shared.drift.sqnr_db
+
+
+def text_diff(before: str, after: str) -> str:
+    """A unified diff without context or file names."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    return "\n".join(line for line in lines if line[:3] not in ("---", "+++") and line[:2] != "@@")
+
+
+def history(before: Program, after: Program, name: str) -> str:
+    """One value with its inputs and users, in both programs, as text.
+
+    Raises:
+        UsageError: neither program has it.
+    """
+    name = name.removeprefix("%")
+    parts = {"before": _surroundings(before, name), "after": _surroundings(after, name)}
+    if not any(parts.values()):
+        known = [n.name for p in (before, after) for n in p.calls()]
+        raise UsageError(f"neither has %{name}{did_you_mean(name, known)}")
+    return "\n".join(f"{title}:\n{text or '  it is not there'}" for title, text in parts.items())
+
+
+def _surroundings(program: Program, name: str) -> str:
+    node = next((n for n in program.graph.nodes if n.name == name), None)
+    if node is None:
+        return ""
+    near: Sequence[Node] = (*node.all_input_nodes, node, *node.users)
+    wanted = tuple(f"  %{n.name} " for n in near)
+    return "\n".join(line for line in program_text(program).splitlines() if line.startswith(wanted))
+
+
+def snapshot_of(path: Path) -> Path:
+    """The snapshot that a path names: the ``.json`` itself, or the ``.txt`` beside it.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    file = path.with_suffix(".json")
+    if not file.is_file():
+        raise UsageError(f"{path} is no IR snapshot: --dump-ir writes them, as 003_pass.json")
+    try:
+        json.loads(file.read_text())
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged: {error}") from error
+    return file
+
+
+def _require(path: Path) -> Artifact:
+    artifact = read_artifact(path)
+    damaged = artifact.damaged()
+    if damaged:
+        raise UsageError(f"{path}: {'; '.join(damaged)}. Build it again.")
+    return artifact

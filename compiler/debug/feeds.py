@@ -1,0 +1,151 @@
+"""Inputs to run an artifact on: from the source it was built from, or made up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.compiler.artifact import Artifact
+from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.history import recall_source
+from strop.compiler.inputs import Inputs, read_inputs, resize
+from strop.compiler.numerics import Array
+from strop.compiler.program import DTYPE_NAMES
+from strop.compiler.source import load_model
+
+# What a dim has where nobody says.
+USUAL_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """One set of inputs.
+
+    Attributes:
+        arrays: by name.
+        sizes: of the dynamic dims, by name.
+        origin: where the inputs come from, in words.
+    """
+
+    arrays: dict[str, Array]
+    sizes: dict[str, int]
+    origin: str
+
+
+def parse_sizes(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """One size for each dim named: ``batch=1``, or several of these with spaces between them.
+
+    Raises:
+        UsageError: not of this form, an unknown dim, or a size outside its range.
+    """
+    known = {dim["name"]: dim for dim in dims}
+    sizes: dict[str, int] = {}
+    for word in " ".join(words).split():
+        name, _, size = word.partition("=")
+        if not size.isdecimal():
+            raise UsageError(f"--shapes: '{word}' is not DIM=SIZE; write batch=1 seq=128")
+        if not known:
+            raise UsageError(f"--shapes: '{word}', but the model was built for fixed sizes")
+        if name not in known:
+            raise UsageError(f"--shapes: no dim '{name}'{did_you_mean(name, list(known))}")
+        sizes[name] = int(size)
+        _hold_to_range(known[name], sizes[name])
+    return sizes
+
+
+def _hold_to_range(dim: Mapping[str, Any], size: int) -> None:
+    low, high = dim["min"], dim["max"]
+    if size < low or (high is not None and size > high):
+        raise UsageError(
+            f"--shapes: {dim['name']}={size} is outside the range the artifact was built for, "
+            f"{low} to {high or 'any size'}"
+        )
+
+
+def feeds_for(
+    artifact: Artifact, source: str = "", sizes: Mapping[str, int] | None = None
+) -> Feeds:
+    """Inputs from a source, from the one that the artifact was built from here, or made up.
+
+    Raises:
+        UsageError: the source that was asked for is wrong, or nothing can be made up.
+    """
+    contract = artifact.manifest["contract"]
+    if source:
+        return feeds_of(source, contract, sizes or {})
+    known = recall_source(artifact.path)
+    if known is None:
+        return made_up(contract, sizes or {}, "no source of this artifact is known here")
+    try:
+        return feeds_of(known, contract, sizes or {})
+    except UsageError as error:  # it was edited or moved since
+        return made_up(contract, sizes or {}, str(error).splitlines()[0])
+
+
+def feeds_of(source: str, contract: Mapping[str, Any], sizes: Mapping[str, int]) -> Feeds:
+    """The largest inputs that a source gives, cropped or repeated to the sizes.
+
+    Raises:
+        UsageError: the source is wrong, or gives other inputs than the artifact takes.
+    """
+    signature, example, calibration = read_inputs(load_model(source))
+    if set(signature.dims) != {d["name"] for d in contract["dims"]}:
+        raise UsageError(f"{source} has the dims {sorted(signature.dims)}, the artifact others")
+    largest = max([example, *calibration], key=lambda i: sum(t.numel() for t in i.values()))
+    inputs = _as_built(resize(largest, signature, sizes))
+    found = {n: DTYPE_NAMES.get(t.dtype, str(t.dtype)) for n, t in inputs.items()}
+    wanted = {i["name"]: i["dtype"] for i in contract["inputs"]}
+    if found != wanted:
+        raise UsageError(f"{source} gives the inputs {found}, the artifact takes {wanted}")
+    reached = {
+        dim: int(inputs[name].shape[axis])
+        for name, axes in signature.axes.items()
+        for axis, dim in axes.items()
+    }
+    return Feeds({n: t.numpy() for n, t in inputs.items()}, reached, f"inputs of {source}")
+
+
+def _as_built(inputs: Inputs) -> Inputs:
+    """Artifacts compute in float32, and so do their inputs."""
+    narrow = (torch.float16, torch.bfloat16)
+    return {n: t.float() if t.dtype in narrow else t for n, t in inputs.items()}
+
+
+def made_up(contract: Mapping[str, Any], sizes: Mapping[str, int], why: str = "") -> Feeds:
+    """Normal floats, and ones elsewhere, at the sizes; where none is given, at small ones.
+
+    Raises:
+        UsageError: an input has a size that is computed from others.
+    """
+    origin = f"made-up inputs ({why})" if why else "made-up inputs"
+    usual = {d["name"]: _usual_size(d) for d in contract["dims"]}
+    reached = usual | dict(sizes)
+    generator = np.random.default_rng(0)
+    arrays = {i["name"]: _made_up(i, reached, generator) for i in contract["inputs"]}
+    return Feeds(arrays, reached, origin)
+
+
+def _usual_size(dim: Mapping[str, Any]) -> int:
+    return max(int(dim["min"]), min(USUAL_SIZE, dim["max"] or USUAL_SIZE))
+
+
+def _made_up(spec: Mapping[str, Any], sizes: Mapping[str, int], random: np.random.Generator) -> Any:
+    unknown = [s for s in spec["shape"] if isinstance(s, str) and s not in sizes]
+    if unknown or spec["dtype"] not in _DTYPES:
+        raise UsageError(
+            f"no values can be made up for the input '{spec['name']}' "
+            f"({spec['dtype']}{spec['shape']}); give --source"
+        )
+    shape = [sizes[s] if isinstance(s, str) else s for s in spec["shape"]]
+    dtype = np.dtype(_DTYPES[spec["dtype"]])
+    return random.normal(size=shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
+
+
+_DTYPES = {
+    "f32": "float32", "f64": "float64", "f16": "float16", "i64": "int64", "i32": "int32",
+    "i16": "int16", "i8": "int8", "u8": "uint8", "bool": "bool",
+}  # fmt: skip

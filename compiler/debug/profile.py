@@ -1,0 +1,279 @@
+"""Where an artifact's milliseconds are: the runtime's node times, folded back to what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from strop.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from strop.compiler.lower.onnx.trace import Trace
+    from strop.compiler.provenance import Provenance
+
+RUNTIME = "the runtime's own"
+BETWEEN = "between nodes"
+TOP = "(the model itself)"
+UNKNOWN = "(not known)"
+# They compute nothing: they change how numbers are laid out or written.
+MOVING = frozenset(
+    (
+        "Cast", "Concat", "DequantizeLinear", "DynamicQuantizeLinear", "Expand", "Flatten",
+        "Identity", "MemcpyFromHost", "MemcpyToHost", "QuantizeLinear", "ReorderInput",
+        "ReorderOutput", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """One node as the runtime ran it.
+
+    Attributes:
+        name: as the runtime calls it.
+        op: its operator.
+        written: the operator of the file that makes the same value: another one where the runtime
+            fused or replaced nodes; None for a node of the runtime's own.
+        ir: the IR node that it was emitted for, the last where several were fused.
+        rule: the rule that made the IR node; "capture" where none did.
+        step: the pass of that rule; "capture" where there is none.
+        line: source line.
+        module: module path; "" is the model itself.
+        milliseconds: of one run.
+    """
+
+    name: str
+    op: str
+    written: str | None
+    ir: str | None
+    rule: str | None
+    step: str | None
+    line: str | None
+    module: str | None
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some nodes together: how many, their time in one run, and their share of it."""
+
+    name: str
+    nodes: int
+    milliseconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one run is.
+
+    Times are means over the middle half of the runs, the same runs for every node, so that they
+    add up: medians do not.
+
+    Attributes:
+        out: the artifact.
+        inputs: what it was run on, in words.
+        sizes: of the dynamic dims.
+        runs: how many were made, and how many of them count.
+        milliseconds: of one run.
+        plain: the same without the profiler, the median.
+        nodes: in the order in which they ran.
+    """
+
+    out: Path
+    inputs: str
+    sizes: dict[str, int]
+    runs: tuple[int, int]
+    milliseconds: float
+    plain: float
+    nodes: tuple[NodeTime, ...]
+
+    @property
+    def between(self) -> float:
+        """Milliseconds of a run that no node accounts for."""
+        return self.milliseconds - sum(n.milliseconds for n in self.nodes)
+
+    def share(self, milliseconds: float) -> float:
+        """A time as a share of one run."""
+        return milliseconds / self.milliseconds
+
+    def slowest(self) -> list[NodeTime]:
+        """The nodes, slowest first."""
+        return sorted(self.nodes, key=lambda n: -n.milliseconds)
+
+    def groups(
+        self, key: Callable[[NodeTime], str], nodes: Iterable[NodeTime] | None = None
+    ) -> list[Group]:
+        """Nodes under one name together, slowest first."""
+        found: dict[str, list[float]] = {}
+        for node in self.nodes if nodes is None else nodes:
+            found.setdefault(key(node), []).append(node.milliseconds)
+        made = [Group(name, len(ms), sum(ms), self.share(sum(ms))) for name, ms in found.items()]
+        return sorted(made, key=lambda g: -g.milliseconds)
+
+    def all_of(self, key: Callable[[NodeTime], str]) -> list[Group]:
+        """The groups of all nodes, and what is between them: their shares sum to 1."""
+        return [*self.groups(key), Group(BETWEEN, 0, self.between, self.share(self.between))]
+
+    @property
+    def moving(self) -> list[NodeTime]:
+        """Nodes that move or convert data and compute nothing, slowest first."""
+        return [n for n in self.slowest() if n.op in MOVING]
+
+
+def by_op(node: NodeTime) -> str:
+    """The operator, and what it stands for where the runtime put it there."""
+    return node.op if node.written in (node.op, None) else f"{node.op} (for {node.written})"
+
+
+def by_rule(node: NodeTime) -> str:
+    """The pass and its rule."""
+    if node.step is None or node.rule is None:
+        return RUNTIME
+    return node.step if node.step == node.rule else f"{node.step}: {node.rule}"
+
+
+def by_line(node: NodeTime) -> str:
+    """The source line."""
+    return RUNTIME if node.ir is None else node.line or UNKNOWN
+
+
+def by_module(depth: int) -> Callable[[NodeTime], str]:
+    """The module path, cut to so many names."""
+
+    def key(node: NodeTime) -> str:
+        if node.ir is None:
+            return RUNTIME
+        if node.module is None:
+            return UNKNOWN
+        return ".".join(node.module.split(".")[:depth]) or TOP
+
+    return key
+
+
+def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int = 20) -> Profile:
+    """Run an artifact in a default session with the runtime's profiler on.
+
+    Args:
+        out: the artifact.
+        words: sizes of dynamic dims, ``batch=1 seq=128``.
+        source: where inputs come from; by default where the artifact was built from, if that is
+            known on this machine, and else they are made up.
+        runs: how many to make, after a few that do not count.
+
+    Raises:
+        UsageError: no artifact, or a damaged one, or sizes that it does not take.
+        RuntimeRefusedError: the runtime does not run it.
+    """
+    from strop.compiler.artifact import read_artifact
+    from strop.compiler.debug.feeds import feeds_for, parse_sizes
+    from strop.compiler.lower.onnx.trace import trace
+    from strop.compiler.provenance import read_provenance
+    from strop.compiler.target import get_target
+
+    artifact = read_artifact(out)
+    damaged = artifact.damaged()
+    if damaged:
+        raise UsageError(f"{out}: {'; '.join(damaged)}. Build it again.")
+    records = read_provenance(artifact)
+    manifest = artifact.manifest
+    feeds = feeds_for(artifact, source, parse_sizes(words, manifest["contract"]["dims"]))
+    found = trace(artifact.model_path, get_target(manifest["target"]), feeds.arrays, runs)
+    kept = middle_half(found.milliseconds)
+    return Profile(
+        out=out,
+        inputs=feeds.origin,
+        sizes=feeds.sizes,
+        runs=(len(found.milliseconds), len(kept)),
+        milliseconds=_mean(found.milliseconds, kept),
+        plain=found.plain,
+        nodes=attribute(found, records, manifest["passes"], kept),
+    )
+
+
+def middle_half(times: Sequence[float]) -> list[int]:
+    """Which runs are neither among the fastest nor among the slowest quarter."""
+    ranked = sorted(range(len(times)), key=times.__getitem__)
+    return sorted(ranked[len(times) // 4 : len(times) - len(times) // 4])
+
+
+def _mean(times: Sequence[float], kept: Sequence[int]) -> float:
+    return sum(times[i] for i in kept) / len(kept)
+
+
+def attribute(
+    found: Trace,
+    records: Sequence[Provenance],
+    passes: Sequence[Mapping[str, Any]],
+    kept: Sequence[int],
+) -> tuple[NodeTime, ...]:
+    """Say of every node that ran where it comes from.
+
+    The runtime fuses and renames nodes when it loads a file, but keeps the names of values: a
+    node is what the file has for a value that it makes. Where it renames that too, it keeps the
+    node's name, or makes one from it.
+    """
+    by_value = {value: record for record in records for value in record.values}
+    by_name = {record.name: record for record in records}
+    nodes = []
+    for node in found.nodes:
+        made = [by_value[v] for v in node.values if v in by_value]
+        record = made[0] if made else by_name.get(_written_name(node.name))
+        steps = _steps_of(record.rule, passes) if record else None
+        nodes.append(
+            NodeTime(
+                name=node.name,
+                op=node.op,
+                written=record.op if record else None,
+                ir=record.ir if record else None,
+                rule=record.rule if record else None,
+                step=steps,
+                line=record.line if record else None,
+                module=record.module if record else None,
+                milliseconds=_mean(node.milliseconds, kept),
+            )
+        )
+    return tuple(nodes)
+
+
+def _written_name(name: str) -> str:
+    """The name in the file of a node that the runtime renamed."""
+    return name.removesuffix("_nchwc").partition("/")[0]
+
+
+def _steps_of(rule: str, passes: Sequence[Mapping[str, Any]]) -> str:
+    """The passes in which a rule rewrote something; the rule itself where none says so."""
+    return " or ".join(p["name"] for p in passes if rule in p["rewrites"]) or rule
+
+
+def profile_command(
+    out: Annotated[Path, typer.Argument(help="An artifact folder.")],
+    shapes: Annotated[
+        list[str], typer.Option(help="Sizes of dynamic dims: 'batch=1 seq=128'; repeatable.")
+    ] = [],  # noqa: B006  (typer copies it)
+    source: Annotated[str, typer.Option(help="Where inputs come from: FILE.py:make.")] = "",
+    runs: Annotated[int, typer.Option(min=4, help="How many to make.")] = 20,
+    depth: Annotated[int, typer.Option(min=1, help="Names of a module path to keep.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each table, at most.")] = 15,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write all of it to a file.")
+    ] = None,
+) -> None:
+    """Show where the milliseconds are: by operator, pass, module, source line and node."""
+    from strop.compiler.debug.profile_view import record, render, require_place
+
+    if as_json is not None:
+        require_place(as_json)
+    found = profile(out, shapes, source=source, runs=runs)
+    console = Console()
+    for part in render(found, depth, top):
+        console.print(part)
+    if as_json is not None:
+        from strop.compiler.artifact import write_json
+
+        write_json(as_json, record(found, depth))

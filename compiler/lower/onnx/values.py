@@ -1,0 +1,55 @@
+"""Look inside a written ONNX file: its text, and every value that it computes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from strop.compiler.errors import RuntimeRefusedError
+from strop.compiler.numerics import Array
+
+
+def file_text(path: Path) -> str:
+    """One node a line: ``%linear = MatMul(%input, %weight)``."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return "\n".join(_line(node) for node in graph.node)
+
+
+def _line(node: Any) -> str:
+    results = ", ".join(f"%{name}" for name in node.output if name)
+    inputs = ", ".join(f"%{name}" if name else "-" for name in node.input)
+    return f"{results} = {node.op_type}({inputs})"
+
+
+def file_values(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a file without the runtime's own fusions; every tensor computed, by name, in order.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not load or run it.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    given = {o.name for o in model.graph.output}
+    names = [name for node in model.graph.node for name in node.output if name]
+    model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in given)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory() as folder:
+        opened = Path(folder) / path.name
+        onnx.save(model, str(opened))
+        for data in path.parent.glob(f"{path.name}.*"):  # external weights, by their place
+            (opened.parent / data.name).symlink_to(data.resolve())
+        try:
+            session = ort.InferenceSession(str(opened), options, ["CPUExecutionProvider"])
+            wanted = {i.name for i in session.get_inputs()}
+            found = session.run(names, {n: a for n, a in feeds.items() if n in wanted})
+        except Exception as error:
+            raise RuntimeRefusedError(
+                f"{path} does not run with all its values: {error}"
+            ) from error
+    return {n: v for n, v in zip(names, found) if isinstance(v, np.ndarray)}
