@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from strop.bench.cli import app as bench_app
 from strop.compiler.debug.cli import app as debug_app
 from strop.compiler.errors import StropError, UsageError, did_you_mean
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(debug_app, name="debug")
+app.add_typer(bench_app, name="bench")
 out_console = Console()
 err_console = Console(stderr=True)
 
@@ -133,7 +135,18 @@ def _build(
             choices=choices,
             progress=lambda stage: status.update(stage),
         )
+    _remember(artifact.path, source)
     _print_summary(artifact)
+
+
+def _remember(out: Path, source: str) -> None:
+    """Keep the source for `strop bench`; without it, --source says it there."""
+    from strop.compiler.history import remember_source
+
+    try:
+        remember_source(out, source)
+    except OSError as error:
+        _say(f"the source is not remembered for strop bench: {error}")
 
 
 def _print_summary(artifact: Any) -> None:
@@ -273,12 +286,14 @@ def _say(problem: str) -> None:
 
 def _bug(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
-    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
-    return (
-        f"this is a bug in strop{notes}: {type(error).__name__}: {error} "
+    notes = getattr(error, "__notes__", [])
+    during = "".join(f", {note}" for note in notes[:1])
+    sentence = (
+        f"this is a bug in strop{during}: {type(error).__name__}: {error} "
         f"({Path(place.filename).name}:{place.lineno}). Please report it; with STROP_TRACEBACK=1 "
         "in the environment the whole trace is shown."
     )
+    return "\n".join([sentence, *notes[1:]])
 
 
 if __name__ == "__main__":

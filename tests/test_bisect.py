@@ -254,6 +254,29 @@ def test_a_flaky_check_is_said_to_be_flaky(captured: Captured) -> None:
         found(captured, Sabotage(aten.softmax.int, wrong_axis, 1), Moody())
 
 
+class Fickle(Check):
+    """Right about everything, but never twice about what a search tries on its way."""
+
+    repeats = 2
+
+    def __init__(self) -> None:
+        self.asked: dict[str, int] = {}
+
+    def ask(self, program: Program, again: Program) -> Verdict:
+        text = str(program)
+        self.asked[text] = self.asked.get(text, 0) + 1
+        right = len(self.asked) <= 2 or self.asked[text] == 1
+        return Verdict(("aten.tanh" not in text) == right, "who knows")
+
+
+def test_a_check_that_changes_its_mind_later_is_found_out(captured: Captured) -> None:
+    def with_tanh(root: Node, build: Builder) -> Node:
+        return build.call(aten.tanh.default, root.args[0])
+
+    with pytest.raises(UsageError, match="the check is flaky: at one rewrite of 'sabotage'"):
+        found(captured, Sabotage(aten.gelu.default, with_tanh, 3), Fickle())
+
+
 def test_a_check_that_fails_on_the_original_is_said_before_any_search(captured: Captured) -> None:
     check = Metric(captured.cases, "cosine", 1.5)
     with pytest.raises(UsageError, match="fails on the captured model, before any pass"):

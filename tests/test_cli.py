@@ -143,7 +143,7 @@ def test_dump_ir_writes_the_program_after_each_pass_that_changed_it(
 ) -> None:
     result = strop("build", small, "-o", tmp_path / "out", "--dump-ir", tmp_path / "ir")
     assert result.code == 0
-    dumps = sorted(p.name for p in (tmp_path / "ir").iterdir())
+    dumps = sorted(p.name for p in (tmp_path / "ir").glob("*.txt"))
     assert dumps[0] == "000_capture.txt"
     assert [re.sub(r"^\d+_", "", d) for d in dumps[1:]] == ["bias-gelu.txt"]
     assert "strop.bias_gelu" in (tmp_path / "ir" / dumps[-1]).read_text()

@@ -253,7 +253,11 @@ def test_diff_on_the_command_line(strop: Strop, small: str, tmp_path: Path) -> N
     result = strop("debug", "diff", tmp_path / "cpu-fp32", tmp_path / "cpu-int8")
     assert result.code == 0, result.err
     assert "DynamicQuantize" in result.out
+    result = strop("debug", "diff", ir / names[-1], tmp_path / "cpu-int8")
+    assert result.code == 0, result.err
+    assert "%gelu" in result.out
     assert strop("debug", "diff", small.partition(":")[0], ir / names[0]).code == 2
+    assert strop("debug", "diff", tmp_path / "cpu-int8", ir / names[0]).code == 2
 
 
 # Crashes ----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ are binary. A pass that raises, or breaks a rule of the IR, is bad without askin
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from strop.compiler.bundle import Failure
@@ -92,6 +92,18 @@ class _Asker:
         self.say(f"{what}: {'good' if answers[0].good else 'bad'} ({answers[0].reason})")
         return answers[0]
 
+    def confirm(self, made: Made, good: bool, step: str) -> None:
+        """Ask once more about what a search has ended on.
+
+        Raises:
+            UsageError: the answer is another one.
+        """
+        if self.ask(made, "rewrites", "once more").good != good:
+            raise UsageError(
+                f"the check is flaky: at one rewrite of '{step}' it said "
+                f"{'good' if good else 'bad'}, and then the opposite. Make it repeatable first."
+            )
+
 
 def bisect(
     captured: Program, pipeline: Pipeline, check: Check, inputs: Inputs, say: Say = lambda _: None
@@ -116,8 +128,8 @@ def bisect(
             f"the check fails on the captured model, before any pass ({original.reason}): "
             "there is no pass to blame."
         )
-    states = _run_all(captured, pipeline)
-    last = asker.ask(states[-1], "passes", f"after '{_name(pipeline, states)}'", check.repeats)
+    steps, states = _run_all(captured, pipeline)
+    last = asker.ask(states[-1], "passes", f"after '{steps[-1].name}'", check.repeats)
     if last.good:
         raise UsageError(
             f"the check holds after the last pass ({last.reason}): no pass is to blame. "
@@ -126,16 +138,14 @@ def bisect(
     reasons = {len(states): last.reason}  # why, by how many passes have run
 
     def bad(count: int) -> bool:
-        name = pipeline.steps[count - 1].name
-        answer = asker.ask(states[count - 1], "passes", f"after '{name}'")
+        answer = asker.ask(states[count - 1], "passes", f"after '{steps[count - 1].name}'")
         reasons[count] = answer.reason
         return not answer.good
 
     found = first_bad(0, len(states), bad)
     before = captured if found == 1 else states[found - 2].program
     assert before is not None
-    step, whole = pipeline.steps[found - 1], states[found - 1]
-    return _in_pass(before, step, whole, reasons[found], asker, inputs)
+    return _in_pass(before, steps[found - 1], states[found - 1], reasons[found], asker, inputs)
 
 
 def first_bad(good: int, bad: int, is_bad: Callable[[int], bool]) -> int:
@@ -149,23 +159,27 @@ def first_bad(good: int, bad: int, is_bad: Callable[[int], bool]) -> int:
     return bad
 
 
-def _name(pipeline: Pipeline, states: Sequence[Made]) -> str:
-    return pipeline.steps[len(states) - 1].name
+def _run_all(captured: Program, pipeline: Pipeline) -> tuple[list[Step], list[Made]]:
+    """Run the pipeline as far as it goes; the steps that did something, and what they made.
 
-
-def _run_all(captured: Program, pipeline: Pipeline) -> list[Made]:
-    """Run the pipeline as far as it goes."""
+    Raises:
+        UsageError: none did.
+    """
+    steps: list[Step] = []
     states: list[Made] = []
-    program: Program | None = captured
+    program = captured
     for step in pipeline.steps:
-        assert program is not None
-        states.append(make(step.run, program))
-        program = states[-1].program
-        if program is None:
+        made = make(step.run, program)
+        if made.program is not None and not made.log.rewrites:
+            continue
+        steps.append(step)
+        states.append(made)
+        if made.program is None:
             break
+        program = made.program
     if not states:
-        raise UsageError("the recipe has no pass to blame")
-    return states
+        raise UsageError("no pass of the recipe changes this model: there is none to blame")
+    return steps, states
 
 
 def make(run: Pass, program: Program, limit: int | None = None) -> Made:
@@ -198,8 +212,11 @@ def _in_pass(
         return not answer.good
 
     number = first_bad(0, count, bad)
-    guilty = made[number]
-    good = make(step.run, before, max(number - 1, 0)).program
+    guilty, last_good = made[number], make(step.run, before, max(number - 1, 0))
+    if asker.check.repeats > 1:
+        asker.confirm(guilty, False, step.name)
+        asker.confirm(last_good, True, step.name)
+    good = last_good.program
     assert good is not None
     done = guilty.log.rewrites
     return Culprit(

@@ -147,18 +147,22 @@ def _print_answer(answer: Answer, name: str, at: str) -> None:
 @app.command()
 def diff(
     before: Annotated[Path, typer.Argument(help="An IR snapshot of --dump-ir, or an artifact.")],
-    after: Annotated[Path, typer.Argument(help="Another of the same kind.")],
+    after: Annotated[Path, typer.Argument(help="Another one, or the artifact made from it.")],
     node: Annotated[str, typer.Option(help="%name: that value, its inputs and users only.")] = "",
     source: Annotated[str, typer.Option(help="For inputs of artifacts: FILE.py:make.")] = "",
     count: Annotated[int, typer.Option(min=1, help="How many values to show.")] = 20,
 ) -> None:
-    """Compare two snapshots or two artifacts: text, and every value they share, worst first."""
-    from strop.compiler.debug.diff import diff_artifacts, diff_snapshots, history, snapshot_of
+    """Compare snapshots, artifacts, or one with the other: text, and shared values, worst first."""
+    from strop.compiler.debug import diff as compare
+    from strop.compiler.debug.diff import diff_snapshots, history, snapshot_of
 
-    if before.is_dir() and after.is_dir():
-        if node:
-            raise UsageError("--node is for snapshots: artifacts hold the lowered graph only")
-        _print_difference(diff_artifacts(before, after, source), count)
+    if node and after.is_dir():
+        raise UsageError("--node is for snapshots: artifacts hold the lowered graph only")
+    if before.is_dir():
+        _print_difference(compare.diff_artifacts(before, after, source), count)
+        return
+    if after.is_dir():
+        _print_difference(compare.diff_lowered(snapshot_of(before), after), count)
         return
     first, second = snapshot_of(before), snapshot_of(after)
     found = diff_snapshots(first, second)

@@ -84,6 +84,16 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
     return compare_values(old, new, {}, f"{text}\nvalues on {feeds.origin}".strip())
 
 
+def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
+    """Compare a program with the file that it was lowered to: what the lowering did to a value."""
+    program, inputs = load_program(snapshot), load_inputs(snapshot.parent)
+    path = _require(artifact).model_path
+    old = values(program, inputs)
+    new = file_values(path, {n: t.numpy() for n, t in inputs.items()})
+    described = {n.name: describe(n) for n in program.calls()}
+    return compare_values(old, new, described, text_diff(program_text(program), file_text(path)))
+
+
 def diff(before: Program, after: Program, inputs: Inputs) -> Difference:
     """Compare two programs of one model on one set of inputs.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,34 +73,36 @@ class Group:
 class Profile:
     """Where the time of one run is.
 
-    Times are means over the middle half of the runs, the same runs for every node, so that they
-    add up: medians do not.
+    Times are medians over the runs, of each node by itself: on a busy machine every run stalls at
+    some node, at another each time.
 
     Attributes:
         out: the artifact.
         inputs: what it was run on, in words.
         sizes: of the dynamic dims.
-        runs: how many were made, and how many of them count.
-        milliseconds: of one run.
-        plain: the same without the profiler, the median.
+        runs: how many were made.
         nodes: in the order in which they ran.
+        between: milliseconds of a run that no node accounts for.
+        whole: milliseconds of a whole run; at least that of its parts, and more where they stall.
+        plain: the same without the profiler.
     """
 
     out: Path
     inputs: str
     sizes: dict[str, int]
-    runs: tuple[int, int]
-    milliseconds: float
-    plain: float
+    runs: int
     nodes: tuple[NodeTime, ...]
+    between: float
+    whole: float
+    plain: float
 
     @property
-    def between(self) -> float:
-        """Milliseconds of a run that no node accounts for."""
-        return self.milliseconds - sum(n.milliseconds for n in self.nodes)
+    def milliseconds(self) -> float:
+        """Of one run in which nothing stalls: all nodes and what is between them."""
+        return self.between + sum(n.milliseconds for n in self.nodes)
 
     def share(self, milliseconds: float) -> float:
-        """A time as a share of one run."""
+        """A time as a share of ``milliseconds``."""
         return milliseconds / self.milliseconds
 
     def slowest(self) -> list[NodeTime]:
@@ -184,33 +187,20 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
     manifest = artifact.manifest
     feeds = feeds_for(artifact, source, parse_sizes(words, manifest["contract"]["dims"]))
     found = trace(artifact.model_path, get_target(manifest["target"]), feeds.arrays, runs)
-    kept = middle_half(found.milliseconds)
     return Profile(
         out=out,
         inputs=feeds.origin,
         sizes=feeds.sizes,
-        runs=(len(found.milliseconds), len(kept)),
-        milliseconds=_mean(found.milliseconds, kept),
+        runs=len(found.milliseconds),
+        nodes=attribute(found, records, manifest["passes"]),
+        between=statistics.median(found.between()),
+        whole=statistics.median(found.milliseconds),
         plain=found.plain,
-        nodes=attribute(found, records, manifest["passes"], kept),
     )
 
 
-def middle_half(times: Sequence[float]) -> list[int]:
-    """Which runs are neither among the fastest nor among the slowest quarter."""
-    ranked = sorted(range(len(times)), key=times.__getitem__)
-    return sorted(ranked[len(times) // 4 : len(times) - len(times) // 4])
-
-
-def _mean(times: Sequence[float], kept: Sequence[int]) -> float:
-    return sum(times[i] for i in kept) / len(kept)
-
-
 def attribute(
-    found: Trace,
-    records: Sequence[Provenance],
-    passes: Sequence[Mapping[str, Any]],
-    kept: Sequence[int],
+    found: Trace, records: Sequence[Provenance], passes: Sequence[Mapping[str, Any]]
 ) -> tuple[NodeTime, ...]:
     """Say of every node that ran where it comes from.
 
@@ -224,7 +214,6 @@ def attribute(
     for node in found.nodes:
         made = [by_value[v] for v in node.values if v in by_value]
         record = made[0] if made else by_name.get(_written_name(node.name))
-        steps = _steps_of(record.rule, passes) if record else None
         nodes.append(
             NodeTime(
                 name=node.name,
@@ -232,10 +221,10 @@ def attribute(
                 written=record.op if record else None,
                 ir=record.ir if record else None,
                 rule=record.rule if record else None,
-                step=steps,
+                step=_steps_of(record.rule, passes) if record else None,
                 line=record.line if record else None,
                 module=record.module if record else None,
-                milliseconds=_mean(node.milliseconds, kept),
+                milliseconds=statistics.median(node.milliseconds),
             )
         )
     return tuple(nodes)
@@ -257,7 +246,7 @@ def profile_command(
         list[str], typer.Option(help="Sizes of dynamic dims: 'batch=1 seq=128'; repeatable.")
     ] = [],  # noqa: B006  (typer copies it)
     source: Annotated[str, typer.Option(help="Where inputs come from: FILE.py:make.")] = "",
-    runs: Annotated[int, typer.Option(min=4, help="How many to make.")] = 20,
+    runs: Annotated[int, typer.Option(min=1, help="How many to make.")] = 20,
     depth: Annotated[int, typer.Option(min=1, help="Names of a module path to keep.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Rows of each table, at most.")] = 15,
     as_json: Annotated[
@@ -270,10 +259,10 @@ def profile_command(
     if as_json is not None:
         require_place(as_json)
     found = profile(out, shapes, source=source, runs=runs)
-    console = Console()
-    for part in render(found, depth, top):
-        console.print(part)
     if as_json is not None:
         from strop.compiler.artifact import write_json
 
         write_json(as_json, record(found, depth))
+    console = Console()
+    for part in render(found, depth, top):
+        console.print(part)

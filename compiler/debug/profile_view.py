@@ -25,6 +25,8 @@ from strop.compiler.debug.profile import (
 from strop.compiler.errors import UsageError
 
 FORMAT = 1
+# How much longer than its nodes a run may take before it is said that times are rough.
+BUSY = 1.2
 
 
 def render(found: Profile, depth: int = 3, top: int = 15) -> Iterator[RenderableType]:
@@ -45,10 +47,13 @@ def record(found: Profile, depth: int = 3) -> dict[str, Any]:
         "out": found.out.name,
         "inputs": found.inputs,
         "sizes": found.sizes,
-        "runs": {"made": found.runs[0], "counted": found.runs[1]},
-        "milliseconds": found.milliseconds,
-        "milliseconds_without_profiler": found.plain,
-        "milliseconds_between_nodes": found.between,
+        "runs": found.runs,
+        "milliseconds": {
+            "nodes_and_between": found.milliseconds,
+            "between_nodes": found.between,
+            "whole_run": found.whole,
+            "without_profiler": found.plain,
+        },
         "by_operator": [asdict(g) for g in found.all_of(by_op)],
         "by_rule": [asdict(g) for g in found.all_of(by_rule)],
         "by_module": [asdict(g) for g in found.all_of(by_module(depth))],
@@ -73,11 +78,13 @@ def _summary(found: Profile) -> Text:
     sizes = ", ".join(f"{name}={size}" for name, size in found.sizes.items())
     own = [n for n in found.nodes if n.ir is None]
     lines = [
-        f"{found.milliseconds:.3f} ms a run with the profiler, {found.plain:.3f} ms without it "
-        f"({found.runs[1]} of {found.runs[0]} runs: the middle half)",
+        f"{found.milliseconds:.3f} ms a run: medians of {found.runs} runs of each node, added up",
+        f"{found.whole:.3f} ms the median whole run, {found.plain:.3f} ms without the profiler",
         f"{found.inputs}" + (f", {sizes}" if sizes else ""),
         f"{len(found.nodes)} nodes ran, {len(own)} of them {RUNTIME}",
     ]
+    if found.whole > BUSY * found.milliseconds:
+        lines.append("most runs stalled somewhere: the machine is busy, and times are rough")
     return Text("\n".join(lines))
 
 
