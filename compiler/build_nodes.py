@@ -26,6 +26,12 @@ class Builder:
         self.made_by = made_by
         self.created: list[Node] = []
 
+    def at(self, node: Node) -> Builder:
+        """A builder for the same rewrite at another place: what it makes stands for ``node``."""
+        other = Builder(self.program, node, self.made_by)
+        other.created = self.created
+        return other
+
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
         """Insert ``target(*args, **kwargs)``; its type comes from running it on fake tensors."""
         with self.graph.inserting_before(self.before):

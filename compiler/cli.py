@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -56,7 +56,7 @@ def build(
         list[str], typer.Option(help="NAME=COUNT: rewrites by a pass or rule; else exit 3.")
     ] = [],  # noqa: B006
     instruments: Annotated[
-        str, typer.Option(help="What to measure after every pass: off, cheap or full.")
+        Literal["off", "cheap", "full"], typer.Option(help="What to measure after every pass.")
     ] = "cheap",
     print_recipe: Annotated[bool, typer.Option(help="Write the recipe in force.")] = False,
     force: Annotated[bool, typer.Option(help="Replace a folder that is not an artifact.")] = False,
@@ -108,13 +108,11 @@ def _build(
     dump_ir: Path | None,
     force: bool,
     tune: bool,
-    instruments: str,
+    instruments: Literal["off", "cheap", "full"],
 ) -> None:
     from strop.compiler.artifact import require_free
 
     require_free(out, force)
-    if instruments not in ("off", "cheap", "full"):
-        raise UsageError(f"--instruments is '{instruments}'; it is off, cheap or full")
     # Bound to the stream itself, so that it goes on while others' output is held back.
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler import driver
@@ -131,7 +129,7 @@ def _build(
             recipe,
             force=force,
             dump_ir=dump_ir,
-            instruments=instruments,  # type: ignore[arg-type]  (checked above)
+            instruments=instruments,
             choices=choices,
             progress=lambda stage: status.update(stage),
         )

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.compiler.check import Array, open_session
+from strop.compiler.check import open_session
 from strop.compiler.errors import UsageError
 from strop.compiler.inputs import Signature
 from strop.compiler.model import Evaluate
+from strop.compiler.numerics import Array
 from strop.compiler.original import output_leaves
 from strop.compiler.source import blame
 from strop.compiler.target import Target

@@ -52,14 +52,14 @@ class _Stored(pydantic.BaseModel):
     Attributes:
         texts: rules, source lines, modules and operators, each once.
         ir: name, rule, line and module of each IR node; texts by number, -1 for none.
-        onnx: name, operator, IR node and values of each ONNX node; no values where they are its
+        nodes: name, operator, IR node and values of each ONNX node; no values where they are its
             name alone.
     """
 
     strop_provenance: Literal[1]
     texts: list[str]
     ir: list[tuple[str, int, int, int]]
-    onnx: list[tuple[str, int, int, list[str]]]
+    nodes: list[tuple[str, int, int, list[str]]]
 
 
 def provenance(lowered: Any) -> list[Provenance]:
@@ -95,12 +95,12 @@ def write_provenance(lowered: Any, path: Path) -> None:
 def encode(records: Iterable[Provenance]) -> str:
     """The side file's text."""
     texts, ir = _Numbers(), _Numbers()
-    onnx = []
+    rows = []
     for one in records:
         known = (texts.of(one.rule), texts.of(one.line), texts.of(one.module))
         values = [] if one.values == (one.name,) else list(one.values)
-        onnx.append((one.name, texts.of(one.op), ir.of((one.ir, *known)), values))
-    fields = {"strop_provenance": FORMAT, "texts": texts.known, "ir": ir.known, "onnx": onnx}
+        rows.append((one.name, texts.of(one.op), ir.of((one.ir, *known)), values))
+    fields = {"strop_provenance": FORMAT, "texts": texts.known, "ir": ir.known, "nodes": rows}
     return json.dumps(fields, separators=(",", ":")) + "\n"
 
 
@@ -126,7 +126,7 @@ def decode(text: str) -> list[Provenance]:
     """
     stored = _Stored.model_validate_json(text)
     records = []
-    for name, op, number, values in stored.onnx:
+    for name, op, number, values in stored.nodes:
         ir, *known = _at(stored.ir, number)
         rule, line, module = (None if n == -1 else _at(stored.texts, n) for n in known)
         made = tuple(values) or (name,)

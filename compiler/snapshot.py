@@ -59,6 +59,13 @@ _FUNCTIONS: dict[str, Any] = {
     },
     **{f"math.{f.__name__}": f for f in (math.ceil, math.floor, math.trunc, round)},
 }  # fmt: skip
+_TORCH: dict[str, Any] = {
+    str(v).removeprefix("torch."): v
+    for v in (
+        torch.contiguous_format, torch.preserve_format, torch.channels_last,
+        torch.channels_last_3d, torch.strided,
+    )
+}  # fmt: skip
 _NAMES = {f: name for name, f in _FUNCTIONS.items()}
 # The one operator of torch's that opens a file.
 _FORBIDDEN = ("aten.from_file",)
@@ -267,7 +274,7 @@ class _Reader:
         source = ConstantSource(symbol["name"])
         made = env.create_symbol(symbol["hint"], source, dynamic_dim=DimDynamic.DYNAMIC)
         high = math.inf if symbol["max"] is None else symbol["max"]
-        env.var_to_range[made] = ValueRanges(symbol["min"], high)  # type: ignore[arg-type]
+        env.var_to_range[made] = ValueRanges(symbol["min"], high)
         size = env.create_symintnode(made, hint=symbol["hint"], source=source)
         assert isinstance(size, torch.SymInt)
         return size
@@ -292,7 +299,7 @@ class _Reader:
         if node.op == "placeholder":
             shape = [s if isinstance(s, int) else self.sizes[s] for s in values["shape"]]
             with self.mode:
-                return torch.empty(shape, dtype=_DTYPES[values["dtype"]])  # type: ignore[arg-type]
+                return torch.empty(shape, dtype=_DTYPES[values["dtype"]])
         return fake_result(node.target, node.args, node.kwargs, self.mode)
 
     def _decode(self, value: Any) -> Any:
@@ -311,13 +318,6 @@ _DECODERS: dict[str, Any] = {
     "float": lambda reader, text: float(text),
     "torch": lambda reader, name: _TORCH[name],
 }
-_TORCH = {
-    str(v).removeprefix("torch."): v
-    for v in (
-        torch.contiguous_format, torch.preserve_format, torch.channels_last,
-        torch.channels_last_3d, torch.strided,
-    )
-}  # fmt: skip
 
 
 def _target(values: dict[str, Any]) -> Any:

@@ -54,8 +54,10 @@ def build_until(source: str, out: Path, at: str, action: str) -> Result:
     return run_python("-c", build_script(source, out, at, action))
 
 
-def test_an_artifact_holds_its_model_its_manifest_and_its_build_record(built: Path) -> None:
-    assert sorted(content(built)) == ["build.json", "manifest.json", "model.onnx"]
+def test_an_artifact_holds_its_model_its_manifest_and_its_records(built: Path) -> None:
+    assert sorted(content(built)) == [
+        "build.json", "manifest.json", "model.onnx", "provenance.json", "report.html",
+    ]  # fmt: skip
     assert leftovers(built.parent) == []
     assert oct(built.stat().st_mode)[-3:] == oct(built.parent.stat().st_mode)[-3:]
 

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from strop.compiler.debug.profile import profile_command
 from strop.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -190,6 +191,9 @@ def _print_difference(found: Difference, count: int) -> None:
         f"{len(found.shared)} values are in both, {len(found.only_before)} in the first only, "
         f"{len(found.only_after)} in the second only"
     )
+
+
+app.command("profile")(profile_command)
 
 
 @app.command()

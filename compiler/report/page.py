@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -30,52 +31,53 @@ def render(manifest: Values, build: Values, before: Sequence[Line], after: Seque
         after: the graph that was lowered.
     """
     root = module_tree(before, after)
-    cosines = [c["cosine"] for c in manifest["checks"] if c["cosine"] is not None]
-    style, script = Markup(_read("report.css")), Markup(_read("report.js"))
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            manifest=manifest,
-            build=build,
-            root=root,
-            running={"before": _running(before), "after": _running(after)},
-            names={row.line.name for row in root.rows()},
-            size_before=_original_size(manifest),
-            size_after=sum(f["bytes"] for f in manifest["files"].values()),
-            spans=timeline(
-                {s["name"]: build["pass_seconds"][s["name"]] for s in manifest["passes"]}
-            ),
-            stages=timeline(build["seconds"]),
-            errors=pass_errors(manifest["passes"]),
-            misses=near_misses(manifest["passes"]),
-            worst=max(manifest["checks"], key=lambda c: c["max_error"]),
-            cosine=min(cosines, default=None),
-            style=style,
-            script=script,
-            policy=_policy(style, script),
-        )
+    template = _environment().get_template("report.html.j2")
+    page = template.render(
+        manifest=manifest,
+        build=build,
+        root=root,
+        names={row.line.name for row in root.rows()},
+        running={"before": _running(before), "after": _running(after)},
+        **_of_passes(manifest["passes"], build["pass_seconds"]),
+        **_of_checks(manifest["checks"]),
+        **_shell(),
+        stages=timeline(build["seconds"]),
+        size_after=sum(file["bytes"] for file in manifest["files"].values()),
     )
     # A name may hold half of a surrogate pair, which no file can.
     return page.encode("utf-8", "backslashreplace").decode()
-
-
-def _original_size(manifest: Values) -> int | None:
-    """Bytes of the weights as captured; None where no pass ran."""
-    steps = manifest["passes"]
-    return int(steps[0]["bytes_before"]) if steps else None
 
 
 def _running(lines: Sequence[Line]) -> int:
     return sum(1 for line in lines if not line.constant)
 
 
-def _policy(style: str, script: str) -> str:
-    """A content security policy: this style and this script, and nothing else from anywhere."""
-    return (
+def _of_passes(steps: Sequence[Values], seconds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        # Where no pass ran, nobody counted.
+        "size_before": steps[0]["bytes_before"] if steps else None,
+        "spans": timeline({step["name"]: seconds[step["name"]] for step in steps}),
+        "errors": pass_errors(steps),
+        "misses": near_misses(steps),
+    }
+
+
+def _of_checks(checks: Sequence[Values]) -> dict[str, Any]:
+    cosines = [check["cosine"] for check in checks if check["cosine"] is not None]
+    return {
+        "worst": max(checks, key=lambda check: float(check["max_error"])),
+        "cosine": min(cosines, default=None),
+    }
+
+
+def _shell() -> dict[str, str]:
+    """Style, script, and a content security policy: these two, and nothing else from anywhere."""
+    style, script = _read("report.css"), _read("report.js")
+    policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
+    return {"style": Markup(style), "script": Markup(script), "policy": policy}
 
 
 def _digest(text: str) -> str:
@@ -96,9 +98,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions: dict[str, Any] = {name: getattr(units, name) for name in _FORMATS}
-    made.filters.update(functions)
-    made.globals.update(functions)
+    formats = {name: getattr(units, name) for name in _FORMATS}
+    made.globals.update(formats, quote=shlex.quote)
     return made
 
 

@@ -48,13 +48,3 @@ function narrow(wanted) {
   }
   document.getElementById("shown").textContent = `${shown} shown`;
 }
-
-// A link to a line opens the modules around it.
-function reveal() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!target) return;
-  for (let part = target.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
-  target.scrollIntoView({ block: "center" });
-}
-addEventListener("hashchange", reveal);
-if (location.hash.startsWith("#v-")) reveal();

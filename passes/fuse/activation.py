@@ -115,12 +115,19 @@ class BiasGelu(Rule):
     name = "bias-gelu"
     pattern = Op(
         aten.gelu.default,
-        Op(aten.linear.default, Var("x"), Var("weight"), Var("bias", is_float, "a bias")),
+        Op(
+            aten.linear.default,
+            Var("x"),
+            Var("weight"),
+            Var("bias", is_float, "a bias"),
+            name="linear",
+        ),
         any_rest=True,
     )
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        product = build.call(aten.linear.default, match["x"], match["weight"])
+        near = build.at(match["linear"])
+        product = near.call(aten.linear.default, match["x"], match["weight"])
         approximate = arguments(match.root)["approximate"]
         return build.call(strop.bias_gelu.default, product, match["bias"], approximate)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ class Trace:
     milliseconds: tuple[float, ...]
     plain: float
 
+    def between(self) -> list[float]:
+        """Milliseconds of each run that no node accounts for."""
+        return [
+            whole - sum(n.milliseconds[i] for n in self.nodes)
+            for i, whole in enumerate(self.milliseconds)
+        ]
+
 
 def trace(
     path: Path, target: Target, feeds: Mapping[str, Array], runs: int, warm_up: int = 3
@@ -66,18 +73,24 @@ def trace(
         UsageError: there is no room for temporary files.
     """
     try:
-        session = ort.InferenceSession(str(path), providers=list(target.providers))
-        used = {i.name for i in session.get_inputs()}
-        given = {name: array for name, array in feeds.items() if name in used}
-        milliseconds = quick_look(lambda: session.run(None, given))
-        del session
+        plain = quick_look(_runner(_session(path, target), feeds))
         with tempfile.TemporaryDirectory(prefix="strop-profile-") as folder:
-            events, values = _profiled(path, target, given, runs + warm_up, Path(folder))
+            events, values = _profiled(path, target, feeds, runs + warm_up, Path(folder))
     except OSError as error:
         raise UsageError(f"the temporary folder cannot be used: {error}") from error
     except Exception as error:  # the runtime's exceptions have no family
         raise RuntimeRefusedError(f"ONNX Runtime does not profile {path.name}: {error}") from error
-    return _trace(events, values, warm_up, milliseconds)
+    return _trace(events, values, warm_up, plain)
+
+
+def _session(path: Path, target: Target, options: Any = None) -> Any:
+    return ort.InferenceSession(str(path), options, providers=list(target.providers))
+
+
+def _runner(session: Any, feeds: Mapping[str, Array]) -> Callable[[], Any]:
+    used = {i.name for i in session.get_inputs()}
+    given = {name: array for name, array in feeds.items() if name in used}
+    return lambda: session.run(None, given)
 
 
 def _profiled(
@@ -99,9 +112,10 @@ def _profiled(
         options.add_session_config_entry(
             f"session.optimized_model_external_initializers_{key}", value
         )
-    session = ort.InferenceSession(str(path), options, providers=list(target.providers))
+    session = _session(path, target, options)
+    run = _runner(session, feeds)
     for _ in range(runs):
-        session.run(None, feeds)
+        run()
     events = json.loads(Path(session.end_profiling()).read_text())
     graph = onnx.load(str(optimized), load_external_data=False).graph
     return events, {node.name: tuple(v for v in node.output if v) for node in graph.node}
