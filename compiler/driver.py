@@ -23,6 +23,7 @@ from strop.compiler.bundle import write_bundle
 from strop.compiler.check import Comparison, check_file, check_program
 from strop.compiler.errors import BudgetError, UsageError, did_you_mean
 from strop.compiler.evaluation import evaluate, file_runner
+from strop.compiler.files import require_folder
 from strop.compiler.front import Captured, capture_model
 from strop.compiler.instrument import Dump, Recorder, StepRecord
 from strop.compiler.latency import quick_look
@@ -84,6 +85,7 @@ def build(
     place = get_target(target or recipe.target)
     recipe = recipe.model_copy(update={"target": place.name})
     require_free(Path(out), force)
+    require_folder(Path(dump_ir) if dump_ir is not None else None, "--dump-ir")
     recipe.pipeline()
     stages = Stages(progress)
     measure = model.evaluate

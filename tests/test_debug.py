@@ -395,6 +395,15 @@ def test_a_bisection_that_makes_no_sense_is_refused(
     assert words in result.err
 
 
+def test_a_dump_that_cannot_be_written_is_refused_before_the_build(
+    strop: Strop, small: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = strop("build", small, "-o", tmp_path / "out", "--dump-ir", tmp_path / "file" / "ir")
+    assert (result.code, "file is a file" in result.err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_json_of_a_dump_has_no_path(strop: Strop, small: str, tmp_path: Path) -> None:
     strop("build", small, "-o", tmp_path / "out", "--dump-ir", tmp_path / "ir")
     for file in (tmp_path / "ir").glob("*.json"):

@@ -27,8 +27,9 @@ from strop.compiler.debug.profile import (
     by_op,
     by_rule,
     profile,
+    profile_command,
 )
-from strop.compiler.debug.profile_view import record, render, require_place
+from strop.compiler.debug.profile_view import record, render
 from strop.compiler.errors import UsageError
 from strop.compiler.lower.onnx.trace import Trace, TracedNode
 from strop.compiler.provenance import Provenance, decode, encode, read_provenance
@@ -240,8 +241,8 @@ def test_a_damaged_model_is_refused(small: tuple[Path, str]) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder that may be written to"):
-        require_place(tmp_path / "missing" / "profile.json")
+    with pytest.raises(UsageError, match="--json: .* cannot be written: there is no folder"):
+        profile_command(tmp_path / "no artifact", as_json=tmp_path / "missing" / "profile.json")
 
 
 def _rendered(found: Profile, width: int, top: int) -> str:

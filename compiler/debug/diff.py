@@ -11,10 +11,9 @@ from pathlib import Path
 from torch.fx.node import Node
 
 from strop.compiler.artifact import Artifact, read_artifact
-from strop.compiler.debug.feeds import feeds_of, made_up
+from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.debug.values import values
 from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.history import recall_source
 from strop.compiler.inputs import Inputs
 from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.numerics import Array, Drift, drift
@@ -77,8 +76,7 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
     contracts = [a.manifest["contract"] for a in (first, second)]
     if contracts[0]["inputs"] != contracts[1]["inputs"]:
         raise UsageError(f"{before} and {after} take other inputs: they are of two models")
-    known = source or recall_source(before)
-    feeds = feeds_of(known, contracts[0], {}) if known else made_up(contracts[0], {})
+    feeds = feeds_for(first, source, {})
     text = text_diff(file_text(first.model_path), file_text(second.model_path))
     old, new = (file_values(a.model_path, feeds.arrays) for a in (first, second))
     return compare_values(old, new, {}, f"{text}\nvalues on {feeds.origin}".strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,15 +255,13 @@ def profile_command(
     ] = None,
 ) -> None:
     """Show where the milliseconds are: by operator, pass, module, source line and node."""
-    from strop.compiler.debug.profile_view import record, render, require_place
+    from strop.compiler.debug.profile_view import record, render
+    from strop.compiler.files import require_writable, write_whole
 
-    if as_json is not None:
-        require_place(as_json)
+    require_writable(as_json, "--json")
     found = profile(out, shapes, source=source, runs=runs)
     if as_json is not None:
-        from strop.compiler.artifact import write_json
-
-        write_json(as_json, record(found, depth))
+        write_whole(as_json, json.dumps(record(found, depth), indent=2, sort_keys=True) + "\n")
     console = Console()
     for part in render(found, depth, top):
         console.print(part)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -22,7 +20,6 @@ from strop.compiler.debug.profile import (
     by_op,
     by_rule,
 )
-from strop.compiler.errors import UsageError
 
 FORMAT = 1
 # How much longer than its nodes a run may take before it is said that times are rough.
@@ -61,17 +58,6 @@ def record(found: Profile, depth: int = 3) -> dict[str, Any]:
         "moving_data": [asdict(g) for g in found.groups(by_op, found.moving)],
         "nodes": [asdict(n) | {"share": found.share(n.milliseconds)} for n in found.slowest()],
     }
-
-
-def require_place(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work for it begins.
-
-    Raises:
-        UsageError: its folder is not there, or may not be written to.
-    """
-    folder = path.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: {folder} is no folder that may be written to")
 
 
 def _summary(found: Profile) -> Text:
