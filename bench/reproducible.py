@@ -20,8 +20,8 @@ from rich.table import Table
 from strop.bench.figures import RESULTS, Figure, console, environment, save, show
 
 RECIPES = ("cpu-fp32", "cpu-int8")
-# Times, memory and the machine are what builds differ in, and this file is where they go.
-DIFFERS = "build.json"
+# Times, memory and the machine are what builds differ in, and these files are where they go.
+DIFFERS = {"build.json", "report.html"}
 # Folders that hold sources, packages or temporary files on any machine. What follows the first
 # slash must look like a path: weights hold every short run of bytes.
 ABSOLUTE = re.compile(
@@ -43,7 +43,7 @@ def build_at(folder: Path, source: str, recipe: str, seed: int) -> Path:
 def differing(first: Path, second: Path) -> list[str]:
     """Names of files that one folder lacks or that differ in any byte."""
     names = {p.relative_to(f).as_posix() for f in (first, second) for p in f.rglob("*")}
-    return sorted(n for n in names - {DIFFERS} if _bytes(first / n) != _bytes(second / n))
+    return sorted(n for n in names - DIFFERS if _bytes(first / n) != _bytes(second / n))
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -149,7 +149,8 @@ class Op(Pattern):
             found = value if isinstance(value, Node) else None
             return Miss(f"expected {wanted}", found, depth)
         if value is not into.root and len(value.users) > 1:
-            return Miss("an inner value is used elsewhere too", value, depth)
+            # The operator is the one that was wanted: one step further than where it is not.
+            return Miss("an inner value is used elsewhere too", value, depth + 1)
         into.inside.append(value)
         orders = [self.args]
         if self.swap:

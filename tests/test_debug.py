@@ -222,6 +222,36 @@ def test_why_not_of_an_unknown_line_names_the_nearest() -> None:
         why_not(program, Pipeline.of([make_pass("cse", {})]), "cse", "test_debug.py:1")
 
 
+def test_why_not_of_an_artifact_is_in_its_manifest(
+    strop: Strop, write: Write, tmp_path: Path
+) -> None:
+    source = write("""
+        import torch
+        from strop.compiler import Model
+
+        class Shared(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up = torch.nn.Linear(8, 8)
+
+            def forward(self, x):
+                y = self.up(x)
+                return torch.nn.functional.gelu(y) + y
+
+        def make():
+            return Model(Shared().eval(), (torch.ones(2, 8),))
+    """)
+    assert strop("build", source, "-o", tmp_path / "out").code == 0
+    for result in (
+        strop("debug", "why-not", "bias-gelu", tmp_path / "out"),
+        strop("debug", "why-not", "bias-gelu", source),
+    ):
+        assert result.code == 0, result.err
+        assert "bias-gelu" in result.out
+        assert "an inner value is used" in " ".join(result.out.split())
+    assert strop("debug", "why-not", "bias-gel", tmp_path / "out").code == 2
+
+
 # Diffs ------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,26 @@ def test_a_bias_before_a_residual_norm_moves_into_the_norm_before() -> None:
     same_numbers(before, result.program, X, tolerance=1e-5)
 
 
+class OneLinear(nn.Module):
+    """The linear layer before the norm reads the stream itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear, self.last = nn.LayerNorm(8), nn.Linear(8, 8), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.norm(x)
+        out: Tensor = self.last(stream + self.linear(stream))
+        return out
+
+
+def test_a_linear_layer_that_reads_the_stream_itself_takes_its_own_bias_back() -> None:
+    before = program_of(OneLinear(), X)
+    result = FoldBiases().run(run_passes(before, Noops(), FuseResiduals()))
+    assert counts(result) == {"bias-into-norm": 1}
+    same_numbers(before, result.program, X, tolerance=1e-5)
+
+
 def test_a_stream_that_is_returned_keeps_its_value() -> None:
     before = program_of(PostNorm(returns_stream=True), X)
     result = FoldBiases().run(run_passes(before, Noops(), FuseResiduals()))

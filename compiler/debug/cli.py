@@ -107,7 +107,9 @@ def _print_culprit(found: Culprit) -> None:
 @app.command("why-not")
 def why_not(
     name: Annotated[str, typer.Argument(metavar="PASS", help="A pass of the recipe.")],
-    source: Source,
+    source: Annotated[
+        str, typer.Argument(help="FILE.py:make, or hf:PATH, to run it; or an artifact, to look.")
+    ],
     at: Annotated[str, typer.Option(help="FILE.py:LINE; all rules at that line.")] = "",
     recipe: RecipeName = "cpu-fp32",
     passes: Passes = [],  # noqa: B006
@@ -117,7 +119,13 @@ def why_not(
 ) -> None:
     """Say why a pass left something as it is: which condition failed, where."""
     from strop.compiler.debug.why_not import why_not as ask
+    from strop.compiler.debug.why_not import why_not_in
 
+    if Path(source).is_dir():
+        from strop.compiler.artifact import read_artifact
+
+        _print_answer(why_not_in(read_artifact(Path(source)), name, at or None), name, at)
+        return
     chosen = _recipe(recipe, passes, before, after, settings)
     captured = _captured(source, chosen)
     _print_answer(ask(captured.program, chosen.pipeline(), name, at or None), name, at)
@@ -139,7 +147,7 @@ def _print_answer(answer: Answer, name: str, at: str) -> None:
         console.print(table)
     for note in answer.notes:
         _say(f"note: {note}")
-    if not answer.misses and not answer.rewrites:
+    if answer.looked_for and not answer.misses and not answer.rewrites:
         _say(f"no rule of '{name}' found anything to look at{where}; they look for:")
         for rule, targets in answer.looked_for.items():
             _say(f"  {rule}: {targets}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.compiler.artifact import Artifact
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.passes import PassResult, Pipeline, RulePass, Step
 from strop.compiler.program import Program
@@ -66,6 +67,28 @@ def why_not(captured: Program, pipeline: Pipeline, name: str, at: str | None = N
         [r for r in result.log.rewrites if _is_at(at, (r.source,))],
         [(s, r) for s, r in earlier if _is_at(at, (r.source,))],
         [describe(n) for n in program.calls() if _is_at(at, (source_line(n),))],
+    )
+
+
+def why_not_in(artifact: Artifact, name: str, at: str | None = None) -> Answer:
+    """What the manifest of an artifact says of one pass: near misses and counts.
+
+    Raises:
+        UsageError: there is no such step.
+    """
+    steps = {p["name"]: p for p in artifact.manifest["passes"]}
+    if name not in steps:
+        raise UsageError(f"the artifact has no pass '{name}'{did_you_mean(name, list(steps))}")
+    step = steps[name]
+    misses = [NearMiss(**{**m, "lines": tuple(m["lines"])}) for m in step["misses"]]
+    counts = [f"{count} {rule}" for rule, count in step["rewrites"].items()]
+    return Answer(
+        misses=tuple(m for m in misses if at is None or _is_at(at, m.lines)),
+        rewrites=(),
+        earlier=(),
+        present=(),
+        looked_for={},
+        notes=(*step["notes"], f"it rewrote: {', '.join(counts) or 'nothing'}"),
     )
 
 

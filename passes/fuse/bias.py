@@ -56,9 +56,10 @@ class BiasIntoNorm(Rule):
         early = Builder(build.program, norm, self.name)
         beta = early.call(aten.add.Tensor, norm.args[_NORM_BIAS], bias)
         norm.update_arg(_NORM_BIAS, beta)
+        # First, since that linear layer may read the stream itself, and then takes back as well.
+        _drop_bias(match["linear"])
         for reader in match["readers"]:
             _take_back(reader, bias, Builder(build.program, reader, self.name))
-        _drop_bias(match["linear"])
 
 
 def _norm_of(stream: Node) -> Node | None:
