@@ -168,21 +168,26 @@ def _print_summary(artifact: Any) -> None:
 
 
 def _pass_table(artifact: Any) -> Table:
-    """One row a pass: time, growth, counts, and what it did to the outputs."""
+    """One row a pass that changed something: time, growth, counts, and what it did to outputs."""
     seconds = artifact.build_record().get("pass_seconds", {})
-    table = Table("pass", "ms", "nodes", "size", "rewrites", "SQNR", "max error")
+    table = Table("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
     for record in artifact.manifest["passes"]:
-        before, after = record["bytes_before"], record["bytes_after"]
+        if not record["rewrites"]:
+            continue
         table.add_row(
             record["name"],
             f"{1000 * seconds[record['name']]:.0f}" if record["name"] in seconds else "-",
             f"{record['nodes_before']} → {record['nodes_after']}",
-            "" if before == after else f"{_size_text(before)} → {_size_text(after)}",
-            ", ".join(f"{n} {rule}" for rule, n in record["rewrites"].items()) or "-",
+            _size_text(record["bytes_after"]),
             _sqnr_text(record["previous"]),
             _error_text(record["original"]),
+            "\n".join(f"{n} {rule}" for rule, n in record["rewrites"].items()),
         )
-    table.caption = "SQNR in dB against the pass before; max error against the original, on a probe"
+    idle = [r["name"] for r in artifact.manifest["passes"] if not r["rewrites"]]
+    table.caption = (
+        f"changed nothing: {', '.join(idle) or 'none'}\n"
+        "SQNR in dB against the pass before, largest error against the original, on a small probe"
+    )
     return table
 
 

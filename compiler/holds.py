@@ -1,0 +1,57 @@
+"""What a build is held to: its budget, and how often it expects passes to rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from strop.compiler.check import Comparison
+from strop.compiler.errors import BudgetError, UsageError, did_you_mean
+from strop.compiler.instrument import StepRecord
+from strop.compiler.recipe import Budget
+
+
+def hold_to_expectations(records: Sequence[StepRecord], expected: Mapping[str, int]) -> None:
+    """Hold steps and rules to how often they were to rewrite.
+
+    Raises:
+        UsageError: no step or rule has that name.
+        BudgetError: another count; with the near misses.
+    """
+    for name, count in expected.items():
+        steps = [r for r in records if r.name == name or name in r.rewrites]
+        rules = {m.rule for r in records for m in r.misses}
+        if not steps and name not in rules:
+            known = [*(r.name for r in records), *(n for r in records for n in r.rewrites)]
+            raise UsageError(f"expected rewrites of '{name}'{did_you_mean(name, known)}")
+        found = sum(
+            sum(r.rewrites.values()) if r.name == name else r.rewrites.get(name, 0) for r in steps
+        )
+        if found != count:
+            misses = [m for r in records for m in r.misses if name in (r.name, m.rule)]
+            lines = "".join(f"\n  {m.root}: {m.reason}" for m in misses[:5])
+            raise BudgetError(
+                f"'{name}' was expected to rewrite {count} times and did {found} times. "
+                f"Nothing was written. Near misses: {len(misses)}{lines}"
+            )
+
+
+def missed_by(results: Sequence[Comparison], budget: Budget) -> list[Comparison]:
+    """The comparisons that miss a budget."""
+    return [r for r in results if r.misses(budget)]
+
+
+def hold_to_budget(results: Sequence[Comparison], budget: Budget, suspect: str) -> None:
+    """Hold comparisons with the original to a budget.
+
+    Raises:
+        BudgetError: some miss it; the worst are told, and the suspect.
+    """
+    missed = missed_by(results, budget)
+    if not missed:
+        return
+    worst = sorted(missed, key=lambda r: -r.max_error)[:5]
+    lines = "\n  ".join(r.misses(budget) or "" for r in worst)
+    raise BudgetError(
+        f"{len(missed)} of {len(results)} comparisons with the original miss the budget:\n"
+        f"  {lines}\nSuspected: {suspect}. Nothing was written."
+    )

@@ -1,0 +1,101 @@
+"""The middle of a build: run the passes, and hold them to what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from strop.compiler.bundle import write_bundle
+from strop.compiler.check import check_program
+from strop.compiler.collector import collector_paused
+from strop.compiler.front import Captured
+from strop.compiler.holds import hold_to_budget, hold_to_expectations, missed_by
+from strop.compiler.instrument import Dump, Recorder, StepRecord
+from strop.compiler.pass_errors import measure_passes
+from strop.compiler.passes import Instrument
+from strop.compiler.program import Program
+from strop.compiler.recipe import Recipe
+from strop.compiler.report.graph import Line, graph_view
+from strop.compiler.stages import Stages
+from strop.compiler.stale import verify_types
+
+Instruments = Literal["off", "cheap", "full"]
+"""How much is measured after every pass: nothing, outputs on one small case, or on all cases."""
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What the passes made.
+
+    Attributes:
+        program: ready to be lowered.
+        records: what each step did.
+        graphs: the program before and after, as the report shows it.
+    """
+
+    program: Program
+    records: Sequence[StepRecord]
+    graphs: tuple[list[Line], list[Line]]
+
+
+def optimize(
+    captured: Captured,
+    recipe: Recipe,
+    out: Path,
+    dump: Dump | None,
+    instruments: Instruments,
+    stages: Stages,
+) -> Optimized:
+    """Run the passes and check them; ``captured`` keeps its cases and gives up its program.
+
+    Raises:
+        UsageError: a user's own pass failed; a crash bundle lies beside ``out``.
+        BudgetError: the program is too far from the original, or a pass missed its expectation.
+    """
+    recorder = _run_passes(captured, recipe, out, dump, stages)
+    _check_passes(captured, recorder, recipe, instruments, stages)
+    before, after = captured.program, [captured.program, *recorder.programs][-1]
+    captured.program = after
+    return Optimized(after, recorder.records, (graph_view(before), graph_view(after)))
+
+
+def _run_passes(
+    captured: Captured, recipe: Recipe, out: Path, dump: Dump | None, stages: Stages
+) -> Recorder:
+    """Run the pipeline; if a pass raises, leave what it takes to see that again."""
+    recorder = Recorder(announce=lambda name: stages.progress(f"pass {name}"))
+    others: list[Instrument] = [] if dump is None else [dump]
+    try:
+        with stages.stage("passes"), collector_paused():
+            recipe.pipeline().run(captured.program, [recorder, *others])
+    except Exception as error:
+        if recorder.running is not None:
+            write_bundle(error, recorder.running, captured.probe.inputs, recipe, out)
+        raise
+    return recorder
+
+
+def _check_passes(
+    captured: Captured, recorder: Recorder, recipe: Recipe, instruments: Instruments, stages: Stages
+) -> None:
+    """Hold the passes to what the recipe expects, and the program they made to the original.
+
+    Where the optimized program misses the budget, the step after which it does is named.
+    """
+    hold_to_expectations(recorder.records, recipe.expect)
+    smallest = min(captured.cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))
+    # The owner's own data, and the sizes at which shapes degenerate: two runs, not all.
+    cases = list({case.name: case for case in (captured.cases[0], smallest)}.values())
+    programs = [captured.program, *recorder.programs]
+    with stages.stage("check passes"):
+        verify_types(programs[-1])
+        if missed_by(check_program(programs[-1], cases), recipe.budget):
+            suspects = ["capture", *(f"pass '{r.name}'" for r in recorder.records)]
+            for suspect, program in zip(suspects, programs):
+                hold_to_budget(check_program(program, cases), recipe.budget, suspect)
+    if instruments != "off":
+        with stages.stage("measure passes"):
+            chosen = [captured.probe] if instruments == "cheap" else captured.cases
+            measure_passes(captured.program, recorder, chosen)
