@@ -6,43 +6,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from strop.bench.duel import BASELINE, EAGER, duel
-from strop.bench.figures import Spread, console
+from strop.bench import encoders
+from strop.bench.figures import console
+from strop.bench.listener import listening
+from strop.bench.metrics import median_speedup
+from strop.bench.record import Plan, size_label
 
 RECIPE = "cpu-int8"
-ARTIFACT = f"strop {RECIPE}"
+EAGER, BASELINE, ARTIFACT = "eager", "ort", encoders.subject(RECIPE)
+HEADS = ("torch eager", "torch.onnx + ORT", ARTIFACT)
 
 
-def summary(found: dict[str, Any]) -> Table:
+def summary(found: encoders.Found) -> Table:
     """Original against artifact: one column an engine, one row a quantity."""
-    names = [EAGER, BASELINE, ARTIFACT]
-    table = Table("MiniLM-L6, 22.7 million weights", *names, title_justify="left")
-    for shape, timings in found["timings"].items():
-        medians = [Spread(**timings[n]["milliseconds"]).median for n in names]
-        faster = medians[1] / medians[2]
-        cells = [f"{ms:.2f} ms" for ms in medians]
-        table.add_row(f"latency {shape}", *cells[:2], f"[bold]{cells[2]}[/bold] (×{faster:.1f})")
-    sizes = found["bytes"]
-    share = sizes[ARTIFACT] / sizes[BASELINE]
+    record, names = found.record, (EAGER, BASELINE, ARTIFACT)
+    table = Table("MiniLM-L6, 22.7 million weights", *HEADS, title_justify="left")
+    for case in record.cases:
+        cells = [f"{case.results[n].milliseconds.median:.2f} ms" for n in names]
+        faster = median_speedup(case, ARTIFACT, BASELINE)
+        table.add_row(
+            f"latency {size_label(case.sizes)}",
+            *cells[:2],
+            f"[bold]{cells[2]}[/bold] (×{faster:.1f})",
+        )
+    sizes = [record.engine(n).bytes or 0 for n in (BASELINE, ARTIFACT)]
+    megabytes = [f"{size / 1e6:.1f} MB" for size in sizes]
+    table.add_row("file size", "-", megabytes[0], f"{megabytes[1]} ({sizes[1] / sizes[0]:.0%})")
+    near = [found.sentences[n] for n in (BASELINE, ARTIFACT)]
+    table.add_row("cosine of the pooled embedding", "1", *(f"{f.cosine:.4f}" for f in near))
     table.add_row(
-        "file size",
-        "-",
-        f"{sizes[BASELINE] / 1e6:.1f} MB",
-        f"{sizes[ARTIFACT] / 1e6:.1f} MB ({share:.0%})",
+        f"top-{near[0].top} retrieval overlap", "100%", *(f"{f.overlap:.1%}" for f in near)
     )
-    near = [found["fidelity"][n] for n in names[1:]]
-    cosines = [f"{f['cosine']:.4f}" for f in near]
-    table.add_row("cosine of the pooled embedding", "1", *cosines)
-    overlaps = [f"{f['overlap']:.1%}" for f in near]
-    table.add_row(f"top-{near[0]['top']} retrieval overlap", "100%", *overlaps)
+    rounds = record.plan.rounds * record.plan.bouts
     table.caption = (
-        f"{near[0]['sentences']} real sentences; {found['rounds']} interleaved rounds, every "
-        f"engine in a process of its own; × against {BASELINE}"
+        f"{near[0].sentences} real sentences; {rounds} interleaved rounds, every engine in a "
+        f"process of its own; × against {HEADS[1]}"
     )
     return table
 
@@ -55,7 +58,10 @@ def main(
     ),
 ) -> None:
     """Build the MiniLM sentence encoder, and compare the artifact with the original."""
-    console.print(summary(duel([RECIPE], rounds, threads, keep={RECIPE: out})))
+    plan = Plan(threads=[threads], bouts=1, rounds=rounds)
+    with listening() as listener:
+        found = encoders.measure([RECIPE], (EAGER, BASELINE), plan, listener, keep={RECIPE: out})
+    console.print(summary(found))
     console.print(f"The artifact is in {out}; look into it with: strop inspect {out}")
 
 

@@ -1,279 +1,272 @@
-"""A duel: engines in processes of their own take turns on one model, and are compared in pairs.
+"""A duel: artifacts and peers, each in a process of its own, take turns on the same inputs.
 
-``python -m strop.bench.duel`` runs MiniLM and prints the figures it is held to.
+All engines are started anew for each bout, in another order: a process that got a bad place in
+memory stays slow for as long as it lives, and must not decide a comparison.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import statistics
+import random
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
 
-import numpy as np
-import typer
-from rich.progress import Progress
-from rich.table import Table
-
-from strop.bench.engines import Array, Eager, Engine, Feeds, OnnxFile, Worker, workers
-from strop.bench.fidelity import Fidelity, agreement, embed
-from strop.bench.figures import RESULTS, Figure, Spread, console, environment, save, show
-
-EAGER, BASELINE = "torch eager", "torch.onnx + ORT"
-SHAPES: tuple[tuple[int, int], ...] = ((1, 16), (1, 128), (8, 128))
-# Seconds one engine runs in one round.
-ROUND_SECONDS = 0.2
-SENTENCES = 400
-# Speed against the baseline that the recipes are held to, by shape.
-SPEED: dict[str, dict[str, float]] = {
-    "cpu-fp32": {"1x128": 1.3, "8x128": 1.3},
-    "cpu-int8": {"1x16": 4.0, "1x128": 3.0, "8x128": 3.0},
-}
-MAX_DIFFERENCE = {"cpu-fp32": 1e-4}
-LEAST_COSINE = {"cpu-int8": 0.985}
-MOST_SIZE = {"cpu-int8": 0.26}
+from strop.bench.engines import Engine, OnnxFile, Worker, workers
+from strop.bench.figures import Spread, environment
+from strop.bench.listener import Listener
+from strop.bench.peers import PEERS, Preparations
+from strop.bench.process import EngineError, isolated
+from strop.bench.race import Samples, race
+from strop.bench.record import (
+    Case,
+    EngineRow,
+    Fidelity,
+    Outcome,
+    Plan,
+    Record,
+    Result,
+    ratios,
+    size_label,
+    spread,
+)
+from strop.bench.subject import Feeds, Reference, Sizes, made_up, references
+from strop.compiler.artifact import Artifact
+from strop.compiler.errors import UsageError
+from strop.compiler.numerics import Array, drift
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One engine at one shape.
+class Challenge:
+    """What is to be compared, and how.
 
     Attributes:
-        milliseconds: over the rounds' medians.
-        ratio: baseline's time over this engine's, round by round.
+        artifacts: strop's own, by the name they get in tables.
+        source: of the original model; None where it is not known.
+        against: names of peers; the first that runs is the baseline.
+        sizes: the cases; the example's own sizes if there are none.
+        plan: how to measure.
     """
 
-    milliseconds: Spread
-    ratio: Spread
+    artifacts: Mapping[str, Artifact]
+    source: str | None
+    against: Sequence[str]
+    sizes: Sequence[Sizes]
+    plan: Plan
 
 
-@dataclass(frozen=True)
-class Difference:
-    """An engine's outputs against eager torch: largest absolute difference, mean row cosine."""
+def duel(challenge: Challenge, listener: Listener) -> Record:
+    """Prepare, race and compare.
 
-    max_abs: float
-    cosine: float
-
-
-def race(
-    running: Mapping[str, Worker],
-    feeds: Mapping[str, Feeds],
-    rounds: int,
-    baseline: str,
-    tick: Callable[[], None] = lambda: None,
-) -> dict[str, dict[str, Timing]]:
-    """Let the engines take turns at each shape in turn; who begins changes from round to round.
-
-    Every shape comes up in every round: a slow minute of the machine falls on all of them alike.
+    Raises:
+        UsageError: the original model cannot be loaded or run.
     """
-    names = list(running)
-    counts = {s: {n: _count(running[n], f) for n in names} for s, f in feeds.items()}
-    medians: dict[str, dict[str, list[float]]] = {s: {n: [] for n in names} for s in feeds}
-    for turn in range(rounds):
-        start = turn % len(names)
-        for shape, inputs in feeds.items():
-            for name in names[start:] + names[:start]:
-                times = running[name].times(inputs, counts[shape][name])
-                medians[shape][name].append(statistics.median(times))
-            tick()
-    return {
-        shape: {name: _timing(of[name], of[baseline]) for name in names}
-        for shape, of in medians.items()
-    }
+    with prepared(challenge, listener) as ring:
+        return ring.fight(listener)
 
 
-def _count(worker: Worker, feeds: Feeds) -> int:
-    """How many runs fit into one round."""
-    return max(3, min(200, int(ROUND_SECONDS / min(worker.times(feeds, 3)))))
+@contextmanager
+def prepared(challenge: Challenge, listener: Listener) -> Iterator[Ring]:
+    """Compute the references and prepare the peers; the files live as long as the block.
+
+    Raises:
+        UsageError: the original model cannot be loaded or run.
+    """
+    with tempfile.TemporaryDirectory(prefix="strop-bench-") as folder:
+        listener.stage("running the original")
+        known = _references(challenge)
+        plan, source = challenge.plan, challenge.source or ""
+        ring = Ring(challenge, known, Preparations(source, Path(folder), plan.timeout))
+        for name in challenge.against:
+            listener.stage(f"preparing {name}")
+            ring.prepare(name)
+        yield ring
 
 
-def _timing(seconds: Sequence[float], baseline: Sequence[float]) -> Timing:
-    ratios = [b / s for s, b in zip(seconds, baseline)]
-    return Timing(Spread.of([1000 * s for s in seconds]), Spread.of(ratios))
+def _references(challenge: Challenge) -> list[Reference]:
+    contract = next(iter(challenge.artifacts.values())).manifest["contract"]
+    if challenge.source is None:
+        return made_up(contract, challenge.sizes)
+    source, timeout = challenge.source, challenge.plan.timeout
+    try:
+        found: list[Reference] = isolated(references, source, challenge.sizes, timeout=timeout)
+    except EngineError as error:
+        raise UsageError(f"the original model ({source}) does not run: {error}") from error
+    for what, got, want in (
+        ("inputs", found[0].feeds, contract["inputs"]),
+        ("dims", found[0].sizes, contract["dims"]),
+    ):
+        if set(got) != {w["name"] for w in want}:
+            names = [", ".join(sorted(n)) or "none" for n in (got, [w["name"] for w in want])]
+            raise UsageError(
+                f"{source} is not what the artifact was built from: it has the {what} {names[0]}, "
+                f"the artifact has {names[1]}. Give its own --source."
+            )
+    return found
 
 
-def difference(got: Sequence[Array], want: Sequence[Array]) -> Difference:
-    """Compare lists of outputs; cosines are of rows along the last axis."""
-    worst = max(float(np.abs(g - w).max()) for g, w in zip(got, want))
-    cosines = [_row_cosines(g, w) for g, w in zip(got, want)]
-    return Difference(worst, float(np.concatenate(cosines).mean()))
+@dataclass
+class Log:
+    """What is known of one engine so far.
+
+    Attributes:
+        outcome: how it went.
+        reason: why it is out, if it is.
+        fidelity: by case.
+        samples: by threads and case, milliseconds of each round of each bout.
+        load_ms: of each start.
+        memory: peak bytes of each start.
+    """
+
+    outcome: Outcome = "ran"
+    reason: str | None = None
+    fidelity: dict[str, Fidelity | None] = field(default_factory=dict)
+    samples: dict[tuple[int, str], list[list[float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    load_ms: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
 
 
-def _row_cosines(a: Array, b: Array) -> Array:
-    rows = [x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (a, b)]
-    norms = [np.linalg.norm(r, axis=-1) for r in rows]
-    result: Array = (rows[0] * rows[1]).sum(-1) / (norms[0] * norms[1])
-    return result
+class Ring:
+    """A duel under way."""
 
+    def __init__(
+        self, challenge: Challenge, known: Sequence[Reference], preparations: Preparations
+    ) -> None:
+        self.challenge = challenge
+        self.references = {size_label(r.sizes): r for r in known}
+        self.preparations = preparations
+        # Peers first: they are what is compared with.
+        self.logs = {name: Log() for name in (*challenge.against, *challenge.artifacts)}
 
-def export_baseline(path: Path) -> None:
-    """What MiniLM's user would ship without strop: ``torch.onnx.export`` with dynamic shapes."""
-    import torch
+    def prepare(self, name: str) -> None:
+        """Prepare a peer, or put on record why it cannot take part."""
+        log = self.logs[name]
+        if lack := PEERS[name].lacks():
+            log.outcome, log.reason = "missing", lack
+        elif failure := self.preparations.prepare(name):
+            log.outcome, log.reason = "failed", failure
 
-    from strop.bench.minilm import encoder, tokenize
-    from strop.bench.sentences import sentences
+    def engine(self, name: str, threads: int) -> Engine:
+        """One that takes part."""
+        if name in self.challenge.artifacts:
+            return OnnxFile(name, threads, self.challenge.artifacts[name].model_path)
+        return self.preparations.engine(name, threads)
 
-    # It warns of every torchvision operator that is not there.
-    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
-    inputs = tokenize(sentences(8))
-    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            encoder(), (), str(path), kwargs=inputs, dynamo=True, verbose=False,
-            dynamic_shapes=dict.fromkeys(inputs, axes), external_data=False,
-        )  # fmt: skip
+    def engines(self, threads: int) -> list[Engine]:
+        """Everybody who is still in it."""
+        return [self.engine(n, threads) for n, log in self.logs.items() if log.outcome == "ran"]
 
+    def fight(self, listener: Listener) -> Record:
+        """All bouts with all numbers of threads, and what came of them."""
+        plan, place = self.challenge.plan, environment(max(self.challenge.plan.threads))
+        done, total = 0, plan.bouts * len(plan.threads) * plan.rounds * len(self.references)
 
-def prepare(
-    places: Mapping[str, Path], threads: int, folder: Path, say: Callable[[str], None]
-) -> list[Engine]:
-    """Build an artifact per recipe at its place, export the baseline, and name the engines."""
-    from strop.bench.minilm import make
-    from strop.compiler import build
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            listener.share(done / total)
 
-    engines: list[Engine] = [Eager(EAGER, threads, "strop.bench.minilm:encoder")]
-    say(f"exporting {BASELINE}")
-    baseline = folder / "baseline.onnx"
-    export_baseline(baseline)
-    engines.append(OnnxFile(BASELINE, threads, baseline))
-    for recipe, place in places.items():
-        artifact = build(make(), place, recipe, progress=partial(_say_stage, say, recipe))
-        engines.append(OnnxFile(f"strop {recipe}", threads, artifact.model_path))
-    return engines
+        for bout in range(plan.bouts):
+            for threads in plan.threads:
+                listener.stage(f"bout {bout + 1} of {plan.bouts}, threads: {threads}")
+                order = self.engines(threads)
+                random.Random(bout).shuffle(order)
+                with workers(order, self._feeds(), plan.timeout) as (running, lost):
+                    lost |= self._inspect(running)
+                    samples, fallen = race(
+                        running, list(self.references), plan.rounds, plan.turn_seconds, tick
+                    )
+                    lost |= fallen | self._collect(running, threads, samples)
+                for name, reason in lost.items():
+                    self.logs[name].outcome, self.logs[name].reason = "failed", reason
+        return self._record(place)
 
+    def _feeds(self) -> dict[str, Feeds]:
+        return {case: r.feeds for case, r in self.references.items()}
 
-def fidelity(running: Mapping[str, Worker], count: int = SENTENCES) -> dict[str, Fidelity]:
-    """Agreement of every engine with eager torch on real sentences."""
-    from strop.bench.minilm import tokenize
-    from strop.bench.sentences import sentences
+    def _inspect(self, running: dict[str, Worker]) -> dict[str, str]:
+        """Compare outputs with the original's, once; engines that do not run leave."""
+        lost = {}
+        for name, worker in list(running.items()):
+            try:
+                for case, reference in self.references.items():
+                    if case not in self.logs[name].fidelity:
+                        outputs = worker.outputs(case)
+                        self.logs[name].fidelity[case] = fidelity(reference, outputs)
+            except EngineError as error:
+                lost[name] = f"does not run: {error}"
+                del running[name]
+        return lost
 
-    texts = sentences(count)
-    batches = [
-        {n: t.numpy() for n, t in tokenize(texts[i : i + 16]).items()}
-        for i in range(0, len(texts), 16)
-    ]
-    found = {
-        name: embed(partial(_first_output, worker), batches) for name, worker in running.items()
-    }
-    return {name: agreement(found[EAGER], e) for name, e in found.items() if name != EAGER}
+    def _collect(
+        self, running: Mapping[str, Worker], threads: int, samples: Samples
+    ) -> dict[str, str]:
+        """Enter what one bout gave."""
+        lost = {}
+        for case, of in samples.items():
+            for name, times in of.items():
+                self.logs[name].samples[threads, case].append(times)
+        for name, worker in running.items():
+            try:
+                self.logs[name].memory.append(worker.peak_memory())
+                self.logs[name].load_ms.append(worker.load_ms)
+            except EngineError as error:
+                lost[name] = f"does not run: {error}"
+        return lost
 
-
-def _progress() -> Progress:
-    """A bar that is drawn once a second: drawing takes time from what is measured."""
-    return Progress(console=console, refresh_per_second=1)
-
-
-def _say_stage(say: Callable[[str], None], recipe: str, stage: str) -> None:
-    say(f"{recipe}: {stage}")
-
-
-def _first_output(worker: Worker, feeds: Feeds) -> Array:
-    return worker.outputs(feeds)[0]
-
-
-def duel(
-    recipes: Sequence[str],
-    rounds: int,
-    threads: int,
-    shapes: Sequence[tuple[int, int]] = SHAPES,
-    keep: Mapping[str, Path] | None = None,
-) -> dict[str, Any]:
-    """Everything measured, as plain values; artifacts are kept where ``keep`` says so."""
-    from strop.bench.minilm import filled
-
-    with tempfile.TemporaryDirectory() as folder, _progress() as progress:
-        task = progress.add_task("preparing", total=None)
-        places = {r: Path(folder) / r for r in recipes} | dict(keep or {})
-        engines = prepare(
-            places, threads, Path(folder), lambda what: progress.update(task, description=what)
+    def _record(self, place: dict[str, object]) -> Record:
+        ran = {name: log for name, log in self.logs.items() if log.outcome == "ran"}
+        baseline = next((n for n in self.challenge.against if n in ran), None)
+        known = self.challenge.source is not None
+        return Record(
+            environment=place,
+            plan=self.challenge.plan,
+            inputs="the model's" if known else "made up",
+            baseline=baseline,
+            engines=[self._row(name, log) for name, log in self.logs.items()],
+            cases=[
+                _case(threads, reference, ran, baseline)
+                for threads in self.challenge.plan.threads
+                for reference in self.references.values()
+            ],
         )
-        progress.update(task, total=rounds * len(shapes))
-        found: dict[str, Any] = {"timings": {}, "differences": {}}
-        with workers(engines) as running:
-            feeds = {f"{batch}x{seq}": filled(batch, seq) for batch, seq in shapes}
-            progress.update(task, description="racing")
-            times = race(running, feeds, rounds, BASELINE, lambda: progress.advance(task))
-            for shape, timings in times.items():
-                outputs = {name: w.outputs(feeds[shape]) for name, w in running.items()}
-                found["timings"][shape] = {n: asdict(t) for n, t in timings.items()}
-                found["differences"][shape] = {
-                    n: asdict(difference(o, outputs[EAGER])) for n, o in outputs.items()
-                }
-            found["fidelity"] = {n: asdict(f) for n, f in fidelity(running).items()}
-        found["bytes"] = {e.name: e.path.stat().st_size for e in engines if isinstance(e, OnnxFile)}
-    return found | {"rounds": rounds, "session": "default"}
 
-
-def judge(found: Mapping[str, Any], recipes: Sequence[str]) -> list[Figure]:
-    """Hold what was measured to the figures."""
-    figures = []
-    for recipe in recipes:
-        name = f"strop {recipe}"
-        for shape, bound in SPEED.get(recipe, {}).items():
-            if shape in found["timings"]:
-                ratio = found["timings"][shape][name]["ratio"]["median"]
-                figures.append(Figure(f"{recipe} {shape}, times faster", ratio, at_least=bound))
-        if recipe in MAX_DIFFERENCE:
-            worst = max(d[name]["max_abs"] for d in found["differences"].values())
-            bound = MAX_DIFFERENCE[recipe]
-            figures.append(Figure(f"{recipe}, max abs difference", worst, at_most=bound))
-        if recipe in LEAST_COSINE:
-            cosine = found["fidelity"][name]["cosine"]
-            bound = LEAST_COSINE[recipe]
-            figures.append(Figure(f"{recipe}, pooled cosine", cosine, at_least=bound))
-        if recipe in MOST_SIZE:
-            size = found["bytes"][name] / found["bytes"][BASELINE]
-            figures.append(Figure(f"{recipe}, size over fp32", size, at_most=MOST_SIZE[recipe]))
-    return figures
-
-
-def print_tables(found: Mapping[str, Any]) -> None:
-    """Latency per shape, then fidelity and size."""
-    latency = Table("engine", *found["timings"], title="ms, median (quartiles); × baseline")
-    for name in next(iter(found["timings"].values())):
-        cells = []
-        for timings in found["timings"].values():
-            ms, ratio = (Spread(**timings[name][k]) for k in ("milliseconds", "ratio"))
-            cells.append(f"{ms}  ×{ratio.median:.2f}")
-        latency.add_row(name, *cells)
-    console.print(latency)
-    near = Table("engine", "max abs", "cosine", "pooled cosine", "least", "top-10 overlap", "MB")
-    for name, fidelity in found["fidelity"].items():
-        differences = [d[name] for d in found["differences"].values()]
-        near.add_row(
-            name,
-            f"{max(d['max_abs'] for d in differences):.1e}",
-            f"{min(d['cosine'] for d in differences):.5f}",
-            f"{fidelity['cosine']:.5f}",
-            f"{fidelity['least_cosine']:.5f}",
-            f"{fidelity['overlap']:.3f}",
-            f"{found['bytes'][name] / 1e6:.1f}",
+    def _row(self, name: str, log: Log) -> EngineRow:
+        ran = log.outcome == "ran"
+        return EngineRow(
+            name=name,
+            subject=name in self.challenge.artifacts,
+            outcome=log.outcome,
+            reason=log.reason,
+            bytes=self.engine(name, 1).size() if ran else None,
+            load_ms=Spread.of(log.load_ms) if ran else None,
+            peak_memory_bytes=Spread.of(log.memory) if ran else None,
         )
-    console.print(near)
 
 
-def main(
-    recipe: Annotated[list[str] | None, typer.Option(help="A recipe; repeatable.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds per shape.")] = 15,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of every engine.")] = 2,
-    results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
-) -> None:
-    """Race MiniLM as strop builds it against what its user would otherwise ship."""
-    recipes = recipe or list(SPEED)
-    place = environment(min(threads, os.cpu_count() or threads))
-    found = duel(recipes, rounds, threads)
-    figures = judge(found, recipes)
-    print_tables(found)
-    show(figures, f"MiniLM-L6 against {BASELINE}")
-    save("duel", place, figures, found, results)
+def _case(threads: int, reference: Reference, ran: Mapping[str, Log], baseline: str | None) -> Case:
+    label = size_label(reference.sizes)
+    samples = {name: log.samples[threads, label] for name, log in ran.items()}
+    results = {
+        name: Result(
+            milliseconds=spread(bouts),
+            speedup=Spread.of(ratios(samples[baseline], bouts)) if baseline else None,
+            samples=bouts,
+            fidelity=ran[name].fidelity[label],
+        )
+        for name, bouts in samples.items()
+    }
+    return Case(threads=threads, sizes=reference.sizes, results=results)
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def fidelity(reference: Reference, got: Sequence[Array]) -> Fidelity | None:
+    """How near outputs are to the original's; None where they are not the same outputs."""
+    want = reference.outputs
+    if want is None or len(got) != len(want):
+        return None
+    found = drift(dict(zip(want, got)), want)
+    return Fidelity(**found.rounded())

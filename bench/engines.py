@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import resource
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from strop.bench.process import EngineError, Process
+from strop.bench.subject import Feeds
+from strop.compiler.numerics import Array
 
-Array = np.ndarray[Any, Any]
-Feeds = Mapping[str, Array]
 # Untimed runs at the start of every request: caches and thread pools wake up.
 WARM_UP = 2
 
@@ -42,9 +43,18 @@ class Engine(ABC):
     name: str
     threads: int
 
+    @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """The package to import before the clock of the load time starts."""
+
     @abstractmethod
     def load(self) -> Runner:
         """Load the engine into this process."""
+
+    def size(self) -> int | None:
+        """Bytes of its files; None where it has none of its own."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -52,21 +62,52 @@ class OnnxFile(Engine):
     """An ONNX file in a default ONNX Runtime session."""
 
     path: Path
+    runtime = "onnxruntime"
 
     def load(self) -> Runner:
         """Open the session."""
         return _Session(self.path, self.threads)
 
+    def size(self) -> int:
+        """The file and the weights beside it."""
+        return sum(p.stat().st_size for p in self.path.parent.glob(f"{self.path.name}*"))
+
+
+@dataclass(frozen=True)
+class OpenVino(Engine):
+    """An OpenVINO file, compiled for latency, otherwise as OpenVINO chooses."""
+
+    path: Path
+    runtime = "openvino"
+
+    def load(self) -> Runner:
+        """Compile the model."""
+        return _Compiled(self.path, self.threads)
+
+    def size(self) -> int:
+        """The file and the weights beside it."""
+        return sum(self.path.with_suffix(s).stat().st_size for s in (".xml", ".bin"))
+
 
 @dataclass(frozen=True)
 class Eager(Engine):
-    """The original module in eager torch; ``factory`` is ``package.module:function``."""
+    """The original module in eager torch, as its source makes it."""
 
-    factory: str
+    source: str
+    runtime = "torch"
 
     def load(self) -> Runner:
         """Make the module."""
-        return _Module(self.factory, self.threads)
+        return _Module(self.source, self.threads, compiled=False)
+
+
+@dataclass(frozen=True)
+class Compile(Eager):
+    """The original module under ``torch.compile``."""
+
+    def load(self) -> Runner:
+        """Make the module; it is compiled when it first sees inputs of a shape."""
+        return _Module(self.source, self.threads, compiled=True)
 
 
 class _Session(Runner):
@@ -87,13 +128,31 @@ class _Session(Runner):
         return result
 
 
+class _Compiled(Runner):
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        settings = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads != os.cpu_count():
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        self.model = openvino.Core().compile_model(str(path), "CPU", settings)
+        self.names = {name for port in self.model.inputs for name in port.get_names()}
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        results = self.model({n: a for n, a in feeds.items() if n in self.names})
+        return [results[port] for port in self.model.outputs]
+
+
 class _Module(Runner):
-    def __init__(self, factory: str, threads: int) -> None:
+    def __init__(self, source: str, threads: int, compiled: bool) -> None:
         import torch
 
+        from strop.bench.subject import load_original
+
         torch.set_num_threads(threads)
-        module, _, function = factory.partition(":")
-        self.module = getattr(import_module(module), function)()
+        original = load_original(source)
+        self.signature = original.signature
+        self.module: Any = torch.compile(original.module) if compiled else original.module
 
     def run(self, feeds: Feeds) -> list[Array]:
         import torch
@@ -101,78 +160,83 @@ class _Module(Runner):
         from strop.compiler.original import output_leaves
 
         with torch.inference_mode():
-            outputs = self.module(**{n: torch.from_numpy(a) for n, a in feeds.items()})
+            inputs = {n: torch.from_numpy(a) for n, a in feeds.items()}
+            outputs = self.signature.call(self.module, inputs)
         return [t.numpy() for t in output_leaves(outputs).values()]
 
 
 class Worker:
-    """The near end of one engine's process."""
+    """The near end of one engine's process.
 
-    def __init__(self, engine: Engine) -> None:
+    Attributes:
+        engine: what it runs.
+        load_ms: milliseconds from the imported runtime to the loaded engine.
+    """
+
+    def __init__(self, engine: Engine, feeds: Mapping[str, Feeds], timeout: float) -> None:
         self.engine = engine
-        context = multiprocessing.get_context("spawn")
-        self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(engine, far), daemon=True)
-        self._process.start()
-        far.close()
-        self._receive()
+        self._process = Process(partial(_serve, engine), timeout)
+        try:
+            self.load_ms: float = self._process.ask(dict(feeds))
+        except BaseException:
+            self.stop()
+            raise
 
-    def outputs(self, feeds: Feeds) -> list[Array]:
-        """Run once and return the outputs."""
-        result: list[Array] = self._ask(("outputs", feeds, 1))
+    def outputs(self, case: str) -> list[Array]:
+        """Run once on the inputs of a case and return the outputs."""
+        result: list[Array] = self._process.ask("outputs", case, 1)
         return result
 
-    def times(self, feeds: Feeds, count: int) -> list[float]:
+    def times(self, case: str, count: int) -> list[float]:
         """Run ``count`` times after a warm-up; seconds of each."""
-        result: list[float] = self._ask(("times", feeds, count))
+        result: list[float] = self._process.ask("times", case, count)
+        return result
+
+    def peak_memory(self) -> int:
+        """The most memory that the process has had so far, in bytes, its runtime included."""
+        result: int = self._process.ask("memory", "", 0)
         return result
 
     def stop(self) -> None:
         """End the process."""
-        self._pipe.close()
-        self._process.join(timeout=10)
-        if self._process.is_alive():
-            self._process.terminate()
-
-    def _ask(self, request: Any) -> Any:
-        self._pipe.send(request)
-        return self._receive()
-
-    def _receive(self) -> Any:
-        try:
-            answer = self._pipe.recv()
-        except EOFError as error:
-            raise RuntimeError(f"the process of engine '{self.engine.name}' ended") from error
-        if isinstance(answer, Exception):
-            raise RuntimeError(f"engine '{self.engine.name}': {answer}") from answer
-        return answer
+        self._process.stop()
 
 
 @contextmanager
-def workers(engines: Sequence[Engine]) -> Iterator[dict[str, Worker]]:
-    """A process for each engine, ended at the end of the block."""
-    started: dict[str, Worker] = {}
-    try:
+def workers(
+    engines: Sequence[Engine], feeds: Mapping[str, Feeds], timeout: float = 300.0
+) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
+    """A process for each engine, ended at the end of the block.
+
+    Yields:
+        the workers by name, and why the engines that did not load did not.
+    """
+    with ExitStack() as stack:
+        running, refused = {}, {}
         for engine in engines:
-            started[engine.name] = Worker(engine)
-        yield started
-    finally:
-        for worker in started.values():
-            worker.stop()
+            try:
+                running[engine.name] = Worker(engine, feeds, timeout)
+                stack.callback(running[engine.name].stop)
+            except EngineError as error:
+                refused[engine.name] = f"does not load: {error}"
+        yield running, refused
 
 
 def _serve(engine: Engine, pipe: Connection) -> None:
     """The far end: load, then answer until the near end hangs up."""
-    try:
-        runner = engine.load()
-        pipe.send("ready")
-        while True:
-            kind, feeds, count = pipe.recv()
-            pipe.send(runner.run(feeds) if kind == "outputs" else _times(runner, feeds, count))
-    except EOFError:
-        return
-    except Exception as error:
-        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+    (feeds,) = pipe.recv()
+    import_module(engine.runtime)
+    start = time.perf_counter()
+    runner = engine.load()
+    pipe.send(1000 * (time.perf_counter() - start))
+    while True:
+        kind, case, count = pipe.recv()
+        if kind == "memory":
+            pipe.send(_peak_memory())
+        elif kind == "outputs":
+            pipe.send(runner.run(feeds[case]))
+        else:
+            pipe.send(_times(runner, feeds[case], count))
 
 
 def _times(runner: Runner, feeds: Feeds, count: int) -> list[float]:
@@ -184,3 +248,12 @@ def _times(runner: Runner, feeds: Feeds, count: int) -> list[float]:
         runner.run(feeds)
         times.append(time.perf_counter() - start)
     return times
+
+
+def _peak_memory() -> int:
+    """Of this process, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # no Linux; there the figure counts what the parent had when it began
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))

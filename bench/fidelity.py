@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Encode = Callable[[dict[str, Array]], Array]
-"""From ``input_ids`` and ``attention_mask`` to the last hidden state, [batch, seq, size]."""
+from strop.compiler.numerics import Array
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,9 @@ def pooled(hidden: Array, mask: Array) -> Array:
     return unit
 
 
-def embed(encode: Encode, batches: Sequence[dict[str, Array]]) -> Array:
-    """Embeddings of all sentences, [sentences, size]."""
-    return np.concatenate([pooled(encode(b), b["attention_mask"]) for b in batches])
+def embed(hidden: Sequence[Array], masks: Sequence[Array]) -> Array:
+    """Embeddings of all sentences of all batches, [sentences, size]."""
+    return np.concatenate([pooled(h, m) for h, m in zip(hidden, masks)])
 
 
 def agreement(original: Array, other: Array, top: int = 10) -> Fidelity:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,10 +18,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from strop.bench.files import write_whole
+
 RESULTS = Path(__file__).parent / "results"
 # Instruction sets that decide which kernels a CPU runs.
 CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-PACKAGES = ("strop", "torch", "onnx", "onnx-ir", "onnxscript", "transformers", "numpy")
+PACKAGES = (
+    *("strop", "torch", "onnx", "onnx-ir", "onnxscript", "transformers", "numpy"),
+    *("openvino", "nncf"),
+)
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
 
 console = Console()
@@ -45,16 +50,16 @@ class Figure:
 
     @property
     def hit(self) -> bool:
-        """Whether the value is finite and within the bounds."""
+        """Whether the value is within the bounds; NaN is within none."""
         low = self.at_least is None or self.value >= self.at_least
         return low and (self.at_most is None or self.value <= self.at_most)
 
     @property
     def wanted(self) -> str:
-        """The bound in words."""
+        """The bound in words; empty if there is none."""
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
-        return f"≤ {self.at_most:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,17 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     }
 
 
+def machine(environment: Mapping[str, Any]) -> str:
+    """One line on where something was measured."""
+    flags = ", ".join(environment["flags"])
+    versions = environment["versions"]
+    runtime = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
+    return (
+        f"{environment['cpu']}, {environment['threads']} threads ({flags}); "
+        f"torch {versions['torch']}, onnxruntime {runtime}"
+    )
+
+
 def cpu_info() -> dict[str, Any]:
     """``model`` and ``flags`` of the first CPU."""
     from strop.compiler.lower.onnx.tune import cpu_model
@@ -121,8 +137,13 @@ def save(
         "figures": [asdict(f) | {"hit": f.hit} for f in figures],
         "measured": measured,
     }
-    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def figures_of(saved: Mapping[str, Any]) -> list[Figure]:
+    """The figures of what ``save`` wrote."""
+    return [Figure(f["what"], f["value"], f["at_least"], f["at_most"]) for f in saved["figures"]]
 
 
 def show(figures: Sequence[Figure], title: str) -> None:
@@ -130,19 +151,21 @@ def show(figures: Sequence[Figure], title: str) -> None:
     table = Table("figure", "value", "wanted", "", title=title, title_justify="left")
     for figure in figures:
         verdict = "[green]hit[/green]" if figure.hit else "[bold red]MISS[/bold red]"
-        table.add_row(figure.what, f"{figure.value:.4g}", figure.wanted, verdict)
+        bound = figure.wanted
+        table.add_row(figure.what, f"{figure.value:.4g}", bound, verdict if bound else "")
     console.print(table)
+
+
+def results() -> list[dict[str, Any]]:
+    """Every benchmark on record that has figures, in the order of the file names."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    return [r for r in found if isinstance(r, dict) and r.get("figures")]
 
 
 def main() -> None:
     """Print every figure on record."""
-    for path in sorted(RESULTS.glob("*.json")):
-        record = json.loads(path.read_text())
-        figures = [
-            Figure(f["what"], f["value"], f["at_least"], f["at_most"]) for f in record["figures"]
-        ]
-        if figures:
-            show(figures, f"{record['name']}: {record['environment']['cpu']}")
+    for saved in results():
+        show(figures_of(saved), f"{saved['name']}: {saved['environment']['cpu']}")
 
 
 if __name__ == "__main__":

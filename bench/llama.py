@@ -36,11 +36,11 @@ def llama(layers: int, sizes: dict[str, int]) -> torch.nn.Module:
     return module.eval()
 
 
-def model(layers: int, sizes: dict[str, int]) -> Model:
-    """A Llama with dynamic batch and sequence."""
+def model(layers: int, sizes: dict[str, int], longest: int = 64) -> Model:
+    """A Llama with dynamic batch and sequence, up to ``longest`` tokens."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(5, sizes["vocab_size"], (2, 24), generator=generator)
-    axes: dict[int, Any] = {0: ("batch", 1, 4), 1: ("seq", 2, 64)}
+    axes: dict[int, Any] = {0: ("batch", 1, 4), 1: ("seq", 2, longest)}
     return Model(
         llama(layers, sizes),
         {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
@@ -51,3 +51,8 @@ def model(layers: int, sizes: dict[str, int]) -> Model:
 def large() -> Model:
     """The factory of the memory benchmark: 16 layers, 3.4 GB in fp32."""
     return model(16, LARGE)
+
+
+def small() -> Model:
+    """The factory of the decoders suite: 8 layers, 22 million weights; the forward of a prompt."""
+    return model(8, SMALL, longest=256)

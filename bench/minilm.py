@@ -59,11 +59,10 @@ def make() -> Model:
     )
 
 
-def filled(batch: int, seq: int) -> dict[str, Any]:
-    """Arrays of real tokens without padding, int64 [batch, seq], to time or compare engines on."""
+def make_full() -> Model:
+    """The same model, with 8 rows of 128 real tokens without padding: the factory of the races."""
     from strop.bench.sentences import sentences
 
-    batch_of = tokenize([" ".join(sentences(batch * 12)[i::batch]) for i in range(batch)])
-    if batch_of["attention_mask"][:, :seq].min() == 0:
-        raise ValueError(f"the sentences do not fill {seq} tokens")
-    return {name: t[:, :seq].contiguous().numpy() for name, t in batch_of.items()}
+    model, rows = make(), 8
+    model.example_inputs = tokenize([" ".join(sentences(rows * 12)[i::rows]) for i in range(rows)])
+    return model

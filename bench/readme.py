@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strop.bench.figures import RESULTS, Figure
+from strop.bench.figures import figures_of, machine, results
+from strop.bench.record import Record
+from strop.bench.tables import Grid, Row, latency, properties
 from strop.bench.zoo_table import ROOT, replace_between
 
 
-def records() -> list[dict[str, Any]]:
-    """Every benchmark on record, in the order of the file names."""
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    return [r for r in found if isinstance(r, dict) and r.get("figures")]
-
-
-def machine(environment: dict[str, Any]) -> str:
-    """One line on where the figures were measured."""
-    flags = ", ".join(environment["flags"])
-    versions = environment["versions"]
-    runtime = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
-    return (
-        f"{environment['cpu']}, {environment['threads']} threads ({flags}); "
-        f"torch {versions['torch']}, onnxruntime {runtime}"
-    )
-
-
-def figures_table(found: list[dict[str, Any]]) -> str:
+def figures_table(found: Sequence[Mapping[str, Any]]) -> str:
     """All figures as a Markdown table; a missed bound says so."""
-    lines = ["| figure | measured | wanted | |", "| --- | --- | --- | --- |"]
-    for record in found:
-        for f in record["figures"]:
-            figure = Figure(f["what"], f["value"], f["at_least"], f["at_most"])
-            verdict = "" if figure.hit else "**missed**"
-            lines.append(f"| {figure.what} | {figure.value:.4g} | {figure.wanted} | {verdict} |")
-    return "\n".join(lines)
+    figures = [figure for saved in found for figure in figures_of(saved)]
+    rows = [
+        Row([f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**"]) for f in figures
+    ]
+    return Grid("", ("figure", "measured", "wanted", ""), rows).markdown()
+
+
+def latency_tables(found: Sequence[Mapping[str, Any]]) -> str:
+    """The encoders' latency, fidelity and footprint; nothing if they are not on record."""
+    duels = [saved["measured"]["record"] for saved in found if saved["name"] == "encoders"]
+    records = [Record.model_validate(values) for values in duels]
+    return "".join(
+        f"\n\nMiniLM-L6, {grid.title}:\n\n{grid.markdown()}"
+        for record in records
+        for grid in (latency(record), properties(record))
+    )
 
 
 def main() -> None:
     """Replace the README's figures by those on record."""
-    found = records()
-    text = f"Measured on {machine(found[0]['environment'])}.\n\n{figures_table(found)}"
+    found = results()
+    where = f"Measured on {machine(found[0]['environment'])}.\n\n"
+    text = where + figures_table(found) + latency_tables(found)
     readme = ROOT / "README.md"
     readme.write_text(replace_between(readme.read_text(), "figures", text))
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from strop.bench import build_scaling, duel, kernels, reproducible
-from strop.bench.engines import Eager, OnnxFile, workers
+from strop.bench import build_scaling, encoders, kernels, readme, reproducible, suites
+from strop.bench.fidelity import Fidelity as Retrieval
 from strop.bench.fidelity import agreement, neighbours, pooled
 from strop.bench.figures import Figure, Spread, environment, save
 from strop.bench.peak_memory import watch
-from strop.compiler import Model, build
+from strop.bench.record import Case, EngineRow, Fidelity, Plan, Record, Result, ratios, spread
+from strop.compiler.source import load_model
 
 FACTORY = """
 import torch
@@ -25,12 +25,6 @@ def make():
     torch.manual_seed(0)
     return Model(torch.nn.Linear(8, 4).eval(), {"input": torch.zeros(2, 8)})
 """
-
-
-def tiny() -> torch.nn.Module:
-    """Found by worker processes under the name of this module."""
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
 
 
 def test_a_figure_is_held_to_its_bound() -> None:
@@ -46,12 +40,6 @@ def test_spread_is_median_and_quartiles() -> None:
     assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0)
 
 
-def test_ratios_are_taken_round_by_round() -> None:
-    timing = duel._timing([1.0, 10.0, 1.0], [2.0, 20.0, 3.0])
-    assert timing.ratio.median == 2.0
-    assert timing.milliseconds.median == 1000.0
-
-
 def test_a_saved_result_has_figures_and_an_environment_without_paths(tmp_path: Path) -> None:
     path = save("x", environment(2), [Figure("a", 2.0, at_least=1.0)], {"b": 1}, tmp_path)
     record = json.loads(path.read_text())
@@ -62,40 +50,72 @@ def test_a_saved_result_has_figures_and_an_environment_without_paths(tmp_path: P
     assert not reproducible.paths_inside(tmp_path, [Path.home()])
 
 
-def test_engines_race_in_processes_of_their_own(tmp_path: Path) -> None:
-    example = {"input": torch.randn(2, 8)}
-    artifact = build(Model(tiny().eval(), example), tmp_path / "tiny", "cpu-fp32")
-    engines = [
-        Eager("eager", 2, f"{__name__}:tiny"),
-        OnnxFile("file", 2, artifact.model_path),
-    ]
-    feeds = {"input": np.ones((2, 8), np.float32)}
-    with workers(engines) as running:
-        timings = duel.race(running, {"only": feeds}, rounds=2, baseline="eager")["only"]
-        outputs = {name: w.outputs(feeds) for name, w in running.items()}
-    assert timings["eager"].ratio.median == 1.0
-    assert timings["file"].milliseconds.median > 0
-    apart = duel.difference(outputs["file"], outputs["eager"])
-    assert apart.max_abs < 1e-5
-    assert apart.cosine == pytest.approx(1.0)
+def small_record() -> Record:
+    """A duel of a peer and an artifact at the sizes of the encoders suite."""
+    bouts = {"ort": [[4.0, 4.2]], "strop cpu-int8": [[1.0, 1.05]]}
+    near = Fidelity(output="y", max_abs=0.5, sqnr_db=20.0, cosine=0.99, agreement=1.0, finite=True)
+    return Record(
+        environment=environment(2),
+        plan=Plan(threads=[2], bouts=1, rounds=2),
+        inputs="the model's",
+        baseline="ort",
+        engines=[
+            EngineRow(
+                name=name, subject=name != "ort", outcome="ran", reason=None, bytes=size,
+                load_ms=Spread(1, 1, 1), peak_memory_bytes=Spread(1, 1, 1),
+            )
+            for name, size in (("ort", 100), ("strop cpu-int8", 27))
+        ],
+        cases=[
+            Case(
+                threads=2,
+                sizes=sizes,
+                results={
+                    name: Result(
+                        milliseconds=spread(of),
+                        speedup=Spread.of(ratios(bouts["ort"], of)),
+                        samples=of,
+                        fidelity=near,
+                    )
+                    for name, of in bouts.items()
+                },
+            )
+            for sizes in encoders.SIZES[:2]
+        ],
+    )  # fmt: skip
 
 
-def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
-    with (
-        pytest.raises(RuntimeError, match="engine 'broken'"),
-        workers([OnnxFile("broken", 1, tmp_path / "missing.onnx")]),
-    ):
-        pass
-
-
-def test_the_duel_judges_only_what_was_measured() -> None:
-    spread = {"median": 1.4, "low": 1.3, "high": 1.5}
-    found = {
-        "timings": {"1x128": {"strop cpu-fp32": {"ratio": spread}}},
-        "differences": {"1x128": {"strop cpu-fp32": {"max_abs": 1e-3}}},
+def test_the_encoders_are_held_to_the_bounds_of_their_recipe() -> None:
+    sentences = {"strop cpu-int8": Retrieval(0.99, 0.9, 0.8, 10, 400)}
+    found = encoders.Found(small_record(), sentences)
+    figures = {f.what: f for f in encoders.judge(found, ["cpu-int8"])}
+    assert {what: (round(f.value, 3), f.hit) for what, f in figures.items()} == {
+        "cpu-int8 batch=1 seq=16, times faster": (4.0, True),
+        "cpu-int8 batch=1 seq=128, times faster": (4.0, True),
+        "cpu-int8, pooled cosine": (0.99, True),
+        "cpu-int8, size over fp32": (0.27, False),
     }
-    figures = duel.judge(found, ["cpu-fp32"])
-    assert [f.hit for f in figures] == [True, False]
+
+
+def test_the_readme_gets_figures_and_latencies_from_what_was_saved(tmp_path: Path) -> None:
+    record = small_record()
+    figures = [Figure("a", 1.0, at_least=2.0), Figure("b", 3.0)]
+    path = save("encoders", record.environment, figures, {"record": record.model_dump()}, tmp_path)
+    saved = [json.loads(path.read_text())]
+    assert readme.figures_table(saved).splitlines()[2:] == [
+        "| a | 1 | ≥ 2 | **missed** |",
+        "| b | 3 |  |  |",
+    ]
+    assert "| batch=1 seq=16 threads=2 | ort | 4.1 | 4.05 – 4.15 | 1.00 |" in (
+        readme.latency_tables(saved)
+    )
+
+
+@pytest.mark.parametrize("source", [c.source for c in (suites.VISION | suites.DECODERS).values()])
+def test_every_model_of_the_suites_is_made(source: str) -> None:
+    model = load_model(source)
+    assert not model.module.training
+    assert model.dynamic
 
 
 def test_pooling_leaves_masked_tokens_out() -> None:

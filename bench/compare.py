@@ -1,0 +1,128 @@
+"""``strop bench compare``: what got worse from one record to another, beyond the noise.
+
+A time got worse if its median did by more than 5 %, and the better quartile of the new one is
+still worse than the worse quartile of the old one. Times are compared relative to the baseline
+where both records have the same one, since that takes the machine's phases out of them. Loading
+is looked at in the same way, from 25 % on. Numbers without noise have bounds of their own: 1 %
+of file size, 10 % of peak memory, and of the distance from the original (largest difference,
+1 - cosine, share of changed argmaxes) 10 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from strop.bench.figures import Spread
+from strop.bench.metrics import METRICS, NotMeasuredError
+from strop.bench.record import Case, EngineRow, Record
+
+TIME, LOAD, SIZE, MEMORY, DISTANCE = 1.05, 1.25, 1.01, 1.10, 1.10
+# Below these, a distance is rounding: of fp32 sums, of recorded cosines, of one row in a thousand.
+NEGLIGIBLE = {"max_abs": 1e-5, "cosine": 1e-4, "agreement": 1e-3}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number of one engine, before and after.
+
+    Attributes:
+        factor: how many times worse it got; below 1 it got better.
+        verdict: "worse" or "better" beyond the noise, or "same".
+    """
+
+    engine: str
+    what: str
+    before: str
+    after: str
+    factor: float
+    verdict: str
+
+
+def compare(old: Record, new: Record) -> list[Change]:
+    """Everything that both records hold, engine by engine."""
+    found: list[Change] = []
+    for row in old.engines:
+        other = next((e for e in new.engines if e.name == row.name), None)
+        if other is None or row.outcome != "ran":
+            continue
+        if other.outcome != "ran":
+            found.append(Change(row.name, "runs", "yes", "no", float("inf"), "worse"))
+            continue
+        found += _times(old, new, row.name)
+        found += _properties(old, new, row, other)
+    return found
+
+
+def of_artifacts(found: Sequence[Change], record: Record) -> list[Change]:
+    """Those of strop's own artifacts: a peer that got slower is no regression."""
+    own = {e.name for e in record.engines if e.subject}
+    return [c for c in found if c.engine in own]
+
+
+def _times(old: Record, new: Record, engine: str) -> Iterator[Change]:
+    shared = old.baseline if old.baseline == new.baseline != engine else None
+    cases = {c.label: c for c in new.cases}
+    for case in old.cases:
+        match = cases.get(case.label)
+        if match is None:
+            continue
+        if shared:
+            before, after = _slowness(case, engine), _slowness(match, engine)
+            yield _spread(engine, f"time over {shared}'s, {case.label}", before, after, TIME)
+        else:
+            before, after = (c.results[engine].milliseconds for c in (case, match))
+            yield _spread(engine, f"ms, {case.label}", before, after, TIME)
+
+
+def _slowness(case: Case, engine: str) -> Spread:
+    """Time over the baseline's: the inverse of the speedup."""
+    speedup = case.results[engine].speedup
+    assert speedup is not None
+    return Spread(1 / speedup.median, 1 / speedup.high, 1 / speedup.low)
+
+
+def _spread(engine: str, what: str, before: Spread, after: Spread, bound: float) -> Change:
+    factor = after.median / before.median
+    worse = factor > bound and after.low > before.high
+    better = factor < 1 / bound and after.high < before.low
+    verdict = "worse" if worse else "better" if better else "same"
+    return Change(engine, what, str(before), str(after), factor, verdict)
+
+
+def _properties(old: Record, new: Record, row: EngineRow, other: EngineRow) -> Iterator[Change]:
+    if row.load_ms and other.load_ms:
+        yield _spread(row.name, "ms to load", row.load_ms, other.load_ms, LOAD)
+    for metric, bound in (("size_mb", SIZE), ("memory_mb", MEMORY)):
+        yield from _number(old, new, row.name, metric, bound)
+    for metric in NEGLIGIBLE:
+        yield from _number(old, new, row.name, metric, DISTANCE)
+
+
+def _number(old: Record, new: Record, engine: str, metric: str, bound: float) -> Iterator[Change]:
+    try:
+        before, after = (METRICS[metric].value(record, engine) for record in (old, new))
+    except NotMeasuredError:
+        return  # in one of the two; there is nothing to compare
+    far = [1 - v if metric in ("cosine", "agreement") else v for v in (before, after)]
+    floor = NEGLIGIBLE.get(metric, 0.0)
+    factor = max(far[1], floor) / max(far[0], floor)
+    verdict = "worse" if factor > bound else "better" if factor < 1 / bound else "same"
+    yield Change(engine, metric, f"{before:.5g}", f"{after:.5g}", factor, verdict)
+
+
+def differences(old: Record, new: Record) -> list[str]:
+    """What was not the same about the measurements, in sentences."""
+    found = []
+    for key in ("cpu", "flags", "cores", "memory_gb", "system", "python"):
+        a, b = old.environment.get(key), new.environment.get(key)
+        if a != b:
+            found.append(f"{key}: {a} before, {b} now")
+    versions = [r.environment.get("versions") or {} for r in (old, new)]
+    for name in sorted(set(versions[0]) | set(versions[1])):
+        a, b = (v.get(name, "none") for v in versions)
+        if a != b:
+            found.append(f"{name}: {a} before, {b} now")
+    if old.inputs != new.inputs:
+        found.append(f"inputs: {old.inputs} before, {new.inputs} now")
+    return found

@@ -1,0 +1,41 @@
+"""A benchmark tells what it is doing on standard error, where that is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Listener:
+    """Told what is going on; this one keeps it to itself."""
+
+    def stage(self, what: str) -> None:
+        """Something begins that takes a while."""
+
+    def share(self, done: float) -> None:
+        """That much of the racing is done, 0 to 1."""
+
+
+class _Bar(Listener):
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def stage(self, what: str) -> None:
+        self._progress.update(self._task, description=what)
+
+    def share(self, done: float) -> None:
+        self._progress.update(self._task, total=1.0, completed=done)
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """A line with the stage and a bar, gone at the end of the block."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    # Drawn seldom: it shares the cores with what is measured.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, refresh_per_second=1
+    ) as progress:
+        yield _Bar(progress, progress.add_task("starting", total=None))

@@ -1,0 +1,130 @@
+"""A process of its own for each engine and each preparation: what goes wrong there stays there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from strop.compiler.errors import StropError
+
+Serve = Callable[[Connection], None]
+# Seconds that a process gets to end by itself when it is no longer needed.
+FAREWELL = 10.0
+
+
+class EngineError(Exception):
+    """Why an engine has no row: it raised, crashed or hung. The message is for people."""
+
+
+class Process:
+    """The near end of a process that answers over a pipe."""
+
+    def __init__(self, serve: Serve, timeout: float) -> None:
+        self._timeout = timeout
+        descriptor, log = tempfile.mkstemp(prefix="strop-bench-", suffix=".log")
+        os.close(descriptor)
+        self._log = Path(log)
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=_run, args=(serve, far, log), daemon=True)
+        self._process.start()
+        far.close()
+
+    def ask(self, *request: Any) -> Any:
+        """Send a request and wait for its answer.
+
+        Raises:
+            EngineError: the process raised, crashed or did not answer in time.
+            StropError: it raised one of strop's own.
+        """
+        try:
+            self._pipe.send(request)
+        except OSError as error:
+            raise EngineError(self._epitaph()) from error
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Wait for the next answer; raises as ``ask`` does."""
+        try:
+            if not self._pipe.poll(self._timeout):
+                self._process.kill()
+                raise EngineError(f"gave no answer within {self._timeout:g} s")
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise EngineError(self._epitaph()) from error
+        if isinstance(answer, (EngineError, StropError)):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        """End the process: it is asked to, then made to."""
+        self._pipe.close()
+        self._process.join(timeout=FAREWELL)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._log.unlink(missing_ok=True)
+
+    def _epitaph(self) -> str:
+        """How a process that is gone ended, and the last thing it said."""
+        self._process.join(timeout=FAREWELL)
+        code = self._process.exitcode
+        how = f"exited with code {code}" if code is None or code >= 0 else _signal_name(-code)
+        said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        last = f"; it said last: {said[-1].strip()[:200]}" if said else ""
+        return f"its process {how}{last}"
+
+
+def _signal_name(number: int) -> str:
+    name = signal.Signals(number).name
+    hint = " (out of memory, perhaps)" if number == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"
+
+
+def _run(serve: Serve, pipe: Connection, log: str) -> None:
+    """The far end: what it prints goes to the log, what it raises to the near end."""
+    with Path(log).open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    try:
+        serve(pipe)
+    except EOFError:
+        return  # the near end hung up
+    except (EngineError, StropError) as error:
+        pipe.send(error)
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        pipe.send(EngineError(f"{type(error).__name__}: {said[0][:300] if said else ''}"))
+
+
+@contextmanager
+def started(serve: Serve, timeout: float) -> Iterator[Process]:
+    """A process for the length of the block."""
+    process = Process(serve, timeout)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def isolated(function: Callable[..., Any], *arguments: Any, timeout: float) -> Any:
+    """Call a function in a process of its own; it must be found by its module and name.
+
+    Raises:
+        EngineError: the process raised, crashed or did not answer in ``timeout`` seconds.
+        StropError: the function raised one of strop's own.
+    """
+    with started(partial(_call, function, arguments), timeout) as process:
+        return process.answer()
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], pipe: Connection) -> None:
+    pipe.send(function(*arguments))

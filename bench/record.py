@@ -1,0 +1,173 @@
+"""What a duel leaves behind: the JSON of ``strop bench --json``, which ``compare`` reads again.
+
+``strop bench --schema`` prints its JSON schema; the descriptions there are the docstrings here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from strop.bench.figures import Spread
+from strop.compiler.errors import UsageError
+
+FORMAT: Literal["strop-bench-1"] = "strop-bench-1"
+Outcome = Literal["ran", "missing", "failed"]
+Bouts = Sequence[Sequence[float]]
+"""Milliseconds of every round, one list for each bout."""
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Fidelity(_Part):
+    """An engine's outputs against the original's in eager torch; each is the worst output's."""
+
+    output: str
+    """The output with the largest error relative to its magnitude."""
+    max_abs: float | None
+    """Largest absolute difference; null where it is not finite."""
+    sqnr_db: float | None
+    """Signal-to-quantization-noise ratio in dB; null where nothing differs."""
+    cosine: float | None
+    """Mean cosine of rows (last axis); null without float outputs."""
+    agreement: float
+    """Share of rows with the same argmax; of equal elements where not float."""
+    finite: bool
+    """Whether everything is finite."""
+
+
+class Result(_Part):
+    """One engine in one case."""
+
+    milliseconds: Spread
+    """Median and quartiles over the rounds."""
+    speedup: Spread | None
+    """The baseline's time over this engine's, pair by pair in each round; null without one."""
+    samples: list[list[float]]
+    """Milliseconds of every round, one list for each bout."""
+    fidelity: Fidelity | None
+    """Null where the original is not known, or its outputs cannot be matched."""
+
+
+class Case(_Part):
+    """One number of threads, and one set of input sizes."""
+
+    threads: int
+    sizes: dict[str, int]
+    """By dim; empty where the model has none."""
+    results: dict[str, Result]
+    """By engine; engines that did not run are missing."""
+
+    @property
+    def label(self) -> str:
+        """For tables: ``batch=1 seq=16 threads=2``."""
+        return size_label({**self.sizes, "threads": self.threads})
+
+
+class EngineRow(_Part):
+    """One engine, whatever the case."""
+
+    name: str
+    subject: bool
+    """Whether it is an artifact of strop's, not a peer."""
+    outcome: Outcome
+    """"missing": a package it needs is not installed."""
+    reason: str | None
+    """Why it did not run."""
+    bytes: int | None
+    """Size of its files; null where it has none of its own."""
+    load_ms: Spread | None
+    """From the imported runtime to the loaded engine; over bouts."""
+    peak_memory_bytes: Spread | None
+    """Of its process, runtime and interpreter included; over bouts."""
+
+
+class Plan(_Part):
+    """How it was measured."""
+
+    threads: list[int]
+    bouts: int
+    """How often all engines are started anew."""
+    rounds: int
+    """In each bout: how often each engine has its turn at each case."""
+    turn_seconds: float = 0.2
+    """How long a turn takes."""
+    timeout: float = 300.0
+    """Seconds after which an engine that does not answer is given up."""
+
+
+class Record(_Part):
+    """A whole duel."""
+
+    format: Literal["strop-bench-1"] = FORMAT
+    environment: dict[str, Any]
+    """The machine and the versions."""
+    plan: Plan
+    inputs: Literal["the model's", "made up"]
+    """"made up" where the original is not known."""
+    baseline: str | None
+    """The engine that speedups are relative to."""
+    engines: list[EngineRow]
+    cases: list[Case]
+
+    def engine(self, name: str) -> EngineRow:
+        """The row of an engine."""
+        return next(e for e in self.engines if e.name == name)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The artifacts that ran."""
+        return [e.name for e in self.engines if e.subject and e.outcome == "ran"]
+
+    @property
+    def peers(self) -> list[str]:
+        """The other engines that ran."""
+        return [e.name for e in self.engines if not e.subject and e.outcome == "ran"]
+
+
+def size_label(sizes: dict[str, int]) -> str:
+    """``batch=1 seq=16``; "fixed sizes" where there is nothing to name."""
+    return " ".join(f"{n}={v}" for n, v in sizes.items()) or "fixed sizes"
+
+
+def ratios(over: Bouts, under: Bouts) -> list[float]:
+    """Times of one engine over those of another, pair by pair in each round."""
+    return [a / b for bouts in zip(over, under) for a, b in zip(*bouts)]
+
+
+def spread(bouts: Bouts) -> Spread:
+    """Over all rounds of all bouts."""
+    return Spread.of([value for bout in bouts for value in bout])
+
+
+def read_record(path: Path) -> Record:
+    """Read what ``--json`` wrote.
+
+    Raises:
+        UsageError: there is no such file, or it is damaged, or something else.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"{path} cannot be read: {reason}") from error
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON, or damaged: {error}") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UsageError(f"{path} is no record of strop bench: its format is not '{FORMAT}'")
+    try:
+        return Record.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        raise UsageError(f"{path} is damaged at '{place}': {first['msg']}") from error

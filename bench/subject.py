@@ -1,0 +1,151 @@
+"""The original model of an artifact: its source, its inputs at given sizes, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from strop.compiler.errors import UsageError
+from strop.compiler.numerics import Array
+
+if TYPE_CHECKING:
+    import torch
+
+    from strop.compiler.inputs import Inputs, Signature
+
+Feeds = Mapping[str, Array]
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model as it is raced: in fp32, as artifacts are.
+
+    Attributes:
+        module: in eval mode.
+        signature: how it is called.
+        example: its example inputs.
+        calibration: the inputs to calibrate on; the example where its owner gives none.
+    """
+
+    module: torch.nn.Module
+    signature: Signature
+    example: Inputs
+    calibration: list[Inputs]
+
+    def at(self, sizes: Sizes) -> Inputs:
+        """Inputs at the given sizes, cropped or repeated from the largest that there are."""
+        from strop.compiler.inputs import resize
+
+        largest = max(
+            [self.example, *self.calibration], key=lambda i: sum(t.numel() for t in i.values())
+        )
+        return resize(largest, self.signature, sizes)
+
+    def sizes(self) -> dict[str, int]:
+        """The example's own sizes, by dim."""
+        return {
+            dim: int(self.example[name].shape[axis])
+            for name, axes in self.signature.axes.items()
+            for axis, dim in axes.items()
+        }
+
+
+def load_original(source: str) -> Original:
+    """Make the model that a source names.
+
+    Raises:
+        UsageError: the source or the model is wrong.
+    """
+    import torch
+
+    from strop.compiler.inputs import read_inputs
+    from strop.compiler.original import in_dtype
+    from strop.compiler.source import load_model
+
+    model = load_model(source)
+    signature, example, calibration = read_inputs(model)
+    given = [_as_computed(inputs) for inputs in (example, *calibration)]
+    module = in_dtype(model.module, torch.float32)
+    return Original(module, signature, given[0], given[1:] or given[:1])
+
+
+def _as_computed(inputs: Inputs) -> Inputs:
+    import torch
+
+    narrow = (torch.float16, torch.bfloat16)
+    return {n: t.float() if t.dtype in narrow else t for n, t in inputs.items()}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Inputs at some sizes.
+
+    Attributes:
+        sizes: by dim.
+        feeds: the inputs, by name.
+        outputs: what the original gives for them, by name; None where there is no original.
+    """
+
+    sizes: dict[str, int]
+    feeds: dict[str, Array]
+    outputs: dict[str, Array] | None
+
+
+def references(source: str, wanted: Sequence[Sizes]) -> list[Reference]:
+    """Inputs and eager outputs at each of the sizes; at the example's own if none are given."""
+    from strop.compiler.original import run_original
+
+    original = load_original(source)
+    found = []
+    for given in wanted or [{}]:
+        sizes = original.sizes() | dict(given)
+        inputs = original.at(sizes)
+        outputs = run_original(original.module, original.signature, inputs)
+        found.append(
+            Reference(
+                sizes,
+                {n: t.numpy() for n, t in inputs.items()},
+                {n: t.numpy() for n, t in outputs.items()},
+            )
+        )
+    return found
+
+
+# What a dim has where nobody says: enough for a sequence, not too much for a batch.
+MADE_UP_SIZE = 8
+
+
+def made_up(contract: Mapping[str, Any], wanted: Sequence[Sizes]) -> list[Reference]:
+    """Inputs for an artifact whose original is not known: normal floats, and ones elsewhere."""
+    usual = {
+        d["name"]: max(d["min"], min(MADE_UP_SIZE, d["max"] or MADE_UP_SIZE))
+        for d in contract["dims"]
+    }
+    generator = np.random.default_rng(0)
+    found = []
+    for given in wanted or [{}]:
+        sizes = usual | dict(given)
+        feeds = {i["name"]: _made_up(i, sizes, generator) for i in contract["inputs"]}
+        found.append(Reference(sizes, feeds, None))
+    return found
+
+
+def _made_up(spec: Mapping[str, Any], sizes: Sizes, generator: np.random.Generator) -> Array:
+    shape = [sizes[size] if isinstance(size, str) else size for size in spec["shape"]]
+    if spec["dtype"] not in _DTYPES:
+        raise UsageError(f"no inputs of dtype {spec['dtype']} can be made up; give --source")
+    dtype = np.dtype(_DTYPES[spec["dtype"]])
+    if dtype.kind == "f":
+        return generator.normal(size=shape).astype(dtype)
+    return np.ones(shape, dtype)
+
+
+_DTYPES = {
+    "f64": "float64", "f32": "float32", "f16": "float16",
+    "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "u8": "uint8",
+    "bool": "bool",
+}  # fmt: skip

@@ -1,0 +1,146 @@
+"""A record, and a comparison of two, as tables for the terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
+from rich.table import Table
+
+from strop.bench.compare import Change
+from strop.bench.record import Case, EngineRow, Record
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of text cells; ``own`` marks strop's artifacts, ``style`` is rich's."""
+
+    cells: Sequence[str]
+    own: bool = False
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as plain text; its first ``names`` columns are words, the rest numbers."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Row]
+    names: int = 1
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        table = Table(title=escape(self.title), title_justify="left")
+        for i, head in enumerate(self.heads):
+            word = i < self.names
+            justify: JustifyMethod = "left" if word else "right"
+            table.add_column(escape(head), overflow="fold", justify=justify, no_wrap=word)
+        for row in self.rows:
+            style = row.style or ("bold" if row.own else "")
+            table.add_row(*map(escape, row.cells), style=style)
+        return table
+
+    def markdown(self) -> str:
+        """For the README, without the title."""
+        lines = [self.heads, ["---"] * len(self.heads), *(row.cells for row in self.rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def latency(record: Record) -> Grid:
+    """Milliseconds case by case, and how many times faster than the baseline each engine is."""
+    faster = [f"× {record.baseline}"] if record.baseline else []
+    rows = [
+        Row(
+            [
+                case.label if i == 0 else "",
+                name,
+                _ms(result.milliseconds.median),
+                f"{_ms(result.milliseconds.low)} – {_ms(result.milliseconds.high)}",
+                *([f"{result.speedup.median:.2f}"] if result.speedup else []),
+            ],
+            record.engine(name).subject,
+        )
+        for case in record.cases
+        for i, (name, result) in enumerate(case.results.items())
+    ]
+    return Grid("latency", ["case", "engine", "ms, median", "quartiles", *faster], rows, 2)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def properties(record: Record) -> Grid:
+    """Fidelity, size, load time and memory by engine."""
+    heads = (
+        "engine",
+        "max abs",
+        "SQNR dB",
+        "cosine",
+        "same argmax",
+        "file MB",
+        "load ms",
+        "peak MB",
+    )
+    rows = [
+        Row([e.name, *_fidelity(record.cases, e.name), *_footprint(e)], e.subject)
+        for e in record.engines
+        if e.outcome == "ran"
+    ]
+    return Grid("worst over the cases; memory with runtime and interpreter", heads, rows)
+
+
+def _fidelity(cases: Sequence[Case], engine: str) -> tuple[str, str, str, str]:
+    found = [f for c in cases if (f := c.results[engine].fidelity) is not None]
+    if not found:
+        return "-", "-", "-", "-"
+    errors = [f.max_abs for f in found if f.max_abs is not None]
+    ratios = [f.sqnr_db for f in found if f.sqnr_db is not None]
+    cosines = [f.cosine for f in found if f.cosine is not None]
+    return (
+        f"{max(errors):.1e}" if len(errors) == len(found) else "not finite",
+        f"{min(ratios):.1f}" if ratios else "-",
+        f"{min(cosines):.5f}" if cosines else "-",
+        f"{min(f.agreement for f in found):.1%}",
+    )
+
+
+def _footprint(row: EngineRow) -> tuple[str, str, str]:
+    return (
+        "-" if row.bytes is None else f"{row.bytes / 1e6:.1f}",
+        f"{row.load_ms.median:.0f}" if row.load_ms else "-",
+        f"{row.peak_memory_bytes.median / 1e6:.0f}" if row.peak_memory_bytes else "-",
+    )
+
+
+def absent(record: Record) -> list[str]:
+    """Engines that did not run, one sentence each."""
+    return [f"{e.name} {_HOW[e.outcome]}: {e.reason}" for e in record.engines if e.outcome != "ran"]
+
+
+def print_record(record: Record, console: Console) -> None:
+    """Both tables, and who did not run."""
+    for grid in (latency(record), properties(record)):
+        console.print(grid.rich())
+    for sentence in absent(record):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+_HOW = {"missing": "is missing", "failed": "failed"}
+
+
+def changes(found: Sequence[Change]) -> Grid:
+    """Two records side by side."""
+    heads = ("engine", "what", "before", "after", "times worse", "")
+    styles = {"worse": "bold red", "better": "green", "same": "dim"}
+    rows = [
+        Row(
+            [c.engine, c.what, c.before, c.after, f"{c.factor:.3f}", c.verdict],
+            style=styles[c.verdict],
+        )
+        for c in found
+    ]
+    return Grid("before and after", heads, rows, 2)

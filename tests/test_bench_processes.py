@@ -1,0 +1,168 @@
+"""Engines in processes of their own: what they answer, and what is left when they go wrong.
+
+Torch is not imported here, since the processes import this file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from strop.bench.engines import Engine, Runner, workers
+from strop.bench.process import EngineError, isolated
+from strop.bench.race import race
+from strop.bench.subject import Feeds
+from strop.compiler.errors import UsageError
+from strop.compiler.numerics import Array
+
+FEEDS = {"one": {"x": np.ones(4, np.float32)}, "two": {"x": np.zeros(2, np.float32)}}
+
+
+@dataclass(frozen=True)
+class Fake(Engine):
+    """Doubles its input; ``trap`` is how it ends, and ``after`` how many runs from now."""
+
+    trap: str = ""
+    after: int = 0
+    runtime = "json"
+
+    def load(self) -> Runner:
+        if self.trap == "refuse":
+            raise ValueError("no such kernel\nand a long trace")
+        return FakeRunner(self.trap, self.after)
+
+
+class FakeRunner(Runner):
+    def __init__(self, trap: str, after: int) -> None:
+        self.trap, self.left = trap, after
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        self.left -= 1
+        if self.left < 0 and self.trap:
+            spring(self.trap)
+        time.sleep(0.001)
+        return [2 * feeds["x"]]
+
+
+def spring(trap: str) -> None:
+    """End badly, in one of the ways there are."""
+    print("the last words", flush=True)  # noqa: T201  (into the log of the process)
+    if trap == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif trap == "exit":
+        os._exit(7)
+    elif trap == "hang":
+        time.sleep(60)
+    elif trap == "raise":
+        raise ValueError("no such kernel\nand a long trace")
+    elif trap == "usage":
+        raise UsageError("the factory is wrong")
+
+
+def trapped(trap: str) -> str:
+    """What is called in a process of its own."""
+    spring(trap)
+    return "fine"
+
+
+def test_a_function_is_called_in_a_process_of_its_own() -> None:
+    assert isolated(os.getpid, timeout=30) != os.getpid()
+    assert isolated(trapped, "", timeout=30) == "fine"
+
+
+@pytest.mark.parametrize(
+    ("trap", "reason"),
+    [
+        ("segfault", "its process was ended by SIGSEGV; it said last: the last words"),
+        ("exit", "its process exited with code 7; it said last: the last words"),
+        ("hang", "gave no answer within 3 s"),
+        ("raise", "ValueError: no such kernel$"),
+    ],
+)
+def test_whatever_ends_a_process_becomes_a_sentence(trap: str, reason: str) -> None:
+    with pytest.raises(EngineError, match=reason):
+        isolated(trapped, trap, timeout=3)
+
+
+def test_errors_of_strop_come_through_as_they_are() -> None:
+    with pytest.raises(UsageError, match="the factory is wrong"):
+        isolated(trapped, "usage", timeout=30)
+
+
+def test_no_log_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    isolated(trapped, "", timeout=30)
+    with pytest.raises(EngineError):
+        isolated(trapped, "segfault", timeout=30)
+    assert not list(tmp_path.iterdir())
+
+
+def test_engines_race_and_answer_from_inputs_they_were_given_once() -> None:
+    engines = [Fake("a", 1), Fake("b", 1)]
+    with workers(engines, FEEDS, timeout=30) as (running, refused):
+        np.testing.assert_array_equal(running["a"].outputs("one")[0], [2, 2, 2, 2])
+        ticks: list[int] = []
+        samples, fallen = race(running, ["one", "two"], 3, 0.005, lambda: ticks.append(1))
+        assert running["b"].peak_memory() > 10e6
+        assert running["b"].load_ms >= 0
+    assert not refused
+    assert not fallen
+    assert len(ticks) == 3 * 2
+    assert all(len(samples[c][n]) == 3 for c in FEEDS for n in "ab")
+    assert min(samples["one"]["a"]) >= 1.0
+
+
+@pytest.mark.parametrize("after", [2, 20], ids=["at once", "in the middle"])
+def test_an_engine_that_crashes_costs_its_row_and_not_the_race(after: int) -> None:
+    engines = [Fake("good", 1), Fake("bad", 1, "segfault", after)]
+    with workers(engines, FEEDS, timeout=30) as (running, _):
+        samples, fallen = race(running, ["one", "two"], 4, 0.005)
+    assert list(fallen) == ["bad"]
+    assert "SIGSEGV" in fallen["bad"]
+    assert {c: {n: len(t) for n, t in of.items()} for c, of in samples.items()} == {
+        "one": {"good": 4},
+        "two": {"good": 4},
+    }
+
+
+def test_an_engine_that_hangs_is_given_up() -> None:
+    start = time.perf_counter()
+    engines = [Fake("bad", 1, "hang"), Fake("good", 1)]
+    with workers(engines, FEEDS, timeout=3) as (running, _):
+        samples, fallen = race(running, ["one"], 2, 0.005)
+    assert fallen == {"bad": "does not run: gave no answer within 3 s"}
+    assert list(samples["one"]) == ["good"]
+    assert time.perf_counter() - start < 30
+
+
+def test_an_engine_that_cannot_load_says_why_and_the_others_start() -> None:
+    engines = [Fake("bad", 1, "refuse"), Fake("good", 1)]
+    with workers(engines, FEEDS, timeout=30) as (running, refused):
+        assert list(running) == ["good"]
+    assert refused == {"bad": "does not load: ValueError: no such kernel"}
+
+
+@pytest.fixture
+def leftovers() -> Iterator[Any]:
+    """Processes of engines that still live."""
+    import multiprocessing
+
+    before = set(multiprocessing.active_children())
+    yield lambda: set(multiprocessing.active_children()) - before
+
+
+def test_no_process_outlives_the_block(leftovers: Any) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        workers([Fake("a", 1), Fake("b", 1, "hang")], FEEDS, timeout=30),
+    ):
+        raise KeyboardInterrupt
+    assert not leftovers()
