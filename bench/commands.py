@@ -15,15 +15,16 @@ from strop.bench.compare import compare, differences, of_artifacts
 from strop.bench.conditions import Condition, parse_condition
 from strop.bench.duel import Challenge, duel
 from strop.bench.figures import RESULTS
-from strop.bench.files import require_writable, write_whole
 from strop.bench.listener import listening
 from strop.bench.page import duel_section, page, require_plotting
 from strop.bench.peers import check_names
 from strop.bench.record import Plan, Record, read_record
-from strop.bench.sizes import WORD, parse_sizes
+from strop.bench.sizes import parse_sizes
 from strop.compiler.artifact import Artifact, read_artifact
 from strop.compiler.errors import BudgetError, RuntimeRefusedError, UsageError, did_you_mean
+from strop.compiler.files import require_writable, write_whole
 from strop.compiler.history import recall_source
+from strop.compiler.sizes import WORD
 
 SUBJECT = "strop"
 DEFAULT = ("eager", "ort")

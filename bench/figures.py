@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from strop.bench.files import write_whole
+from strop.compiler.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 # Instruction sets that decide which kernels a CPU runs.

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from strop.compiler.errors import UsageError
 from strop.compiler.numerics import Array
 
 if TYPE_CHECKING:
@@ -62,22 +59,15 @@ def load_original(source: str) -> Original:
     """
     import torch
 
-    from strop.compiler.inputs import read_inputs
+    from strop.compiler.inputs import in_float32, read_inputs
     from strop.compiler.original import in_dtype
     from strop.compiler.source import load_model
 
     model = load_model(source)
     signature, example, calibration = read_inputs(model)
-    given = [_as_computed(inputs) for inputs in (example, *calibration)]
+    given = [in_float32(inputs) for inputs in (example, *calibration)]
     module = in_dtype(model.module, torch.float32)
     return Original(module, signature, given[0], given[1:] or given[:1])
-
-
-def _as_computed(inputs: Inputs) -> Inputs:
-    import torch
-
-    narrow = (torch.float16, torch.bfloat16)
-    return {n: t.float() if t.dtype in narrow else t for n, t in inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -115,37 +105,9 @@ def references(source: str, wanted: Sequence[Sizes]) -> list[Reference]:
     return found
 
 
-# What a dim has where nobody says: enough for a sequence, not too much for a batch.
-MADE_UP_SIZE = 8
-
-
 def made_up(contract: Mapping[str, Any], wanted: Sequence[Sizes]) -> list[Reference]:
     """Inputs for an artifact whose original is not known: normal floats, and ones elsewhere."""
-    usual = {
-        d["name"]: max(d["min"], min(MADE_UP_SIZE, d["max"] or MADE_UP_SIZE))
-        for d in contract["dims"]
-    }
-    generator = np.random.default_rng(0)
-    found = []
-    for given in wanted or [{}]:
-        sizes = usual | dict(given)
-        feeds = {i["name"]: _made_up(i, sizes, generator) for i in contract["inputs"]}
-        found.append(Reference(sizes, feeds, None))
-    return found
+    from strop.compiler.debug import feeds
 
-
-def _made_up(spec: Mapping[str, Any], sizes: Sizes, generator: np.random.Generator) -> Array:
-    shape = [sizes[size] if isinstance(size, str) else size for size in spec["shape"]]
-    if spec["dtype"] not in _DTYPES:
-        raise UsageError(f"no inputs of dtype {spec['dtype']} can be made up; give --source")
-    dtype = np.dtype(_DTYPES[spec["dtype"]])
-    if dtype.kind == "f":
-        return generator.normal(size=shape).astype(dtype)
-    return np.ones(shape, dtype)
-
-
-_DTYPES = {
-    "f64": "float64", "f32": "float32", "f16": "float16",
-    "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "u8": "uint8",
-    "bool": "bool",
-}  # fmt: skip
+    made = [feeds.made_up(contract, given) for given in wanted or [{}]]
+    return [Reference(m.sizes, m.arrays, None) for m in made]

@@ -148,13 +148,15 @@ def _remember(out: Path, source: str) -> None:
 
 
 def _print_summary(artifact: Any) -> None:
+    from strop.compiler.report import units
+
     out_console.print(artifact.path, soft_wrap=True, markup=False, highlight=False)
     out_console.print(_pass_table(artifact))
     checks = artifact.manifest["checks"]
     worst = max(checks, key=lambda c: c["max_error"])
     cosines = [c["cosine"] for c in checks if c["cosine"] is not None]
     out_console.print(
-        f"{_size_text(artifact.size)}; {len(checks)} comparisons with the original: worst error "
+        f"{units.size(artifact.size)}; {len(checks)} comparisons with the original: worst error "
         f"{worst['max_error']:.1e} ({worst['output']}, {worst['case']}), "
         f"lowest cosine {min(cosines, default=1.0):.5f}",
         highlight=False,
@@ -169,6 +171,8 @@ def _print_summary(artifact: Any) -> None:
 
 def _pass_table(artifact: Any) -> Table:
     """One row a pass that changed something: time, growth, counts, and what it did to outputs."""
+    from strop.compiler.report import units
+
     seconds = artifact.build_record().get("pass_seconds", {})
     table = Table("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
     for record in artifact.manifest["passes"]:
@@ -178,7 +182,7 @@ def _pass_table(artifact: Any) -> Table:
             record["name"],
             f"{1000 * seconds[record['name']]:.0f}" if record["name"] in seconds else "-",
             f"{record['nodes_before']} → {record['nodes_after']}",
-            _size_text(record["bytes_after"]),
+            units.size(record["bytes_after"]),
             _sqnr_text(record["previous"]),
             _error_text(record["original"]),
             "\n".join(f"{n} {rule}" for rule, n in record["rewrites"].items()),
@@ -203,10 +207,6 @@ def _error_text(drift: dict[str, Any] | None) -> str:
     if drift is None or drift["max_abs"] is None:
         return ""
     return f"{drift['max_abs']:.1e}"
-
-
-def _size_text(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 @app.command()

@@ -11,7 +11,7 @@ from strop.compiler.capture import capture
 from strop.compiler.check import Case, make_cases, make_probe
 from strop.compiler.errors import UsageError
 from strop.compiler.evaluation import evaluate, module_runner
-from strop.compiler.inputs import Inputs, read_inputs
+from strop.compiler.inputs import in_float32, read_inputs
 from strop.compiler.latency import quick_look
 from strop.compiler.model import Model
 from strop.compiler.original import in_dtype, run_original, weights_not_finite
@@ -52,8 +52,8 @@ def capture_model(model: Model, target: Target, stages: Stages) -> Captured:
     module, notes = _ready_module(model, target)
     with torch.no_grad():
         signature, example, calibration = read_inputs(model)
-        example = _as_computed(example)
-        calibration = [_as_computed(c) for c in calibration] or [example]
+        example = in_float32(example)
+        calibration = [in_float32(c) for c in calibration] or [example]
         with stages.stage("reference"):
             cases = make_cases(module, signature, calibration)
             probe = make_probe(module, signature, calibration[0])
@@ -85,10 +85,3 @@ def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[s
         return module, []
     found = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
     return ready, [f"weights were {', '.join(found)}; built in float32 for {target.name}"]
-
-
-def _as_computed(inputs: Inputs) -> Inputs:
-    return {
-        n: t.float() if t.is_floating_point() and t.dtype != torch.float64 else t
-        for n, t in inputs.items()
-    }

@@ -171,6 +171,14 @@ def _check_sizes(inputs: Inputs, signature: Signature, what: str) -> None:
                 )
 
 
+def in_float32(inputs: Inputs) -> Inputs:
+    """The inputs as artifacts take them: floats narrower than float32 become float32."""
+    return {
+        n: t.float() if t.is_floating_point() and t.dtype != torch.float64 else t
+        for n, t in inputs.items()
+    }
+
+
 def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> Inputs:
     """The inputs cropped, or repeated from their start, to the given sizes of dynamic dims."""
     result = {}

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from strop.compiler.artifact import Artifact
-from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.errors import UsageError
 from strop.compiler.history import recall_source
-from strop.compiler.inputs import Inputs, read_inputs, resize
+from strop.compiler.inputs import in_float32, read_inputs, resize
 from strop.compiler.numerics import Array
 from strop.compiler.program import DTYPE_NAMES
+from strop.compiler.sizes import parse_sizes
 from strop.compiler.source import load_model
 
 # What a dim has where nobody says.
@@ -36,34 +36,17 @@ class Feeds:
     origin: str
 
 
-def parse_sizes(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """One size for each dim named: ``batch=1``, or several of these with spaces between them.
+def one_size_each(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """One size for each dim named in ``batch=1 seq=128``.
 
     Raises:
-        UsageError: not of this form, an unknown dim, or a size outside its range.
+        UsageError: not of this form, an unknown dim, several sizes, or one outside its range.
     """
-    known = {dim["name"]: dim for dim in dims}
-    sizes: dict[str, int] = {}
-    for word in " ".join(words).split():
-        name, _, size = word.partition("=")
-        if not size.isdecimal():
-            raise UsageError(f"--shapes: '{word}' is not DIM=SIZE; write batch=1 seq=128")
-        if not known:
-            raise UsageError(f"--shapes: '{word}', but the model was built for fixed sizes")
-        if name not in known:
-            raise UsageError(f"--shapes: no dim '{name}'{did_you_mean(name, list(known))}")
-        sizes[name] = int(size)
-        _hold_to_range(known[name], sizes[name])
-    return sizes
-
-
-def _hold_to_range(dim: Mapping[str, Any], size: int) -> None:
-    low, high = dim["min"], dim["max"]
-    if size < low or (high is not None and size > high):
-        raise UsageError(
-            f"--shapes: {dim['name']}={size} is outside the range the artifact was built for, "
-            f"{low} to {high or 'any size'}"
-        )
+    chosen = parse_sizes(words, dims)
+    for name, sizes in chosen.items():
+        if len(sizes) > 1:
+            raise UsageError(f"--shapes: one size of '{name}' at a time, not {sizes}")
+    return {name: sizes[0] for name, sizes in chosen.items()}
 
 
 def feeds_for(
@@ -96,7 +79,7 @@ def feeds_of(source: str, contract: Mapping[str, Any], sizes: Mapping[str, int])
     if set(signature.dims) != {d["name"] for d in contract["dims"]}:
         raise UsageError(f"{source} has the dims {sorted(signature.dims)}, the artifact others")
     largest = max([example, *calibration], key=lambda i: sum(t.numel() for t in i.values()))
-    inputs = _as_built(resize(largest, signature, sizes))
+    inputs = in_float32(resize(largest, signature, sizes))
     found = {n: DTYPE_NAMES.get(t.dtype, str(t.dtype)) for n, t in inputs.items()}
     wanted = {i["name"]: i["dtype"] for i in contract["inputs"]}
     if found != wanted:
@@ -107,12 +90,6 @@ def feeds_of(source: str, contract: Mapping[str, Any], sizes: Mapping[str, int])
         for axis, dim in axes.items()
     }
     return Feeds({n: t.numpy() for n, t in inputs.items()}, reached, f"inputs of {source}")
-
-
-def _as_built(inputs: Inputs) -> Inputs:
-    """Artifacts compute in float32, and so do their inputs."""
-    narrow = (torch.float16, torch.bfloat16)
-    return {n: t.float() if t.dtype in narrow else t for n, t in inputs.items()}
 
 
 def made_up(contract: Mapping[str, Any], sizes: Mapping[str, int], why: str = "") -> Feeds:

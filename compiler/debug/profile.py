@@ -175,7 +175,7 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
         RuntimeRefusedError: the runtime does not run it.
     """
     from strop.compiler.artifact import read_artifact
-    from strop.compiler.debug.feeds import feeds_for, parse_sizes
+    from strop.compiler.debug.feeds import feeds_for, one_size_each
     from strop.compiler.lower.onnx.trace import trace
     from strop.compiler.provenance import read_provenance
     from strop.compiler.target import get_target
@@ -186,7 +186,7 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
         raise UsageError(f"{out}: {'; '.join(damaged)}. Build it again.")
     records = read_provenance(artifact)
     manifest = artifact.manifest
-    feeds = feeds_for(artifact, source, parse_sizes(words, manifest["contract"]["dims"]))
+    feeds = feeds_for(artifact, source, one_size_each(words, manifest["contract"]["dims"]))
     found = trace(artifact.model_path, get_target(manifest["target"]), feeds.arrays, runs)
     return Profile(
         out=out,
