@@ -215,7 +215,7 @@ def test_inputs_come_from_the_source_and_are_made_up_without_one(small: tuple[Pa
     [
         ("batch=9", "outside the range .* 1 to 8"),
         ("bach=2", "did you mean 'batch'"),
-        ("batch", "write batch=1 seq=128"),
+        ("batch", "write batch=1,8 seq=16,128"),
     ],
 )
 def test_sizes_that_the_artifact_does_not_take_are_refused(
