@@ -37,7 +37,7 @@ class Grid:
         for i, head in enumerate(self.heads):
             word = i < self.names
             justify: JustifyMethod = "left" if word else "right"
-            table.add_column(escape(head), overflow="fold", justify=justify, no_wrap=word)
+            table.add_column(escape(head), overflow="fold", justify=justify, no_wrap=not word)
         for row in self.rows:
             style = row.style or ("bold" if row.own else "")
             table.add_row(*map(escape, row.cells), style=style)
@@ -80,7 +80,7 @@ def properties(record: Record) -> Grid:
         "max abs",
         "SQNR dB",
         "cosine",
-        "same argmax",
+        "argmax",
         "file MB",
         "load ms",
         "peak MB",
