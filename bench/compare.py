@@ -87,7 +87,12 @@ def _spread(engine: str, what: str, before: Spread, after: Spread, bound: float)
     worse = factor > bound and after.low > before.high
     better = factor < 1 / bound and after.high < before.low
     verdict = "worse" if worse else "better" if better else "same"
-    return Change(engine, what, str(before), str(after), factor, verdict)
+    return Change(engine, what, _median(before), _median(after), factor, verdict)
+
+
+def _median(sample: Spread) -> str:
+    """With half the distance of its quartiles."""
+    return f"{sample.median:.3g} ± {(sample.high - sample.low) / 2:.2g}"
 
 
 def _properties(old: Record, new: Record, row: EngineRow, other: EngineRow) -> Iterator[Change]:

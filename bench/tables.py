@@ -12,6 +12,9 @@ from rich.table import Table
 from strop.bench.compare import Change
 from strop.bench.record import Case, EngineRow, Record
 
+# Letters that a column of names keeps, however narrow the terminal.
+NARROW = 14
+
 
 @dataclass(frozen=True)
 class Row:
@@ -37,7 +40,15 @@ class Grid:
         for i, head in enumerate(self.heads):
             word = i < self.names
             justify: JustifyMethod = "left" if word else "right"
-            table.add_column(escape(head), overflow="fold", justify=justify, no_wrap=not word)
+            longest = max((len(row.cells[i]) for row in self.rows), default=0)
+            # Numbers stay whole; names fold where the terminal is narrow, but not to a few letters.
+            table.add_column(
+                escape(head),
+                overflow="fold",
+                justify=justify,
+                no_wrap=not word,
+                min_width=min(longest, NARROW) if word else None,
+            )
         for row in self.rows:
             style = row.style or ("bold" if row.own else "")
             table.add_row(*map(escape, row.cells), style=style)
