@@ -140,7 +140,8 @@ class Program:
     def add_weight(self, name: str, tensor: torch.Tensor, origin: Origin) -> str:
         """Register a new constant under a name made unique; returns that name."""
         unique, count = name, 1
-        while unique in self.weights:
+        # What every module has ("to", "half") can be no weight of one.
+        while unique in self.weights or hasattr(nn.Module, unique.rpartition(".")[2]):
             count += 1
             unique = f"{name}_{count}"
         self.weights[unique] = tensor

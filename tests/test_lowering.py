@@ -370,7 +370,42 @@ MATMUL: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
         lambda q, k: F.scaled_dot_product_attention(q, k, k, enable_gqa=True),
         (x(4, 4, 3, 8), x(4, 2, 3, 8)),
     ),
+    "attention, keys and values for every batch": (
+        F.scaled_dot_product_attention, (x(4, 2, 3, 8), x(1, 2, 5, 8), x(1, 2, 5, 8)),
+    ),
+    "attention, values for every batch": (
+        F.scaled_dot_product_attention, (x(4, 2, 3, 8), x(4, 2, 5, 8), x(1, 2, 5, 8)),
+    ),
+    "attention, negative scale": (
+        lambda q: F.scaled_dot_product_attention(q, q, q, scale=-0.3), (x(4, 2, 3, 8),),
+    ),
+    "attention, scale of 0": (
+        lambda q: F.scaled_dot_product_attention(q, q, q, scale=0.0), (x(4, 2, 3, 8),),
+    ),
+    "attention, one mask for two numbers of keys": (
+        lambda q, k, m: (
+            F.scaled_dot_product_attention(q, q, q, m), F.scaled_dot_product_attention(q, k, k, m),
+        ),
+        (x(4, 2, 3, 8), x(4, 2, 5, 8), x(4, 1, 3, 1)),
+    ),
 }  # fmt: skip
+
+
+def test_attention_whose_queries_are_repeated_is_refused() -> None:
+    q, k = x(1, 2, 3, 8), x(4, 2, 5, 8)
+    for a, b in ((q, k), (q[:, :1], k[:1])):
+        with pytest.raises(UnsupportedError, match="queries are repeated over the"):
+            lowered(lambda a, b: F.scaled_dot_product_attention(a, b, b), [a, b], {})
+
+
+def test_a_product_after_attention_on_rows_of_a_computed_number_loads() -> None:
+    def function(a: Tensor) -> Tensor:
+        rows = (a.reshape(-1, 6) * 2).view(a.shape[0], a.shape[1], 6)
+        mixed = torch.ops.strop.attention(rows, rows, rows, None, 2, 2, 0.5, False)
+        return F.linear(mixed, WEIGHT)
+
+    run = session(lowered(function, [CUBE], {"a": {0: "rows", 1: "columns"}}))
+    agree(function, [CUBE[:2]], run)
 
 
 @pytest.mark.parametrize("name", MATMUL)
@@ -398,6 +433,7 @@ NORM: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "conv1d": (lambda a: F.conv1d(a, KERNEL1, BIAS, stride=2, padding=1), (CUBE,)),
     "conv1d, no batch": (lambda a: F.conv1d(a[0], KERNEL1), (CUBE,)),
     "conv1d, same": (lambda a: F.conv1d(a, KERNEL4, padding="same"), (CUBE,)),
+    "conv1d, same, no batch": (lambda a: F.conv1d(a[0], KERNEL4, padding="same"), (CUBE,)),
     "conv2d, groups, dilation": (
         lambda a: F.conv2d(a, KERNEL, SHIFT, padding=2, dilation=2, groups=2), (IMAGE,),
     ),

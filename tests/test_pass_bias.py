@@ -106,3 +106,33 @@ def test_keys_that_are_returned_keep_their_bias() -> None:
     before = program_of(Keys(returns_keys=True), X, MASK)
     result = FoldBiases().run(run_passes(before, Noops(), FuseAttention()))
     assert not result.modified
+
+
+def test_keys_that_are_also_the_values_or_the_queries_keep_their_bias() -> None:
+    linear = nn.Linear(8, 8)
+
+    def model(x: Tensor) -> tuple[Tensor, Tensor]:
+        q, one = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in (x, linear(x)))
+        keys_are_values = F.scaled_dot_product_attention(q, one, one)
+        return keys_are_values, F.scaled_dot_product_attention(one, one, q)
+
+    before = program_of(model, X)
+    result = FoldBiases().run(run_passes(before, Noops(), FuseAttention()))
+    assert not result.modified
+    assert {m.reason.split(" at ")[0] for m in result.log.misses} == {
+        "the keys are used elsewhere too"
+    }
+    same_numbers(before, result.program, X, tolerance=1e-6)
+
+
+def test_a_norm_over_several_axes_takes_no_bias() -> None:
+    linear = nn.Linear(8, 8)
+
+    def model(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        stream = F.layer_norm(x, (3, 8), weight, bias)
+        return F.layer_norm(stream + linear(stream), (8,))
+
+    before = program_of(model, X, weight=torch.randn(3, 8), bias=torch.randn(3, 8))
+    result = FoldBiases().run(run_passes(before, FuseResiduals()))
+    assert not result.modified
+    assert "over several axes" in result.log.misses[0].reason

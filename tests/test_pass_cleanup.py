@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from program_tools import body, counts, program_of, run_passes, same_numbers
@@ -172,3 +175,63 @@ def test_a_transposed_causal_mask_is_not_taken_for_causal() -> None:
         return F.scaled_dot_product_attention(q, q, q, i[:, None] <= i[None, :])
 
     assert not CanonicalMasks().run(program_of(model, torch.randn(1, 2, 5, 4))).modified
+
+
+def test_a_sum_with_a_matrix_is_no_bias() -> None:
+    def flattened(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        return torch.addmm(y, x.view(-1, 4), weight).view(2, 3, 4)
+
+    rows, weight = torch.randn(6, 4), torch.randn(4, 4)
+    before = run_passes(program_of(flattened, X, rows, weight=weight), Noops())
+    result = PlainLinears().run(before)
+    assert not result.modified
+    assert {m.reason.split(" at ")[0] for m in result.log.misses} == {"the addend is no bias"}
+
+
+def test_a_cast_through_a_dtype_of_less_range_is_kept() -> None:
+    before = program_of(lambda x: x.bfloat16().half().bfloat16().float(), X * 1e6)
+    result = Noops().run(before)
+    assert not result.modified
+    assert "cannot hold every torch.bfloat16" in result.log.misses[0].reason
+
+
+def test_numbers_that_differ_in_the_sign_of_zero_are_two() -> None:
+    def model(x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(x, 0.0), torch.full_like(x, -0.0)
+
+    assert not CommonSubexpressions().run(program_of(model, X)).modified
+
+
+def test_a_constant_takes_no_name_that_every_module_has() -> None:
+    def model(x: Tensor) -> Tensor:
+        return x.masked_fill(torch.ones(3, 4).triu(1).to(torch.bool), 0.0)
+
+    before = program_of(model, X)
+    after = FoldConstants().run(before).program
+    assert "@strop.to_2" in body(after)
+    same_numbers(before, after, X, tolerance=0)
+
+
+Q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(1))
+STRANGE_MASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "one key for all": lambda i, one: one[None, :] <= i[:, None],
+    "one query for all": lambda i, one: i[None, :] <= one[:, None],
+    "indices as truth values": lambda i, one: i.bool()[None, :] <= i[:, None],
+    "one index for all": lambda i, one: one.expand(5)[None, :] <= i[:, None],
+    "causal for one key": lambda i, one: (
+        (one[None, :] <= i[:, None]) & torch.ones(5, 5, dtype=torch.bool)
+    ),
+}
+
+
+@pytest.mark.parametrize("mask", STRANGE_MASKS.values(), ids=STRANGE_MASKS)
+def test_an_index_grid_that_is_repeated_or_cast_does_not_count(
+    mask: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    def model(q: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q, mask(torch.arange(5), torch.arange(1)))
+
+    before = program_of(model, Q)
+    result = CanonicalMasks().run(before)
+    assert not result.modified
+    assert result.log.misses

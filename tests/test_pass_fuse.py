@@ -13,6 +13,7 @@ from program_tools import body, counts, program_of, run_passes, same_numbers
 from torch import Tensor, nn
 
 from strop.compiler.passes import Pass
+from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
 from strop.passes.fuse.conv_bn import FoldBatchNorm
@@ -365,3 +366,172 @@ def test_keys_expanded_over_the_batch_are_not_taken_for_grouped_heads() -> None:
     result = FuseAttention().run(Noops().run(before).program)
     assert "4, 4, 0.5" in body(result.program)
     same_numbers(before, result.program, q, k, tolerance=1e-6)
+
+
+SCORES = torch.randn(2, 2, 5, 4, generator=SEED)
+# Rows that only look back, and padding on the left: whole rows are hidden, in two ways.
+FUTURE = torch.ones(5, 5, dtype=torch.bool).triu(1)
+PADDED = torch.tensor([[True, True, False, False, False], [False] * 5])[:, None, None]
+
+
+@pytest.mark.parametrize(("first", "last"), [(-math.inf, -1e9), (-1e9, -math.inf)])
+def test_a_row_hidden_in_two_ways_is_a_mean_of_what_is_hidden_less(
+    first: float, last: float
+) -> None:
+    def model(q: Tensor, future: Tensor, padded: Tensor) -> Tensor:
+        scores = (q @ q.transpose(-1, -2)).masked_fill(future, first).masked_fill(padded, last)
+        return scores.softmax(-1) @ q
+
+    masks = (FUTURE, PADDED) if first == -math.inf else (PADDED, FUTURE)
+    before = program_of(model, SCORES, *masks)
+    result = FuseAttention().run(before)
+    assert counts(result) == {"attention-eager": 1}
+    same_numbers(before, result.program, SCORES, *masks, tolerance=1e-6)
+
+
+def test_scores_hidden_behind_different_numbers_are_left_alone() -> None:
+    def model(q: Tensor, future: Tensor, padded: Tensor) -> Tensor:
+        scores = (q @ q.transpose(-1, -2)).masked_fill(future, -1e9).masked_fill(padded, -1e5)
+        return scores.softmax(-1) @ q
+
+    result = FuseAttention().run(program_of(model, SCORES, FUTURE, PADDED))
+    assert not result.modified
+    assert "behind different numbers" in result.log.misses[0].reason
+
+
+def test_a_fill_and_a_sum_that_both_hide_are_left_alone() -> None:
+    def model(q: Tensor, future: Tensor, padded: Tensor) -> Tensor:
+        scores = q @ q.transpose(-1, -2) + padded.float() * -1e9
+        return scores.masked_fill(future, -1e9).softmax(-1) @ q
+
+    result = FuseAttention().run(program_of(model, SCORES, FUTURE, PADDED))
+    assert not result.modified
+    assert "by a fill and by a sum" in result.log.misses[0].reason
+
+
+def test_a_bias_that_only_shifts_scores_joins_a_mask() -> None:
+    def model(q: Tensor, future: Tensor, slopes: Tensor) -> Tensor:
+        distance = torch.arange(5.0)[None, :] - torch.arange(5.0)[:, None]
+        scores = q @ q.transpose(-1, -2) + slopes * distance
+        return scores.masked_fill(future, -1e9).softmax(-1) @ q
+
+    before = program_of(model, SCORES, FUTURE, slopes=torch.tensor([0.5, 0.1]).view(2, 1, 1))
+    result = FuseAttention().run(before)
+    assert counts(result) == {"attention-eager": 1}
+    same_numbers(before, result.program, SCORES, FUTURE, tolerance=1e-6)
+
+
+def test_truth_values_added_to_scores_are_numbers_and_no_mask() -> None:
+    def model(q: Tensor, padded: Tensor) -> Tensor:
+        return (q @ q.transpose(-1, -2) + padded).softmax(-1) @ q
+
+    result = FuseAttention().run(program_of(model, SCORES, PADDED))
+    assert not result.modified
+    assert "the summand is torch.bool" in result.log.misses[0].reason
+
+
+def test_scores_repeated_over_a_bias_are_left_alone() -> None:
+    def model(q: Tensor, bias: Tensor) -> Tensor:
+        return (q @ q.transpose(-1, -2) + bias).softmax(-1) @ q
+
+    result = FuseAttention().run(program_of(model, SCORES[:1, :1], torch.randn(2, 3, 5, 5)))
+    assert not result.modified
+    assert "repeated over a mask" in result.log.misses[0].reason
+
+
+def test_values_repeated_over_the_batch_are_left_to_the_general_operator() -> None:
+    before = program_of(F.scaled_dot_product_attention, SCORES, SCORES, SCORES[:1])
+    result = FuseAttention().run(before)
+    assert not result.modified
+    assert "batch or key sizes differ" in result.log.misses[0].reason
+
+
+def test_packing_takes_weights_that_are_computed_after_the_first_product() -> None:
+    def model(x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = (split(x @ w, 2) for w in (q, k, 2 * v))
+        return merged(F.scaled_dot_product_attention(*parts))
+
+    weights = {n: torch.randn(8, 8, generator=SEED) for n in "qkv"}
+    before = program_of(model, X, **weights)
+    fused = run_passes(before, Noops(), PlainLinears(), FuseAttention(), Noops())
+    result = PackLinears().run(fused)
+    assert counts(result) == {"packed-qkv": 1}
+    same_numbers(before, result.program, X, tolerance=1e-5)
+
+
+def test_weights_computed_from_an_input_are_not_packed() -> None:
+    def model(x: Tensor, k: Tensor, q: Tensor, v: Tensor) -> Tensor:
+        parts = (split(F.linear(x, w), 2) for w in (q, torch.relu(k), v))
+        return merged(F.scaled_dot_product_attention(*parts))
+
+    weights = {n: torch.randn(8, 8, generator=SEED) for n in "qv"}
+    before = program_of(model, X, torch.randn(8, 8, generator=SEED), **weights)
+    result = PackLinears().run(run_passes(before, Noops(), FuseAttention(), Noops()))
+    assert not result.modified
+    assert "computed from an input" in result.log.misses[0].reason
+
+
+def test_a_convolution_without_a_batch_keeps_its_batch_norm() -> None:
+    norm = nn.BatchNorm1d(6)
+    norm.running_var = torch.rand(6) + 0.5
+    result = FoldBatchNorm().run(
+        program_of(nn.Sequential(nn.Conv1d(6, 6, 3, padding=1), norm), torch.randn(6, 6))
+    )
+    assert not result.modified
+    assert "no batch axis" in result.log.misses[0].reason
+
+
+NO_RMS_NORMS = {
+    "[0, 1, 2]": lambda x: x * torch.rsqrt(x.pow(2).mean((0, 1, 2), keepdim=True) + 1e-6),
+    "torch.float64": lambda x: (
+        x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True, dtype=torch.float64) + 1e-6)
+    ),
+}
+
+
+@pytest.mark.parametrize(("says", "form"), NO_RMS_NORMS.items())
+def test_a_mean_of_everything_or_in_another_dtype_is_no_rms_norm(says: str, form: object) -> None:
+    result = FuseNorms().run(program_of(form, X))  # type: ignore[arg-type]
+    assert not result.modified
+    assert says in result.log.misses[0].reason
+
+
+def test_a_norm_over_a_dynamic_number_of_channels_is_left_alone() -> None:
+    def model(x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    before = program_of(model, X, dims={0: {2: "channels"}})
+    result = FuseNorms().run(before)
+    assert not result.modified
+    same_numbers(before, result.program, X[..., :5], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
+def test_rotary_tables_that_are_repeated_or_repeat_are_left_alone(shape: tuple[int, int]) -> None:
+    def model(x: Tensor, positions: Tensor) -> Tensor:
+        return _rotated(x, positions, 4)
+
+    x, positions = torch.randn(1, 2, 3, 4), torch.randn(*shape)
+    result = FuseRotary().run(program_of(model, x, positions))
+    assert not result.modified
+
+
+def test_a_rotated_input_joined_with_another_is_rotated_alone() -> None:
+    def model(x: Tensor, positions: Tensor, y: Tensor) -> Tensor:
+        return torch.cat((_rotated(x, positions, 4), y), -1)
+
+    inputs = torch.randn(1, 2, 3, 4), torch.arange(3.0)[None], torch.randn(1, 2, 3, 5)
+    before = program_of(model, *inputs)
+    result = FuseRotary().run(before)
+    assert counts(result) == {"rotary": 1}
+    same_numbers(before, result.program, *inputs, tolerance=1e-6)
+
+
+def test_one_position_for_all_is_not_a_range_of_them() -> None:
+    def model(ids: Tensor, table: Tensor) -> Tensor:
+        return F.embedding(ids, table) + F.embedding(torch.arange(1).expand(4), table)
+
+    before = program_of(model, torch.tensor([[1, 5, 2, 3]]), table=torch.randn(7, 8))
+    result = FuseEmbeddings().run(before)
+    assert "embedding-range" not in counts(result)
+    same_numbers(before, result.program, torch.tensor([[1, 5, 2, 3]]), tolerance=1e-6)

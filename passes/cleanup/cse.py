@@ -49,5 +49,7 @@ def _hashable(value: Any) -> Any:
         return tuple(_hashable(v) for v in value)
     if isinstance(value, dict):
         return tuple((k, _hashable(v)) for k, v in sorted(value.items()))
-    # 1, 1.0 and True are equal to Python and different to an operator.
+    # 1, 1.0 and True are equal to Python and different to an operator; so are 0.0 and -0.0.
+    if isinstance(value, float):
+        return value.hex()
     return value if isinstance(value, fx.Node) else (type(value), value)

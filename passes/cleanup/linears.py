@@ -28,6 +28,11 @@ def _transposed(weight: Node, build: Builder) -> Node:
     return build.call(aten.t.default, weight)
 
 
+def _is_bias(value: Node, weight: Node) -> bool:
+    """Whether a value is one number per column of an [in, out] weight."""
+    return same_shape(shape_of(value), shape_of(weight)[1:])
+
+
 class FlattenedAddmm(Rule):
     """``reshape(addmm(bias, reshape(x, [-1, in]), weight))``: GPT-2's Conv1D."""
 
@@ -47,7 +52,7 @@ class FlattenedAddmm(Rule):
         x, out = shape_of(match["x"]), shape_of(match.root)
         if not same_shape(x[:-1], out[:-1]) or x[-1] != shape_of(match["weight"])[0]:
             return "the views around it do more than flatten rows"
-        return None
+        return None if _is_bias(match["bias"], match["weight"]) else "the addend is no bias"
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         weight = _transposed(match["weight"], build)
@@ -68,7 +73,7 @@ class WeightProduct(Rule):
             return Miss("the second factor is no weight", root)
         if len(shape_of(weight)) != 2 or len(shape_of(x)) < 2:
             return Miss("the factors are no matrices", root, 2)
-        if bias is not None and len(shape_of(bias)) != 1:
+        if bias is not None and not _is_bias(bias, weight):
             return Miss("the addend is no bias", root, 2)
         return Match(root, {"x": x, "weight": weight, "bias": bias}, [root])
 

@@ -22,6 +22,8 @@ from strop.compiler.program import (
     arg,
     arguments,
     dtype_of,
+    input_node,
+    same_shape,
     same_size,
     shape_of,
     static_int,
@@ -30,6 +32,8 @@ from strop.compiler.rewrite import Log
 from strop.passes.cleanup.noops import CASTS, COPIES
 
 aten = torch.ops.aten
+# Dtypes in which 0, 1, 2, ... stay what they are.
+_COUNTING = (torch.int32, torch.int64, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,22 @@ def _slice(reader: Reader, node: Node) -> Meaning:
     return inner if from_start and (isinstance(inner, Grid) or inner == TRUE) else None
 
 
+def _expand(reader: Reader, node: Node) -> Meaning:
+    source = input_node(node)
+    meaning = reader.meaning(source)
+    return meaning if _unrepeated(source, node, meaning) else None
+
+
+def _unrepeated(part: Node, whole: Node, meaning: Meaning) -> bool:
+    """Whether broadcasting repeats no axis by which a value is what it says."""
+    axes: tuple[int, ...] = ()
+    if isinstance(meaning, Grid):
+        axes = (meaning.axis,)
+    elif meaning is not None and Causal() in meaning:
+        axes = (-2, -1)
+    return all(same_size(shape_of(part)[a], shape_of(whole)[a]) for a in axes)
+
+
 def _add(reader: Reader, node: Node) -> Meaning:
     other = static_int(node.args[1]) if not isinstance(node.args[1], float) else None
     return reader.meaning(node.args[0]) if other == 0 else None
@@ -124,7 +144,7 @@ def _cast(reader: Reader, node: Node) -> Meaning:
     source = node.args[0]
     inner = reader.meaning(source)
     if isinstance(inner, Grid):
-        return inner
+        return inner if dtype_of(node) in _COUNTING else None
     assert isinstance(source, Node)
     both_bool = dtype_of(source) == dtype_of(node) == torch.bool
     return inner if both_bool else None
@@ -138,9 +158,10 @@ def _compare(less_or_equal: bool) -> Callable[[Reader, Node], Meaning]:
         if isinstance(node.args[1], int):
             nonnegative = isinstance(reader.meaning(node.args[0]), Grid) and node.args[1] <= 0
             return TRUE if nonnegative and not less_or_equal else None
-        if reader.meaning(keys) == Grid(-1) and reader.meaning(queries) == Grid(-2):
-            return CAUSAL
-        return None
+        for index, grid in ((keys, Grid(-1)), (queries, Grid(-2))):
+            if reader.meaning(index) != grid or not _unrepeated(index, node, grid):  # type: ignore[arg-type]
+                return None
+        return CAUSAL
 
     return read
 
@@ -156,10 +177,13 @@ def _strict(less: bool) -> Callable[[Reader, Node], Meaning]:
 
 
 def _and(reader: Reader, node: Node) -> Meaning:
-    left, right = reader.meaning(node.args[0]), reader.meaning(node.args[1])
-    if isinstance(left, frozenset) and isinstance(right, frozenset):
-        return left | right
-    return None
+    total: frozenset[Atom] = TRUE
+    for part in node.args:
+        meaning = reader.meaning(part)
+        if not isinstance(meaning, frozenset) or not _unrepeated(part, node, meaning):  # type: ignore[arg-type]
+            return None
+        total |= meaning
+    return total
 
 
 def _ones(reader: Reader, node: Node) -> Meaning:
@@ -197,7 +221,7 @@ READERS: dict[Any, Callable[[Reader, Node], Meaning]] = {
     aten.new_ones.default: _ones,
     aten.ones.default: _ones,
     aten.index.Tensor: _index,
-    aten.expand.default: _same,
+    aten.expand.default: _expand,
     **dict.fromkeys(COPIES, _same),
     **dict.fromkeys(CASTS, _cast),
 }
@@ -219,16 +243,16 @@ class CanonicalMasks(Pass):
             meaning = reader.meaning(mask)
             if not isinstance(meaning, frozenset):
                 log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, 2))
-            elif Causal() in meaning and not _square(root):
+            elif Causal() in meaning and not _square(root, mask):
                 log.missed("masks", root, Miss("causal, but queries and keys differ", mask, 2))
             else:
                 _rewrite(program, root, mask, meaning, masks)
                 log.rewrote("masks", root)
 
 
-def _square(root: Node) -> bool:
-    queries, keys = arg(root, 0), arg(root, 1)
-    return same_size(shape_of(queries)[-2], shape_of(keys)[-2])
+def _square(root: Node, mask: Node) -> bool:
+    queries, keys = shape_of(arg(root, 0))[-2], shape_of(arg(root, 1))[-2]
+    return same_size(queries, keys) and same_shape(shape_of(mask)[-2:], (queries, keys))
 
 
 def _rewrite(

@@ -136,7 +136,8 @@ class CastChain(Rule):
             torch.float32: 24,
             torch.float64: 53,
         }
-        if exact[dtype_of(inner)] < exact[dtype_of(source)]:
+        reaches = dtype_of(inner) != torch.float16 or dtype_of(source) != torch.bfloat16
+        if not reaches or exact[dtype_of(inner)] < exact[dtype_of(source)]:
             return f"{dtype_of(inner)} cannot hold every {dtype_of(source)}"
         return None
 

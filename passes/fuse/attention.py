@@ -17,6 +17,7 @@ from strop.compiler.program import (
     same_shape,
     same_size,
     shape_of,
+    static_int,
 )
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
@@ -61,7 +62,9 @@ class SdpaAttention(Rule):
             return Miss("drops attention weights: the module is in train mode", root, 2)
         k, v = ungroup(a["key"]), ungroup(a["value"])
         bound = {"q": a["query"], "k": k, "v": v, "mask": a["attn_mask"], "causal": a["is_causal"]}
-        size = int(shape_of(a["query"])[-1])
+        size = static_int(shape_of(a["query"])[-1])
+        if size is None or isinstance(a["scale"], Node):
+            return Miss("the size of a head, or the scale, is dynamic", root, 2)
         bound["scale"] = a["scale"] if a["scale"] is not None else 1 / math.sqrt(size)
         return Match(root, bound, [root, a["key"], a["value"]])
 
@@ -81,7 +84,7 @@ def why_not_attention(match: Match) -> str | None:
         return "the number of heads is dynamic"
     if len(q) == 4 and (k[1] != v[1] or int(q[1]) % int(k[1])):
         return f"{q[1]} query heads do not divide over {k[1]} key and {v[1]} value heads"
-    if not same_size(q[0], k[0]) or not same_size(k[-2], v[-2]):
+    if not same_size(q[0], k[0]) or not same_shape(k[:-1], v[:-1]):
         return "batch or key sizes differ"
     return None
 

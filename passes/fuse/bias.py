@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss, is_weight
-from strop.compiler.program import Program, arg, arguments, input_node
+from strop.compiler.program import Program, arg, arguments, input_node, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
@@ -42,19 +42,22 @@ class BiasIntoNorm(Rule):
         if not is_weight(bias) or len(linear.users) > 1:
             return Miss("the linear layer has no bias of its own", linear, 2)
         norm = _norm_of(stream)
-        if norm is None or norm.args[_NORM_BIAS] is None:
+        beta = None if norm is None else arguments(norm)["bias"]
+        if beta is None:
             return Miss("the other summand comes out of no norm with a bias", stream, 2)
+        if not same_shape(shape_of(beta), shape_of(bias)):
+            return Miss("the norm is over several axes, or the bias is one number", stream, 2)
         readers = [user for user in stream.users if user is not root]
         for reader in readers:
             if reader.target is not aten.linear.default or arg(reader, 0) is not stream:
                 return Miss("the norm is read by more than linear layers", reader, 2)
-        bound = {"linear": linear, "bias": bias, "norm": norm, "readers": readers}
+        bound = {"linear": linear, "bias": bias, "norm": norm, "beta": beta, "readers": readers}
         return Match(root, bound, [])
 
     def rewrite(self, match: Match, build: Builder) -> None:
         bias, norm = match["bias"], match["norm"]
         early = Builder(build.program, norm, self.name)
-        beta = early.call(aten.add.Tensor, norm.args[_NORM_BIAS], bias)
+        beta = early.call(aten.add.Tensor, match["beta"], bias)
         norm.update_arg(_NORM_BIAS, beta)
         # First, since that linear layer may read the stream itself, and then takes back as well.
         _drop_bias(match["linear"])
@@ -98,7 +101,7 @@ class KeyBias(Rule):
             return Miss("the keys come out of no linear layer", key)
         if arguments(key)["bias"] is None:
             return Miss("the keys have no bias", key)
-        if len(key.users) > 1:
+        if len(key.users) > 1 or any(root.args[i] is key for i in (0, 2)):
             return Miss("the keys are used elsewhere too", key, 2)
         return Match(root, {"key": key}, [])
 

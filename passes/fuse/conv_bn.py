@@ -45,6 +45,8 @@ class ConvBatchNorm(Rule):
     def check(self, match: Match, program: Program) -> str | None:
         if arguments(match.root)["training"]:
             return "batch norm is in train mode"
+        if len(shape_of(match["x"])) != len(shape_of(arguments(match["conv"])["weight"])):
+            return "the convolution has no batch axis, so batch norm counts another one as channels"
         return None
 
     def rewrite(self, match: Match, build: Builder) -> Node:

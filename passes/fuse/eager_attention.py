@@ -12,12 +12,14 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import Match, Miss, is_float
 from strop.compiler.program import (
     Program,
     arg,
     arguments,
+    dtype_of,
     input_node,
+    same_shape,
     same_size,
     shape_of,
 )
@@ -72,6 +74,8 @@ class EagerAttention(Rule):
             inner = self._peel(node, match, program)
             if isinstance(inner, Miss):
                 return inner
+            if not same_shape(shape_of(inner), shape_of(node)):
+                return Miss("the scores are repeated over a mask, bias or factor", node, 3)
             node = self._behind_views(inner, match)
         match.inside.append(node)
         q, kt = node.args[:2]
@@ -91,9 +95,8 @@ class EagerAttention(Rule):
             return input_node(node)
         if match["scale"] != 1:
             return Miss("a mask or bias is scaled together with the scores", node, 3)
-        if node.target is aten.masked_fill.Scalar and arguments(node)["value"] < -1e4:
-            infinite = math.isinf(arguments(node)["value"])
-            match["masks"].append(("never" if infinite else "hide", node.args[1]))
+        if node.target is aten.masked_fill.Scalar and arguments(node)["value"] < _HIDES:
+            match["masks"].append((arguments(node)["value"], node.args[1]))
             return input_node(node)
         if node.target is aten.add.Tensor and not node.kwargs:
             return self._peel_sum(node, match, program)
@@ -103,7 +106,9 @@ class EagerAttention(Rule):
         a, b = node.args[:2]
         for scores, bias in ((a, b), (b, a)):
             if isinstance(bias, Node) and _is_scores(scores, program):
-                match["masks"].append(("add", bias))
+                if dtype_of(bias) != torch.float32:
+                    return Miss(f"the summand is {dtype_of(bias)}", bias, 3)
+                match["masks"].append((None, bias))
                 return scores  # type: ignore[return-value]
         return Miss("neither summand is a product of queries and keys", node, 3)
 
@@ -113,14 +118,14 @@ class EagerAttention(Rule):
             return "queries, keys and values have different ranks"
         if isinstance(match["heads"], torch.SymInt):
             return "the number of heads is dynamic"
-        return why_not_attention(match)
+        return _why_not_joined(match["masks"], program) or why_not_attention(match)
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         folded = len(shape_of(match["q"])) == 3
         split = _Split(match["heads"], build) if folded else _keep
         for name in ("q", "k", "v"):
             match.bound[name] = split(match[name])
-        match.bound["mask"] = _joined([(kind, split(m)) for kind, m in match["masks"]], build)
+        match.bound["mask"] = _joined([(fill, split(m)) for fill, m in match["masks"]], build)
         result = build_attention(match, build)
         if not folded:
             return result
@@ -181,26 +186,68 @@ class _Split:
         return self.build.call(aten.unflatten.int, x, 0, [-1, self.heads])
 
 
-def _joined(masks: list[tuple[str, Node]], build: Builder) -> Node | None:
-    """All biases added up, and hidden where any mask says so.
+Masks = list[tuple[float | None, Node]]
+"""What is done to the scores, last first: filled with a number where hidden, or added (None)."""
+# Added to any score it is this number, so a row that hides everything is a plain mean.
+_FAR = -1e30
+# What people hide scores behind is below this, and above it are biases.
+_HIDES = -1e4
+_END = 2**63 - 1
 
-    A row that hides everything behind a finite number is a plain mean, which only an added float
-    mask can say; behind -inf it is NaN, so a bool mask serves.
-    """
-    bias = hidden = None
-    for kind, mask in masks:
-        if kind == "add":
-            bias = mask if bias is None else build.call(aten.add.Tensor, bias, mask)
+
+def _why_not_joined(masks: Masks, program: Program) -> str | None:
+    """Why the masks are not one mask in every row, those that hide everything included."""
+    finite = {fill for fill, _ in masks if fill is not None and math.isfinite(fill)}
+    if len(finite) > 1:
+        return f"scores are hidden behind different numbers, {sorted(finite)}"
+    near = any(fill > _FAR for fill in finite)
+    if near and any(fill is None and _may_hide(bias, program) for fill, bias in masks):
+        return "scores are hidden by a fill and by a sum, which differ where a row hides everything"
+    return None
+
+
+def _may_hide(bias: Node, program: Program) -> bool:
+    """Whether a bias may hold numbers that hide scores, not only shift them."""
+    pending, seen = [bias], {bias}
+    while pending and len(seen) < 64:
+        node = pending.pop()
+        weight = program.weight_of(node)
+        if node.op == "placeholder" or (weight is not None and bool((weight < _HIDES).any())):
+            return True
+        literals = (a for a in (*node.args, *node.kwargs.values()) if isinstance(a, (int, float)))
+        if any(-_HIDES <= abs(a) < -_FAR for a in literals if a != _END):
+            return True
+        new = [n for n in node.all_input_nodes if n not in seen and is_float(n)]
+        pending += new
+        seen.update(new)
+    return bool(pending)
+
+
+def _joined(masks: Masks, build: Builder) -> Node | None:
+    """All masks as one: bool where hidden scores are -inf, else a float to add."""
+    if not masks:
+        return None
+    if all(fill == -math.inf for fill, _ in masks):
+        hidden = [mask for _, mask in masks]
+        return build.call(aten.logical_not.default, _any_of(hidden, build))
+    total: Node | None = None
+    for fill, mask in reversed(masks):
+        if fill is None:  # next to the product, so the first
+            total = mask
+            continue
+        number = fill if math.isinf(fill) else min(fill, _FAR)
+        if total is None:
+            total = build.call(aten.where.Scalar, mask, number, 0.0)
         else:
-            hidden = mask if hidden is None else build.call(aten.logical_or.default, hidden, mask)
-    if hidden is None:
-        return bias
-    floor = torch.finfo(torch.float32).min
-    if bias is not None:
-        return build.call(aten.masked_fill.Scalar, bias, hidden, floor)
-    if any(kind == "hide" for kind, _ in masks):
-        return build.call(aten.where.Scalar, hidden, floor, 0.0)
-    return build.call(aten.logical_not.default, hidden)
+            total = build.call(aten.masked_fill.Scalar, total, mask, number)
+    return total
+
+
+def _any_of(masks: list[Node], build: Builder) -> Node:
+    total = masks[0]
+    for mask in masks[1:]:
+        total = build.call(aten.logical_or.default, total, mask)
+    return total
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Either, Match, Op, Var, is_float, is_number
-from strop.compiler.program import Program, same_shape, shape_of
+from strop.compiler.program import Program, dtype_of, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
@@ -33,8 +33,12 @@ _NORMED = Either(
 
 
 def _last_axis_only(match: Match) -> str | None:
-    if list(match["axes"]) not in ([-1], [len(shape_of(match["x"])) - 1]):
-        return f"the mean is over axes {list(match['axes'])}, not the last one"
+    if match["axes"] not in ([-1], [len(shape_of(match["x"])) - 1]):
+        return f"the mean is over axes {match['axes']}, not the last one"
+    if isinstance(shape_of(match["x"])[-1], torch.SymInt):
+        return "the number of channels is dynamic"
+    if dtype_of(match.root) != dtype_of(match["x"]):
+        return f"the result is {dtype_of(match.root)}"
     return None
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
+from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
 from strop.compiler.program import Program, arguments, shape_of
@@ -52,6 +53,9 @@ class _Packed(Rule):
         group = max(groups, key=len)
         if len(group) < 2:
             return Miss("its linear layers read different inputs", linears[0], 2)
+        computed = next((n for n in group if not _is_constant(n)), None)
+        if computed is not None:
+            return Miss("a weight or bias is computed from an input", computed, 2)
         return Match(root, {"linears": sorted(group)}, [])
 
     def rewrite(self, match: Match, build: Builder) -> None:
@@ -74,6 +78,20 @@ class PackedGate(_Packed):
     arguments = ("gate", "up")
 
 
+def _is_constant(linear: Node) -> bool:
+    given = (arguments(linear)[name] for name in ("weight", "bias"))
+    return all(is_weight_expression(value) for value in given if value is not None)
+
+
+def _hoist(value: Node | None, before: Node) -> None:
+    """Move what a weight is computed from to where it is needed first."""
+    if value is None or value.op == "get_attr" or value < before:
+        return
+    for source in value.all_input_nodes:
+        _hoist(source, before)
+    before.prepend(value)
+
+
 def pack_linears(linears: list[Node], build: Builder) -> None:
     """Replace linears on one input by one linear and a split.
 
@@ -82,6 +100,9 @@ def pack_linears(linears: list[Node], build: Builder) -> None:
     """
     values = [arguments(n) for n in linears]
     x, weights, biases = values[0]["input"], [v["weight"] for v in values], None
+    for value in values:
+        _hoist(value["weight"], build.before)
+        _hoist(value["bias"], build.before)
     weight = build.call(aten.cat.default, weights)
     if any(v["bias"] is not None for v in values):
         parts = [

@@ -12,7 +12,16 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Op, Var, is_float
-from strop.compiler.program import Program, arg, arguments, same_size, shape_of, static_int
+from strop.compiler.program import (
+    Program,
+    arg,
+    arguments,
+    input_node,
+    same_shape,
+    same_size,
+    shape_of,
+    static_int,
+)
 from strop.compiler.rewrite import Rule
 from strop.passes.fuse.layout import pack_heads, unpack_heads
 
@@ -105,8 +114,10 @@ def half_table(table: Node, x: Node) -> Node | None:
         return None
     whole = table.args[0]
     assert isinstance(whole, Node)
-    shape = shape_of(whole)
-    if len(shape) != 3 or not same_size(shape[-1], shape_of(x)[-1]):
+    shape, (batch, _, length, size) = shape_of(whole), shape_of(x)
+    if len(shape) != 3 or not same_shape(shape[1:], (length, size)):
+        return None
+    if not same_size(shape[0], batch) and not same_size(shape[0], 1):
         return None
     return whole if _halves_equal(whole) else None
 
@@ -137,8 +148,10 @@ class PartialRotary(Rule):
         turned, rest = match["parts"]
         if turned.target is not strop.rotary.default or len(shape_of(turned)) != 4:
             return "the first part is not rotated"
-        part, cut = turned.args[0], int(shape_of(turned)[-1])
-        x = part.args[0]
+        part, cut = input_node(turned), int(shape_of(turned)[-1])
+        if part.target is not aten.slice.Tensor:
+            return "the first part is not cut from a value"
+        x = input_node(part)
         if not _is_part(part, x, 0, cut) or not _is_part(rest, x, cut, int(shape_of(x)[-1])):
             return "the parts are not the two ends of one value"
         return None if match["dim"] in (-1, 3) else "joined along another axis"

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.emitter import DTYPES, Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, same_size, shape_of
 
@@ -30,11 +31,14 @@ def attention(
     causal: bool,
 ) -> Any:
     packed = len(shape_of(q)) == 3
+    queries = _sized(on.value(q), q)
+    if scale <= 0:  # ONNX Runtime takes the root of it
+        queries, scale = on.op("Mul", queries, on.constant(scale, dtype_of(q))), 1.0
     return on.op(
         "Attention",
-        on.value(q),
-        on.value(k),
-        on.value(v),
+        queries,
+        _whole_batch(on, k, q),
+        _whole_batch(on, v, q),
         None if mask is None else _full_mask(on, mask, q, k),
         is_causal=int(causal),
         scale=float(scale),
@@ -43,9 +47,30 @@ def attention(
     )
 
 
+def _sized(value: Any, node: Node, batch: Any = None) -> Any:
+    """The value with its fixed sizes said: without them the runtime infers wrong ones behind it."""
+    if isinstance(value, ir.Value) and value.shape is None:
+        value.type = ir.TensorType(DTYPES[dtype_of(node)])
+        sizes = [shape_of(node)[0] if batch is None else batch, *shape_of(node)[1:]]
+        value.shape = ir.Shape([s if isinstance(s, int) else None for s in sizes])
+    return value
+
+
+def _whole_batch(on: Emitter, x: Any, q: Any) -> Any:
+    """Keys or values for every batch of the queries: the runtime does not broadcast them."""
+    batch = shape_of(q)[0]
+    if same_size(shape_of(x)[0], batch):
+        return _sized(on.value(x), x)
+    if not same_size(shape_of(x)[0], 1):
+        raise NotLowered("attention whose queries are repeated over the batch of the keys")
+    wide = on.op("Expand", on.value(x), on.shape([batch, *[1] * (len(shape_of(x)) - 1)]))
+    return _sized(wide, x, batch)
+
+
 def _full_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
     """The mask as an additive float tensor; ONNX Runtime wants its last two axes whole."""
-    return on.once(("mask", mask, str(shape_of(q)[-2])), lambda: _make_mask(on, mask, q, k))
+    sizes = str((shape_of(q)[-2], shape_of(k)[-2]))
+    return on.once(("mask", mask, sizes), lambda: _make_mask(on, mask, q, k))
 
 
 def _make_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
@@ -106,6 +131,8 @@ def sdpa(
 ) -> Any:
     if len(shape_of(q)) != 4 or dropout:
         raise NotLowered("attention that is not [batch, heads, seq, size], or with dropout")
+    if not gqa and not same_size(shape_of(q)[1], shape_of(on.node)[1]):
+        raise NotLowered("attention whose queries are repeated over the heads of the keys")
     scale = 1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else scale
     return attention(on, q, k, v, mask, 0, 0, scale, causal)
 

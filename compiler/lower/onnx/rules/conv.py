@@ -68,9 +68,10 @@ def conv_named(
     if padding == "valid":
         total = [0] * count
     pads = [t // 2 for t in total] + [t - t // 2 for t in total]
-    return on.op(
+    value, batched = _batched(on, x, count)
+    result = on.op(
         "Conv",
-        on.value(x),
+        value,
         on.value(weight),
         on.value(bias),
         strides=_each(stride, count),
@@ -78,6 +79,7 @@ def conv_named(
         dilations=steps,
         group=groups,
     )
+    return result if batched else on.op("Squeeze", result, on.constant([0]))
 
 
 @lowers(aten.conv_transpose1d.default, aten.conv_transpose2d.input)
