@@ -9,7 +9,8 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -92,10 +93,40 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "threads": threads or os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "load_average": round(os.getloadavg()[0], 2),
+        "speed": machine_speed(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: found for name in (*PACKAGES, *RUNTIMES) if (found := _version(name))},
     }
+
+
+def machine_speed() -> dict[str, float]:
+    """What the machine gives at this moment: a shared one has slow hours that no load shows.
+
+    Returns:
+        "gemm_gflops": of a float32 product of [1024, 384] and [384, 1536]; "copy_gb_s": read and
+        written by a copy of 50 MB. Both are medians of a few runs by numpy.
+    """
+    import numpy as np
+
+    a, b = np.ones((1024, 384), np.float32), np.ones((384, 1536), np.float32)
+    block = np.ones(50_000_000, np.uint8)
+    product, copy = _seconds(lambda: a @ b), _seconds(block.copy)
+    return {
+        "gemm_gflops": round(2 * 1024 * 384 * 1536 / product / 1e9, 1),
+        "copy_gb_s": round(2 * block.nbytes / copy / 1e9, 1),
+    }
+
+
+def _seconds(run: Callable[[], object], runs: int = 15) -> float:
+    """The median of some runs, after one that does not count."""
+    run()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def machine(environment: Mapping[str, Any]) -> str:

@@ -12,12 +12,19 @@ from strop.bench.zoo_table import ROOT, replace_between
 
 
 def figures_table(found: Sequence[Mapping[str, Any]]) -> str:
-    """All figures as a Markdown table; a missed bound says so."""
-    figures = [figure for saved in found for figure in figures_of(saved)]
+    """All figures as a Markdown table; a missed bound says so, and how fast the machine was."""
     rows = [
-        Row([f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**"]) for f in figures
+        Row([f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**", _speed(saved)])
+        for saved in found
+        for f in figures_of(saved)
     ]
-    return Grid("", ("figure", "measured", "wanted", ""), rows).markdown()
+    return Grid("", ("figure", "measured", "wanted", "", "GFLOP/s then"), rows).markdown()
+
+
+def _speed(saved: Mapping[str, Any]) -> str:
+    """What the machine gave in float32 when a result was measured, where that was looked at."""
+    speed = saved["environment"].get("speed")
+    return f"{speed['gemm_gflops']:.0f}" if speed else "–"
 
 
 def latency_tables(found: Sequence[Mapping[str, Any]]) -> str:

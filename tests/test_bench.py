@@ -47,6 +47,7 @@ def test_a_saved_result_has_figures_and_an_environment_without_paths(tmp_path: P
         {"what": "a", "value": 2.0, "at_least": 1.0, "at_most": None, "hit": True}
     ]
     assert set(record["environment"]) >= {"cpu", "flags", "cores", "threads", "versions"}
+    assert all(value > 0 for value in record["environment"]["speed"].values())
     assert not reproducible.paths_inside(tmp_path, [Path.home()])
 
 
