@@ -103,9 +103,10 @@ def test_the_readme_gets_figures_and_latencies_from_what_was_saved(tmp_path: Pat
     figures = [Figure("a", 1.0, at_least=2.0), Figure("b", 3.0)]
     path = save("encoders", record.environment, figures, {"record": record.model_dump()}, tmp_path)
     saved = [json.loads(path.read_text())]
+    speed = f"{record.environment['speed']['gemm_gflops']:.0f}"
     assert readme.figures_table(saved).splitlines()[2:] == [
-        "| a | 1 | ≥ 2 | **missed** |",
-        "| b | 3 |  |  |",
+        f"| a | 1 | ≥ 2 | **missed** | {speed} |",
+        f"| b | 3 |  |  | {speed} |",
     ]
     assert "| batch=1 seq=16 threads=2 | ort | 4.1 | 4.05 – 4.15 | 1.00 |" in (
         readme.latency_tables(saved)
