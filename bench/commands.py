@@ -20,7 +20,7 @@ from strop.bench.page import duel_section, page, require_plotting
 from strop.bench.peers import check_names
 from strop.bench.record import Plan, Record, read_record
 from strop.bench.sizes import parse_sizes
-from strop.compiler.artifact import Artifact, read_artifact
+from strop.compiler.artifact import Artifact, read_intact
 from strop.compiler.errors import BudgetError, RuntimeRefusedError, UsageError, did_you_mean
 from strop.compiler.files import require_writable, write_whole
 from strop.compiler.history import recall_source
@@ -126,10 +126,7 @@ def _artifact(folders: Sequence[str]) -> Artifact:
     if len(folders) != 1:
         given = f", not {', '.join(folders)}" if folders else ""
         raise UsageError(f"say which artifact to measure, one folder{given}: strop bench OUT")
-    artifact = read_artifact(folders[0])
-    if damaged := artifact.damaged():
-        raise UsageError(f"{folders[0]}: {'; '.join(damaged)}. Build it again.")
-    return artifact
+    return read_intact(folders[0])
 
 
 def _judge(record: Record, conditions: Sequence[Condition], against: Sequence[str]) -> None:

@@ -160,11 +160,7 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     Raises:
         UsageError: the folder is no artifact, or was changed since it was built.
     """
-    artifact = read_artifact(path)
-    damaged = artifact.damaged()
-    if damaged:
-        raise UsageError(f"{path}: {'; '.join(damaged)}. Build it again.")
-    return Loaded(artifact)
+    return Loaded(read_intact(path))
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -189,6 +185,19 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     if MODEL not in known.files:
         raise UsageError(f"{folder}: {MANIFEST} does not name {MODEL}")
     return Artifact(folder, values)
+
+
+def read_intact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact that is as it was built.
+
+    Raises:
+        UsageError: the folder is no artifact, or was changed since it was built.
+    """
+    artifact = read_artifact(path)
+    damaged = artifact.damaged()
+    if damaged:
+        raise UsageError(f"{path}: {'; '.join(damaged)}. Build it again.")
+    return artifact
 
 
 def is_artifact(folder: Path) -> bool:

@@ -6,12 +6,12 @@ are binary. A pass that raises, or breaks a rule of the IR, is bad without askin
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from strop.compiler.bundle import Failure
 from strop.compiler.debug.checks import Check, Verdict
+from strop.compiler.debug.diff import text_diff
 from strop.compiler.debug.values import values
 from strop.compiler.errors import UsageError
 from strop.compiler.inputs import Inputs
@@ -233,12 +233,7 @@ def _in_pass(
 
 
 def _change(before: Program, after: Program | None) -> str:
-    if after is None:
-        return ""
-    lines = difflib.unified_diff(
-        str(before).splitlines(), str(after).splitlines(), n=0, lineterm=""
-    )
-    return "\n".join(line for line in lines if line[:3] not in ("---", "+++") and line[:2] != "@@")
+    return "" if after is None else text_diff(str(before), str(after))
 
 
 def _moved(before: Program, after: Program | None, inputs: Inputs) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.fx.node import Node
 
-from strop.compiler.artifact import Artifact, read_artifact
+from strop.compiler.artifact import read_intact
 from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.debug.values import values
 from strop.compiler.errors import UsageError, did_you_mean
@@ -72,7 +72,7 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
     Raises:
         UsageError: one is no artifact or damaged, or they take other inputs.
     """
-    first, second = _require(before), _require(after)
+    first, second = read_intact(before), read_intact(after)
     contracts = [a.manifest["contract"] for a in (first, second)]
     if contracts[0]["inputs"] != contracts[1]["inputs"]:
         raise UsageError(f"{before} and {after} take other inputs: they are of two models")
@@ -85,7 +85,7 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
 def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
     """Compare a program with the file that it was lowered to: what the lowering did to a value."""
     program, inputs = load_program(snapshot), load_inputs(snapshot.parent)
-    path = _require(artifact).model_path
+    path = read_intact(artifact).model_path
     old = values(program, inputs)
     new = file_values(path, {n: t.numpy() for n, t in inputs.items()})
     described = {n.name: describe(n) for n in program.calls()}
@@ -175,11 +175,3 @@ def snapshot_of(path: Path) -> Path:
     except ValueError as error:
         raise UsageError(f"{file} is damaged: {error}") from error
     return file
-
-
-def _require(path: Path) -> Artifact:
-    artifact = read_artifact(path)
-    damaged = artifact.damaged()
-    if damaged:
-        raise UsageError(f"{path}: {'; '.join(damaged)}. Build it again.")
-    return artifact

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from strop.compiler.errors import UsageError
-
 if TYPE_CHECKING:
     from strop.compiler.lower.onnx.trace import Trace
     from strop.compiler.provenance import Provenance
@@ -174,16 +172,13 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
         UsageError: no artifact, or a damaged one, or sizes that it does not take.
         RuntimeRefusedError: the runtime does not run it.
     """
-    from strop.compiler.artifact import read_artifact
+    from strop.compiler.artifact import read_intact
     from strop.compiler.debug.feeds import feeds_for, one_size_each
     from strop.compiler.lower.onnx.trace import trace
     from strop.compiler.provenance import read_provenance
     from strop.compiler.target import get_target
 
-    artifact = read_artifact(out)
-    damaged = artifact.damaged()
-    if damaged:
-        raise UsageError(f"{out}: {'; '.join(damaged)}. Build it again.")
+    artifact = read_intact(out)
     records = read_provenance(artifact)
     manifest = artifact.manifest
     feeds = feeds_for(artifact, source, one_size_each(words, manifest["contract"]["dims"]))
