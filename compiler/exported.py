@@ -14,7 +14,7 @@ from strop.compiler.errors import UnsupportedError
 from strop.compiler.inputs import Signature
 from strop.compiler.original import output_leaves
 from strop.compiler.program import DTYPE_NAMES, Contract, Origin, Program, TensorSpec
-from strop.compiler.text import size_text, source_line
+from strop.compiler.text import source_line, tensor_spec
 
 
 def to_program(exported: Any, signature: Signature) -> Program:
@@ -161,11 +161,7 @@ def _contract(program: Program, signature: Signature, output_names: list[str]) -
 
 
 def _spec(name: str, node: Node, program: Program) -> TensorSpec:
-    value = node.meta["val"]
-    shape = tuple(
-        size_text(s, program.symbols) if isinstance(s, torch.SymInt) else int(s)
-        for s in value.shape
-    )
-    if value.dtype not in DTYPE_NAMES:
-        raise UnsupportedError(f"'{name}' has dtype {value.dtype} ({source_line(node)})")
-    return TensorSpec(name, DTYPE_NAMES[value.dtype], shape)
+    dtype = node.meta["val"].dtype
+    if dtype not in DTYPE_NAMES:
+        raise UnsupportedError(f"'{name}' has dtype {dtype} ({source_line(node)})")
+    return tensor_spec(name, node, program.symbols)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterable
-from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.node import Node
 
-from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec
-from strop.compiler.text import size_text
+from strop.compiler.program import Contract, Program
+from strop.compiler.text import tensor_spec
 
 
 def extract(program: Program, nodes: Collection[Node]) -> Program:
@@ -72,15 +71,8 @@ def _is_result(node: Node, kept: set[Node]) -> bool:
 
 
 def _contract(part: Program, old: Contract) -> Contract:
-    inputs = [_spec(str(n.target), n, part) for n in part.graph.find_nodes(op="placeholder")]
-    outputs = [_spec(n.name, n, part) for n in part.outputs]
+    inputs = [
+        tensor_spec(str(n.target), n, part.symbols) for n in part.graph.find_nodes(op="placeholder")
+    ]
+    outputs = [tensor_spec(n.name, n, part.symbols) for n in part.outputs]
     return Contract(tuple(inputs), tuple(outputs), old.dims)
-
-
-def _spec(name: str, node: Node, program: Program) -> TensorSpec:
-    value: Any = node.meta["val"]
-    shape = tuple(
-        size_text(s, program.symbols) if isinstance(s, torch.SymInt) else int(s)
-        for s in value.shape
-    )
-    return TensorSpec(name, DTYPE_NAMES[value.dtype], shape)

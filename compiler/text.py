@@ -11,7 +11,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.program import DTYPE_NAMES, Program
+from strop.compiler.program import DTYPE_NAMES, Program, TensorSpec
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _INTERNAL = ("/torch/", "/transformers/utils/", "/transformers/masking_utils")
@@ -63,6 +63,15 @@ def _expression_text(expr: Any, symbols: tuple[tuple[str, str], ...]) -> str:
     names = dict(symbols)
     known = [s for s in expr.free_symbols if s.name in names]
     return str(expr.xreplace({s: s.func(names[s.name], **s.assumptions0) for s in known}))
+
+
+def tensor_spec(name: str, node: Node, symbols: dict[str, str]) -> TensorSpec:
+    """What a contract says of a tensor-valued node: sizes are numbers, or in the user's names."""
+    value = node.meta["val"]
+    shape = tuple(
+        size_text(s, symbols) if isinstance(s, torch.SymInt) else int(s) for s in value.shape
+    )
+    return TensorSpec(name, DTYPE_NAMES[value.dtype], shape)
 
 
 def type_text(value: Any, symbols: dict[str, str]) -> str:
