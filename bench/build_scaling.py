@@ -20,7 +20,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from strop.bench.figures import RESULTS, Figure, console, environment, save, show
+from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.machine import environment
 
 LAYERS = (8, 16, 32, 64)
 # The depth at which the figures are taken, and the one whose export is timed too.

@@ -58,6 +58,9 @@ def duel(
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds after which an engine is given up.")
     ] = 300,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds a bout may wait for a disturbed machine.")
+    ] = 30,
     json: Annotated[Path | None, typer.Option(help="Write the record here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
     fail_if: Annotated[
@@ -78,7 +81,7 @@ def duel(
         sys.stdout.write(commands.schema())
         return
     numbers = parse_threads(threads) if threads else [os.cpu_count() or 1]
-    plan = Plan(threads=numbers, bouts=bouts, rounds=rounds, timeout=timeout)
+    plan = Plan(threads=numbers, bouts=bouts, rounds=rounds, timeout=timeout, patience=patience)
     wanted = commands.Wanted(
         words or [], source, against, shapes or [], plan, json, html, fail_if or []
     )

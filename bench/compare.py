@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from strop.bench.canary import CALM
 from strop.bench.figures import Spread
 from strop.bench.metrics import METRICS, NotMeasuredError
 from strop.bench.record import Case, EngineRow, Record
@@ -128,6 +129,16 @@ def differences(old: Record, new: Record) -> list[str]:
         a, b = (v.get(name, "none") for v in versions)
         if a != b:
             found.append(f"{name}: {a} before, {b} now")
+    for threads in sorted({c.threads for c in old.cases} & {c.threads for c in new.cases}):
+        a, b = (_canary(r, threads) for r in (old, new))
+        if not 1 / CALM <= b / a <= CALM:
+            found.append(f"the machine, {threads} threads: its canary took {a:.3g} ms, {b:.3g} now")
     if old.inputs != new.inputs:
         found.append(f"inputs: {old.inputs} before, {new.inputs} now")
     return found
+
+
+def _canary(record: Record, threads: int) -> float:
+    """The best that the canary took."""
+    cases = [case for case in record.cases if case.threads == threads]
+    return min(look for case in cases for bout in case.canary_ms for look in bout)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from strop.bench.canary import Best, canary, is_calm
 from strop.bench.engines import Engine, OnnxFile, Worker, workers
-from strop.bench.figures import Spread, environment
+from strop.bench.figures import Spread
 from strop.bench.listener import Listener
+from strop.bench.machine import environment
 from strop.bench.peers import PEERS, Preparations
 from strop.bench.process import EngineError, isolated
-from strop.bench.race import Samples, race
+from strop.bench.race import Race, Samples
 from strop.bench.record import (
     Case,
     EngineRow,
@@ -28,6 +30,7 @@ from strop.bench.record import (
     Plan,
     Record,
     Result,
+    counted,
     ratios,
     size_label,
     spread,
@@ -36,6 +39,9 @@ from strop.bench.subject import Feeds, Reference, Sizes, made_up, references
 from strop.compiler.artifact import Artifact
 from strop.compiler.errors import UsageError
 from strop.compiler.numerics import Array, drift
+
+# Of the planned rounds, the share that must have been calm for the others not to count.
+ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,8 @@ class Ring:
         self.preparations = preparations
         # Peers first: they are what is compared with.
         self.logs = {name: Log() for name in (*challenge.against, *challenge.artifacts)}
+        self.best = {threads: Best() for threads in challenge.plan.threads}
+        self.looks = defaultdict[tuple[int, str], list[list[float]]](list)
 
     def prepare(self, name: str) -> None:
         """Prepare a peer, or put on record why it cannot take part."""
@@ -173,17 +181,24 @@ class Ring:
         for bout in range(plan.bouts):
             for threads in plan.threads:
                 listener.stage(f"bout {bout + 1} of {plan.bouts}, threads: {threads}")
-                order = self.engines(threads)
-                random.Random(bout).shuffle(order)
-                with workers(order, self._feeds(), plan.timeout) as (running, lost):
-                    lost |= self._inspect(running)
-                    samples, fallen = race(
-                        running, list(self.references), plan.rounds, plan.turn_seconds, tick
-                    )
-                    lost |= fallen | self._collect(running, threads, samples)
-                for name, reason in lost.items():
+                for name, reason in self._bout(bout, threads, tick).items():
                     self.logs[name].outcome, self.logs[name].reason = "failed", reason
         return self._record(place)
+
+    def _bout(self, number: int, threads: int, tick: Callable[[], None]) -> dict[str, str]:
+        """Start everybody anew and race; why engines that fell out did."""
+        plan, order = self.challenge.plan, self.engines(threads)
+        random.Random(number).shuffle(order)
+        with (
+            canary(threads, self.best[threads], plan.patience, plan.timeout) as watch,
+            workers(order, self._feeds(), plan.timeout) as (running, lost),
+        ):
+            lost |= self._inspect(running)
+            race = Race(running, list(self.references), plan, watch, tick)
+            samples = race.run()
+            for case, looks in race.looks.items():
+                self.looks[threads, case].append(looks)
+            return lost | race.fallen | self._collect(running, threads, samples)
 
     def _feeds(self) -> dict[str, Feeds]:
         return {case: r.feeds for case, r in self.references.items()}
@@ -229,10 +244,36 @@ class Ring:
             baseline=baseline,
             engines=[self._row(name, log) for name, log in self.logs.items()],
             cases=[
-                _case(threads, reference, ran, baseline)
+                self._case(threads, reference, ran, baseline)
                 for threads in self.challenge.plan.threads
                 for reference in self.references.values()
             ],
+        )
+
+    def _case(
+        self, threads: int, reference: Reference, ran: Mapping[str, Log], baseline: str | None
+    ) -> Case:
+        label, best = size_label(reference.sizes), self.best[threads].milliseconds
+        looks = self.looks[threads, label]
+        calm = [[is_calm(look, best) for look in bout] for bout in looks]
+        few = sum(map(sum, calm)) < ENOUGH * self.challenge.plan.bouts * self.challenge.plan.rounds
+        times = {n: counted(log.samples[threads, label], calm, few) for n, log in ran.items()}
+        results = {
+            name: Result(
+                milliseconds=spread(bouts),
+                speedup=Spread.of(ratios(times[baseline], bouts)) if baseline else None,
+                samples=ran[name].samples[threads, label],
+                fidelity=ran[name].fidelity[label],
+            )
+            for name, bouts in times.items()
+        }
+        return Case(
+            threads=threads,
+            sizes=reference.sizes,
+            results=results,
+            canary_ms=looks,
+            calm=calm,
+            all_count=few,
         )
 
     def _row(self, name: str, log: Log) -> EngineRow:
@@ -246,21 +287,6 @@ class Ring:
             load_ms=Spread.of(log.load_ms) if ran else None,
             peak_memory_bytes=Spread.of(log.memory) if ran else None,
         )
-
-
-def _case(threads: int, reference: Reference, ran: Mapping[str, Log], baseline: str | None) -> Case:
-    label = size_label(reference.sizes)
-    samples = {name: log.samples[threads, label] for name, log in ran.items()}
-    results = {
-        name: Result(
-            milliseconds=spread(bouts),
-            speedup=Spread.of(ratios(samples[baseline], bouts)) if baseline else None,
-            samples=bouts,
-            fidelity=ran[name].fidelity[label],
-        )
-        for name, bouts in samples.items()
-    }
-    return Case(threads=threads, sizes=reference.sizes, results=results)
 
 
 def fidelity(reference: Reference, got: Sequence[Array]) -> Fidelity | None:

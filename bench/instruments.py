@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from strop.bench.figures import RESULTS, Figure, Spread, console, environment, save, show
+from strop.bench.figures import RESULTS, Figure, Spread, console, save, show
+from strop.bench.machine import environment
 
 MODES = ("off", "cheap")
 MOST = 1.15

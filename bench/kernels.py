@@ -20,7 +20,8 @@ from onnx_ir import tape
 from rich.progress import Progress
 from rich.table import Table
 
-from strop.bench.figures import RESULTS, console, environment, save
+from strop.bench.figures import RESULTS, console, save
+from strop.bench.machine import environment
 from strop.compiler.lower.onnx import tune
 from strop.compiler.lower.onnx.choices import Milliseconds
 from strop.compiler.lower.onnx.write import write_model

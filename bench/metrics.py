@@ -92,5 +92,5 @@ def speedup(record: Record, engine: str, over: str) -> float:
 
 def median_speedup(case: Case, engine: str, over: str) -> float:
     """The same in one case: the median of the ratios of each round."""
-    found = ratios(case.results[over].samples, case.results[engine].samples)
+    found = ratios(case.counted(over), case.counted(engine))
     return Spread.of(found).median

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from strop.bench.figures import Figure, machine
+from strop.bench.figures import Figure
+from strop.bench.machine import machine
 from strop.bench.record import Record
-from strop.bench.tables import Grid, Row, absent, latency, properties
+from strop.bench.tables import Grid, Row, absent, disturbances, latency, properties
 from strop.compiler.errors import UsageError
 
 
@@ -39,7 +40,7 @@ class Section:
     Attributes:
         environment: where it was measured.
         how: a sentence on how.
-        notes: engines that did not run.
+        notes: engines that did not run, and disturbances.
     """
 
     title: str
@@ -66,8 +67,9 @@ def duel_section(record: Record, title: str) -> Section:
         f"{plan.bouts} bouts of {plan.rounds} interleaved rounds, every engine in a process of its "
         f"own, started anew for each bout; inputs: {record.inputs}."
     )
+    notes = [*absent(record), *disturbances(record)]
     grids = [latency(record), properties(record)]
-    return Section(title, record.environment, how, grids, found, absent(record))
+    return Section(title, record.environment, how, grids, found, notes)
 
 
 def build_section(

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from strop.bench.figures import RESULTS, Figure, console, environment, save, show
+from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.machine import environment
 
 # Seconds between two looks at the process tree.
 PERIOD = 0.02

@@ -5,57 +5,85 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from strop.bench.canary import Canary
 from strop.bench.engines import Worker
 from strop.bench.process import EngineError
+from strop.bench.record import Plan
 
 Samples = dict[str, dict[str, list[float]]]
 """Case -> engine -> the median milliseconds of each of its rounds."""
 
 
-def race(
-    running: Mapping[str, Worker],
-    cases: Sequence[str],
-    rounds: int,
-    seconds: float,
-    tick: Callable[[], None] = lambda: None,
-) -> tuple[Samples, dict[str, str]]:
-    """Let the engines take turns at each case in turn.
-
-    Every case comes up in every round: a slow minute of the machine falls on all of them alike.
+class Race:
+    """One bout.
 
     Args:
         running: the engines by name.
         cases: names of inputs that the engines were given.
-        rounds: how often each engine has its turn at each case.
-        seconds: how long a turn takes.
-        tick: called when a case of a round is over.
+        plan: how many rounds, and how long a turn takes.
+        canary: looks at the machine around every round.
+        tick: called when a planned round of a case is over.
 
-    Returns:
-        the samples, and why engines that fell out did; they have no samples.
+    Attributes:
+        looks: case -> what the canary took around each round, the longer of before and after.
+        fallen: why engines that fell out did; they have no samples.
     """
-    left, fallen = dict(running), dict[str, str]()
 
-    def turn(name: str, case: str, count: int) -> list[float]:
-        if name not in left:
-            return []
+    def __init__(
+        self,
+        running: Mapping[str, Worker],
+        cases: Sequence[str],
+        plan: Plan,
+        canary: Canary,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.fallen: dict[str, str] = {}
+        self.looks: dict[str, list[float]] = {case: [] for case in cases}
+        self._left = dict(running)
+        self._samples: Samples = {case: {name: [] for name in running} for case in cases}
+        self._plan, self._canary, self._tick = plan, canary, tick
+
+    def run(self) -> Samples:
+        """Let the engines take turns at each case in turn.
+
+        Every case comes up in every round: a slow minute of the machine falls on all of them
+        alike. Rounds in which it was disturbed are repeated as long as patience lasts.
+        """
+        counts = {
+            (name, case): _count(self._turn(name, case, 3), self._plan.turn_seconds)
+            for case in self.looks
+            for name in list(self._left)
+        }
+        for _ in range(self._plan.rounds):
+            for case in self.looks:
+                self._round(case, counts)
+                self._tick()
+        while (lacking := self._lacking()) and self._canary.patience.left > 0:
+            for case in lacking:
+                with self._canary.patience.spent():
+                    self._round(case, counts)
+        return {c: {n: of[n] for n in self._left} for c, of in self._samples.items()}
+
+    def _lacking(self) -> list[str]:
+        """Cases that had fewer calm rounds than were planned."""
+        calm = self._canary.best.calm
+        return [c for c, of in self.looks.items() if sum(map(calm, of)) < self._plan.rounds]
+
+    def _round(self, case: str, counts: Mapping[tuple[str, str], int]) -> None:
+        before = self._canary.settle()
+        for name in _rotated(list(self._left), len(self.looks[case])):
+            if times := self._turn(name, case, counts[name, case]):
+                self._samples[case][name].append(1000 * statistics.median(times))
+        self.looks[case].append(max(before, self._canary.look()))
+
+    def _turn(self, name: str, case: str, count: int) -> list[float]:
+        """Seconds of each run; none if the engine falls out."""
         try:
-            return left[name].times(case, count)
+            return self._left[name].times(case, count)
         except EngineError as error:
-            fallen[name] = f"does not run: {error}"
-            del left[name]
+            self.fallen[name] = f"does not run: {error}"
+            del self._left[name]
             return []
-
-    counts = {
-        (name, case): _count(turn(name, case, 3), seconds) for case in cases for name in running
-    }
-    samples: Samples = {case: {name: [] for name in running} for case in cases}
-    for number in range(rounds):
-        for case in cases:
-            for name in _rotated(list(left), number):
-                times = turn(name, case, counts[name, case])
-                samples[case][name] += [1000 * statistics.median(times)] if times else []
-            tick()
-    return {c: {n: of[n] for n in left} for c, of in samples.items()}, fallen
 
 
 def _count(times: Sequence[float], seconds: float) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strop.bench.figures import figures_of, machine, results
+from strop.bench.figures import figures_of, results
+from strop.bench.machine import machine
 from strop.bench.record import Record
 from strop.bench.tables import Grid, Row, latency, properties
 from strop.bench.zoo_table import ROOT, replace_between

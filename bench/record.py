@@ -48,9 +48,9 @@ class Result(_Part):
     """One engine in one case."""
 
     milliseconds: Spread
-    """Median and quartiles over the rounds."""
+    """Median and quartiles over the rounds that count."""
     speedup: Spread | None
-    """The baseline's time over this engine's, pair by pair in each round; null without one."""
+    """The baseline's time over this engine's, pair by pair in each of them; null without one."""
     samples: list[list[float]]
     """Milliseconds of every round, one list for each bout."""
     fidelity: Fidelity | None
@@ -65,6 +65,16 @@ class Case(_Part):
     """By dim; empty where the model has none."""
     results: dict[str, Result]
     """By engine; engines that did not run are missing."""
+    canary_ms: list[list[float]]
+    """What the canary took around each round, the longer of before and after, by bouts."""
+    calm: list[list[bool]]
+    """Whether the machine was calm in that round: the canary was near its best."""
+    all_count: bool
+    """Whether every round counts, since too few were calm; otherwise the calm ones do."""
+
+    def counted(self, engine: str) -> list[list[float]]:
+        """Milliseconds of an engine in the rounds that count, by bouts."""
+        return counted(self.results[engine].samples, self.calm, self.all_count)
 
     @property
     def label(self) -> str:
@@ -102,6 +112,8 @@ class Plan(_Part):
     """How long a turn takes."""
     timeout: float = 300.0
     """Seconds after which an engine that does not answer is given up."""
+    patience: float = 30.0
+    """Seconds that a bout may last longer, for a disturbed machine to become calm."""
 
 
 class Record(_Part):
@@ -136,6 +148,11 @@ class Record(_Part):
 def size_label(sizes: dict[str, int]) -> str:
     """``batch=1 seq=16``; "fixed sizes" where there is nothing to name."""
     return " ".join(f"{n}={v}" for n, v in sizes.items()) or "fixed sizes"
+
+
+def counted(bouts: Bouts, calm: Sequence[Sequence[bool]], all_count: bool) -> list[list[float]]:
+    """The rounds that count."""
+    return [[t for t, ok in zip(*pair) if ok or all_count] for pair in zip(bouts, calm)]
 
 
 def ratios(over: Bouts, under: Bouts) -> list[float]:

@@ -16,11 +16,12 @@ from rich.progress import track
 
 from strop.bench import encoders
 from strop.bench.duel import Challenge, prepared
-from strop.bench.figures import RESULTS, Figure, console, environment, save, show
+from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.listener import Listener
+from strop.bench.machine import environment
 from strop.bench.metrics import median_speedup
 from strop.bench.record import Plan, Record
-from strop.bench.tables import Grid, Row
+from strop.bench.tables import Grid, Row, disturbances
 
 AGREE = 0.05
 
@@ -62,16 +63,21 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in a bout.")] = 7,
     bouts: Annotated[int, typer.Option(min=1, help="Restarts of all engines.")] = 3,
     turn: Annotated[float, typer.Option(help="Seconds of a turn.")] = 0.2,
+    patience: Annotated[float, typer.Option(help="Seconds a bout may wait for calm.")] = 30,
     results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
 ) -> None:
     """Run the same duel several times and see how far apart its median ratios are."""
     place = environment()
-    plan = Plan(threads=[os.cpu_count() or 1], bouts=bouts, rounds=rounds, turn_seconds=turn)
+    threads = [os.cpu_count() or 1]
+    plan = Plan(threads=threads, bouts=bouts, rounds=rounds, turn_seconds=turn, patience=patience)
     records = run(recipe or list(encoders.SPEED), plan, runs)
     found = speedups(records)
     heads = ("artifact", "case", *(f"run {i + 1}" for i in range(runs)), "apart")
     rows = [Row([*key, *(f"{r:.3f}" for r in of), f"{apart(of):.1%}"]) for key, of in found.items()]
     console.print(Grid(f"times faster than {encoders.BASELINE}", heads, rows).rich())
+    for record in records:
+        for sentence in disturbances(record):
+            console.print(sentence, highlight=False)
     worst = max(map(apart, found.values()))
     figures = [Figure(f"same duel {runs} times: ratios apart", worst, at_most=AGREE)]
     show(figures, "repeatability")

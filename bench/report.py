@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strop.bench.figures import RESULTS, Figure, console, environment, save, show
+from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.machine import environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from strop.bench.figures import RESULTS, Figure, console, environment, save, show
+from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.machine import environment
 
 RECIPES = ("cpu-fp32", "cpu-int8")
 # Times, memory and the machine are what builds differ in, and these files are where they go.

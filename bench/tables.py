@@ -132,11 +132,23 @@ def absent(record: Record) -> list[str]:
     return [f"{e.name} {_HOW[e.outcome]}: {e.reason}" for e in record.engines if e.outcome != "ran"]
 
 
+def disturbances(record: Record) -> list[str]:
+    """In which cases the machine was disturbed, and what became of those rounds."""
+    found = []
+    for case in record.cases:
+        calm = [ok for bout in case.calm for ok in bout]
+        fate = "they count all the same" if case.all_count else "they do not count"
+        if not all(calm):
+            count = f"{calm.count(False)} of {len(calm)} rounds"
+            found.append(f"{case.label}: the machine was disturbed in {count}; {fate}")
+    return found
+
+
 def print_record(record: Record, console: Console) -> None:
-    """Both tables, and who did not run."""
+    """Both tables, who did not run, and what else to know."""
     for grid in (latency(record), properties(record)):
         console.print(grid.rich())
-    for sentence in absent(record):
+    for sentence in (*absent(record), *disturbances(record)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,8 @@ import pytest
 from strop.bench import build_scaling, encoders, kernels, readme, reproducible, suites
 from strop.bench.fidelity import Fidelity as Retrieval
 from strop.bench.fidelity import agreement, neighbours, pooled
-from strop.bench.figures import Figure, Spread, environment, save
+from strop.bench.figures import Figure, Spread, save
+from strop.bench.machine import environment
 from strop.bench.peak_memory import watch
 from strop.bench.record import Case, EngineRow, Fidelity, Plan, Record, Result, ratios, spread
 from strop.compiler.source import load_model
@@ -80,6 +81,9 @@ def small_record() -> Record:
                     )
                     for name, of in bouts.items()
                 },
+                canary_ms=[[1.0, 1.0]],
+                calm=[[True, True]],
+                all_count=False,
             )
             for sizes in encoders.SIZES[:2]
         ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from strop.bench.canary import Best, Canary, Patience, canary
 from strop.bench.engines import Engine, Runner, workers
 from strop.bench.process import EngineError, isolated
-from strop.bench.race import race
+from strop.bench.race import Race
+from strop.bench.record import Plan
 from strop.bench.subject import Feeds
 from strop.compiler.errors import UsageError
 from strop.compiler.numerics import Array
@@ -50,6 +52,15 @@ class FakeRunner(Runner):
             spring(self.trap)
         time.sleep(0.001)
         return [2 * feeds["x"]]
+
+
+def plan(rounds: int) -> Plan:
+    return Plan(threads=[1], bouts=1, rounds=rounds, turn_seconds=0.005)
+
+
+def quiet() -> Canary:
+    """One that is always as well as can be."""
+    return Canary(lambda runs: [0.001] * runs, Best(), Patience(0))
 
 
 def spring(trap: str) -> None:
@@ -110,11 +121,12 @@ def test_engines_race_and_answer_from_inputs_they_were_given_once() -> None:
     with workers(engines, FEEDS, timeout=30) as (running, refused):
         np.testing.assert_array_equal(running["a"].outputs("one")[0], [2, 2, 2, 2])
         ticks: list[int] = []
-        samples, fallen = race(running, ["one", "two"], 3, 0.005, lambda: ticks.append(1))
+        race = Race(running, ["one", "two"], plan(3), quiet(), lambda: ticks.append(1))
+        samples = race.run()
         assert running["b"].peak_memory() > 10e6
         assert running["b"].load_ms >= 0
     assert not refused
-    assert not fallen
+    assert not race.fallen
     assert len(ticks) == 3 * 2
     assert all(len(samples[c][n]) == 3 for c in FEEDS for n in "ab")
     assert min(samples["one"]["a"]) >= 1.0
@@ -124,9 +136,10 @@ def test_engines_race_and_answer_from_inputs_they_were_given_once() -> None:
 def test_an_engine_that_crashes_costs_its_row_and_not_the_race(after: int) -> None:
     engines = [Fake("good", 1), Fake("bad", 1, "segfault", after)]
     with workers(engines, FEEDS, timeout=30) as (running, _):
-        samples, fallen = race(running, ["one", "two"], 4, 0.005)
-    assert list(fallen) == ["bad"]
-    assert "SIGSEGV" in fallen["bad"]
+        race = Race(running, ["one", "two"], plan(4), quiet())
+        samples = race.run()
+    assert list(race.fallen) == ["bad"]
+    assert "SIGSEGV" in race.fallen["bad"]
     assert {c: {n: len(t) for n, t in of.items()} for c, of in samples.items()} == {
         "one": {"good": 4},
         "two": {"good": 4},
@@ -137,8 +150,9 @@ def test_an_engine_that_hangs_is_given_up() -> None:
     start = time.perf_counter()
     engines = [Fake("bad", 1, "hang"), Fake("good", 1)]
     with workers(engines, FEEDS, timeout=3) as (running, _):
-        samples, fallen = race(running, ["one"], 2, 0.005)
-    assert fallen == {"bad": "does not run: gave no answer within 3 s"}
+        race = Race(running, ["one"], plan(2), quiet())
+        samples = race.run()
+    assert race.fallen == {"bad": "does not run: gave no answer within 3 s"}
     assert list(samples["one"]) == ["good"]
     assert time.perf_counter() - start < 30
 
@@ -148,6 +162,48 @@ def test_an_engine_that_cannot_load_says_why_and_the_others_start() -> None:
     with workers(engines, FEEDS, timeout=30) as (running, refused):
         assert list(running) == ["good"]
     assert refused == {"bad": "does not load: ValueError: no such kernel"}
+
+
+def looks(*milliseconds: float) -> Callable[[int], list[float]]:
+    """A canary that takes these times, look by look, and the last one for ever."""
+    left = list(milliseconds)
+    return lambda runs: [(left.pop(0) if len(left) > 1 else left[0]) / 1000] * runs
+
+
+def test_a_disturbed_round_is_repeated_as_long_as_patience_lasts() -> None:
+    # Before and after each round: one calm, one disturbed after it, then calm for good.
+    watch = Canary(looks(1, 1, 1, 2, 1), Best(), Patience(10))
+    with workers([Fake("a", 1)], FEEDS, timeout=30) as (running, _):
+        race = Race(running, ["one"], plan(3), watch)
+        samples = race.run()
+    assert race.looks == {"one": [1, 2, 1, 1]}
+    assert len(samples["one"]["a"]) == 4
+    assert watch.patience.left < 10
+
+
+def test_a_round_begins_when_the_machine_is_calm() -> None:
+    watch = Canary(looks(1, 5, 5, 1.1), Best(), Patience(10))
+    assert watch.look() == 1
+    assert watch.settle() == pytest.approx(1.1)
+
+
+def test_patience_ends() -> None:
+    best = Best()
+    best.see(1)
+    watch = Canary(looks(5), best, Patience(0.3))
+    start = time.perf_counter()
+    with workers([Fake("a", 1)], FEEDS, timeout=30) as (running, _):
+        race = Race(running, ["one"], plan(2), watch)
+        race.run()
+    assert race.looks == {"one": [5, 5]}
+    assert time.perf_counter() - start < 20
+
+
+def test_the_canary_runs_in_the_runtime_and_its_best_is_kept() -> None:
+    best = Best()
+    with canary(1, best, patience=0, timeout=60) as watch:
+        assert 0 < watch.look() < 1000
+    assert best.milliseconds < 1000
 
 
 @pytest.fixture

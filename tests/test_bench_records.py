@@ -80,6 +80,9 @@ def case(batch: int, bouts: dict[str, Any], near: dict[str, Fidelity | None]) ->
             )
             for name, of in samples.items()
         },
+        canary_ms=[[1.0] * len(NOISE)] * 2,
+        calm=[[True] * len(NOISE)] * 2,
+        all_count=False,
     )
 
 
@@ -283,3 +286,32 @@ def test_the_page_of_the_build_suite_draws_time_and_memory_by_layers() -> None:
     text = page("build", [build_section("build_scaling", ENVIRONMENT, [], runs)])
     assert "Build time and memory against layers" in text
     assert "strop: passes, lowering, writing" in text
+
+
+def disturbed(all_count: bool) -> Record:
+    """The same, but the last round of every bout was disturbed."""
+    made = record()
+    for found in made.cases:
+        found.canary_ms = [[1.0, 1.0, 2.0]] * 2
+        found.calm = [[True, True, False]] * 2
+        found.all_count = all_count
+    return made
+
+
+def test_disturbed_rounds_do_not_count_where_enough_others_do() -> None:
+    assert disturbed(False).cases[0].counted("strop") == [[1.96, 2.0], [1.96, 2.0]]
+    assert len(disturbed(True).cases[0].counted("strop")[0]) == 3
+
+
+def test_disturbances_are_told() -> None:
+    said = "batch=1 seq=16 threads=2: the machine was disturbed in 2 of 6 rounds; "
+    assert tables.disturbances(disturbed(False))[0] == f"{said}they do not count"
+    assert tables.disturbances(disturbed(True))[0] == f"{said}they count all the same"
+    assert tables.disturbances(record()) == []
+
+
+def test_a_machine_in_another_state_is_said() -> None:
+    other = record()
+    for found in other.cases:
+        found.canary_ms = [[1.5] * 3] * 2
+    assert differences(record(), other) == ["the machine, 2 threads: its canary took 1 ms, 1.5 now"]

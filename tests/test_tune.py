@@ -96,3 +96,12 @@ def test_measure_gives_a_time_for_every_variant_and_shape() -> None:
     times = found["strop.skip_layer_norm"]
     assert set(times) == set(tune._variants(subject))
     assert all(t["1x2x64"] > 0 for t in times.values())
+
+
+def test_a_cpu_is_told_from_others_of_its_name() -> None:
+    text = (
+        "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nmodel name: 2\n"
+    )
+    assert tune.named_cpu(text) == "AMD EPYC (family 25, model 17)"
+    assert tune.named_cpu("model name : Cortex\n") == "Cortex"
+    assert tune.named_cpu("") == ""

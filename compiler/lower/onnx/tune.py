@@ -161,12 +161,22 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The CPU's name as it gives it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """The CPU's name, and what tells it from others of that name."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        text = ""
+    return named_cpu(text) or platform.processor() or platform.machine()
+
+
+def named_cpu(text: str) -> str:
+    """Read ``/proc/cpuinfo``: virtual machines give several generations one name."""
+    first = text.partition("\n\n")[0].splitlines()
+    pairs = (line.partition(":") for line in first)
+    known = {key.strip(): value.strip() for key, _, value in pairs}
+    numbers = [f"{key.split()[-1]} {known[key]}" for key in ("cpu family", "model") if key in known]
+    name = known.get("model name", "")
+    return f"{name} ({', '.join(numbers)})" if name and numbers else name
 
 
 def _same_questions(cached: Milliseconds) -> bool:
