@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from strop.bench.commands import Wanted, run_suite
 from strop.bench.figures import console, main
 from strop.bench.record import Plan
 from strop.bench.suites import SUITES
+from strop.compiler.errors import StropError
 
-if __name__ == "__main__":  # the engines' processes import this file too
+
+def run_all() -> int:
+    """Measure, print every figure on record, and say which suites failed; the exit status."""
+    failed = 0
     for name in SUITES:
         console.rule(name)
         plan = Plan(threads=[os.cpu_count() or 1], bouts=3, rounds=7)
-        run_suite(name, Wanted([], "", None, [], plan, None, None, []), None)
+        try:
+            run_suite(name, Wanted([], "", None, [], plan, None, None, []), None)
+        except StropError as error:
+            failed = error.exit_code
+            console.print(f"suite {name}: {error}", style="red", markup=False)
     console.rule("all figures on record")
     main()
+    return failed
+
+
+if __name__ == "__main__":  # the engines' processes import this file too
+    sys.exit(run_all())

@@ -34,7 +34,7 @@ CHECKING = ("reference", "check passes", "check")
 
 
 def measure(layers: int, recipe: str, export: bool) -> dict[str, Any]:
-    """Seconds of one build, after a small build that loads everything."""
+    """Seconds of the faster of two builds, after a small one that loads everything."""
     from strop.bench.llama import SMALL, model
     from strop.compiler import build
 
@@ -55,7 +55,10 @@ def measure(layers: int, recipe: str, export: bool) -> dict[str, Any]:
             "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         }
         if export:
-            found |= _export_seconds(layers, Path(folder) / "exported.onnx")
+            path = Path(folder) / "exported.onnx"
+            _export_seconds(2, path)
+            repeats = [_export_seconds(layers, path) for _ in range(REPEATS)]
+            found |= min(repeats, key=lambda times: times["torch_onnx_after_capture"])
     return found
 
 

@@ -28,6 +28,8 @@ ROWS, WIDTH, DEPTH = 16, 384, 24
 RUNS = 15
 # The machine is calm where the canary takes no more than this, over the best it was seen to take.
 CALM = 1.2
+# Seconds after which a canary that does not answer is given up.
+TIMEOUT = 60.0
 # Seconds between looks while the machine is disturbed.
 PAUSE = 0.25
 
@@ -41,13 +43,20 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
+        self._spending = False
 
     @contextmanager
     def spent(self) -> Iterator[None]:
-        """The block is time that calm costs."""
-        start = time.monotonic()
-        yield
-        self.left -= time.monotonic() - start
+        """The block is time that calm costs; a block within another costs nothing more."""
+        if self._spending:
+            yield
+            return
+        self._spending, start = True, time.monotonic()
+        try:
+            yield
+        finally:
+            self._spending = False
+            self.left -= time.monotonic() - start
 
 
 class Best:
@@ -101,7 +110,7 @@ class Canary:
 
 
 @contextmanager
-def canary(threads: int, best: Best, patience: float, timeout: float) -> Iterator[Canary]:
+def canary(threads: int, best: Best, patience: float) -> Iterator[Canary]:
     """A canary in a process of its own, for the length of the block.
 
     Raises:
@@ -112,7 +121,7 @@ def canary(threads: int, best: Best, patience: float, timeout: float) -> Iterato
         path.write_bytes(_model())
         feeds = {"": {"x": np.ones((ROWS, WIDTH), np.float32)}}
         with _alive():
-            worker = Worker(OnnxFile("canary", threads, path), feeds, timeout)
+            worker = Worker(OnnxFile("canary", threads, path), feeds, TIMEOUT)
 
         def times(runs: int) -> list[float]:
             with _alive():

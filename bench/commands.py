@@ -152,6 +152,8 @@ def run_suite(name: str, wanted: Wanted, results: Path | None) -> None:
         raise UsageError(f"--suite: no suite '{name}'{did_you_mean(name, list(SUITES))}")
     if wanted.words or wanted.source or wanted.shapes or wanted.json or wanted.fail_if:
         raise UsageError("--suite has its own models, sizes and files; leave the other options out")
+    if name == "build" and wanted.against is not None:
+        raise UsageError("--suite build times builds, against torch.onnx: leave --against out")
     wanted.require_places()
     folder = results or _results_folder()
     require_writable(folder / f"{name}.json", "--results")

@@ -41,8 +41,14 @@ class Change:
 
 
 def compare(old: Record, new: Record) -> list[Change]:
-    """Everything that both records hold, engine by engine."""
+    """Everything that both records hold, engine by engine, in the cases that both have.
+
+    Load time and peak memory depend on all cases, and are looked at where those are the same.
+    """
+    old, new, same = _in_shared_cases(old, new)
     found: list[Change] = []
+    if not old.cases:
+        return found
     for row in old.engines:
         other = next((e for e in new.engines if e.name == row.name), None)
         if other is None or row.outcome != "ran":
@@ -51,8 +57,20 @@ def compare(old: Record, new: Record) -> list[Change]:
             found.append(Change(row.name, "runs", "yes", "no", float("inf"), "worse"))
             continue
         found += _times(old, new, row.name)
-        found += _properties(old, new, row, other)
+        found += _properties(old, new, row.name)
+        found += _process(old, new, row, other) if same else []
     return found
+
+
+def _in_shared_cases(old: Record, new: Record) -> tuple[Record, Record, bool]:
+    """Both without the cases that only one has, and whether there were none."""
+    labels = [{case.label for case in record.cases} for record in (old, new)]
+    shared = labels[0] & labels[1]
+    cut = [
+        record.model_copy(update={"cases": [c for c in record.cases if c.label in shared]})
+        for record in (old, new)
+    ]
+    return cut[0], cut[1], labels[0] == labels[1]
 
 
 def of_artifacts(found: Sequence[Change], record: Record) -> list[Change]:
@@ -65,9 +83,7 @@ def _times(old: Record, new: Record, engine: str) -> Iterator[Change]:
     shared = old.baseline if old.baseline == new.baseline != engine else None
     cases = {c.label: c for c in new.cases}
     for case in old.cases:
-        match = cases.get(case.label)
-        if match is None:
-            continue
+        match = cases[case.label]
         if shared:
             before, after = _slowness(case, engine), _slowness(match, engine)
             yield _spread(engine, f"time over {shared}'s, {case.label}", before, after, TIME)
@@ -96,13 +112,17 @@ def _median(sample: Spread) -> str:
     return f"{sample.median:.3g} ± {(sample.high - sample.low) / 2:.2g}"
 
 
-def _properties(old: Record, new: Record, row: EngineRow, other: EngineRow) -> Iterator[Change]:
+def _properties(old: Record, new: Record, engine: str) -> Iterator[Change]:
+    yield from _number(old, new, engine, "size_mb", SIZE)
+    for metric in NEGLIGIBLE:
+        yield from _number(old, new, engine, metric, DISTANCE)
+
+
+def _process(old: Record, new: Record, row: EngineRow, other: EngineRow) -> Iterator[Change]:
+    """What depends on everything that an engine's process was asked to run."""
     if row.load_ms and other.load_ms:
         yield _spread(row.name, "ms to load", row.load_ms, other.load_ms, LOAD)
-    for metric, bound in (("size_mb", SIZE), ("memory_mb", MEMORY)):
-        yield from _number(old, new, row.name, metric, bound)
-    for metric in NEGLIGIBLE:
-        yield from _number(old, new, row.name, metric, DISTANCE)
+    yield from _number(old, new, row.name, "memory_mb", MEMORY)
 
 
 def _number(old: Record, new: Record, engine: str, metric: str, bound: float) -> Iterator[Change]:
@@ -133,6 +153,10 @@ def differences(old: Record, new: Record) -> list[str]:
         a, b = (_canary(r, threads) for r in (old, new))
         if not 1 / CALM <= b / a <= CALM:
             found.append(f"the machine, {threads} threads: its canary took {a:.3g} ms, {b:.3g} now")
+    labels = [{case.label for case in record.cases} for record in (old, new)]
+    for mine, when in ((labels[0] - labels[1], "before"), (labels[1] - labels[0], "now")):
+        if mine:
+            found.append(f"only measured {when}: {', '.join(sorted(mine))}")
     if old.inputs != new.inputs:
         found.append(f"inputs: {old.inputs} before, {new.inputs} now")
     return found

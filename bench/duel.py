@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from strop.bench.canary import Best, canary, is_calm
 from strop.bench.engines import Engine, OnnxFile, Worker, workers
@@ -102,6 +103,7 @@ def _references(challenge: Challenge) -> list[Reference]:
         raise UsageError(f"the original model ({source}) does not run: {error}") from error
     for what, got, want in (
         ("inputs", found[0].feeds, contract["inputs"]),
+        ("outputs", found[0].outputs or {}, contract["outputs"]),
         ("dims", found[0].sizes, contract["dims"]),
     ):
         if set(got) != {w["name"] for w in want}:
@@ -110,7 +112,23 @@ def _references(challenge: Challenge) -> list[Reference]:
                 f"{source} is not what the artifact was built from: it has the {what} {names[0]}, "
                 f"the artifact has {names[1]}. Give its own --source."
             )
+    _require_outputs(found[0], contract, source)
     return found
+
+
+def _require_outputs(found: Reference, contract: Mapping[str, Any], source: str) -> None:
+    """Hold the original's outputs to the sizes that the artifact has.
+
+    Raises:
+        UsageError: they are others.
+    """
+    for spec in contract["outputs"]:
+        got, want = list((found.outputs or {})[spec["name"]].shape), spec["shape"]
+        if len(got) != len(want) or any(w not in (g, str(w)) for g, w in zip(got, want)):
+            raise UsageError(
+                f"{source} is not what the artifact was built from: its output '{spec['name']}' "
+                f"has the shape {got}, the artifact's has {want}. Give its own --source."
+            )
 
 
 @dataclass
@@ -190,7 +208,7 @@ class Ring:
         plan, order = self.challenge.plan, self.engines(threads)
         random.Random(number).shuffle(order)
         with (
-            canary(threads, self.best[threads], plan.patience, plan.timeout) as watch,
+            canary(threads, self.best[threads], plan.patience) as watch,
             workers(order, self._feeds(), plan.timeout) as (running, lost),
         ):
             lost |= self._inspect(running)
@@ -198,13 +216,14 @@ class Ring:
             samples = race.run()
             for case, looks in race.looks.items():
                 self.looks[threads, case].append(looks)
-            return lost | race.fallen | self._collect(running, threads, samples)
+            left = {name: w for name, w in running.items() if name not in race.fallen}
+            return lost | race.fallen | self._collect(left, threads, samples)
 
     def _feeds(self) -> dict[str, Feeds]:
         return {case: r.feeds for case, r in self.references.items()}
 
     def _inspect(self, running: dict[str, Worker]) -> dict[str, str]:
-        """Compare outputs with the original's, once; engines that do not run leave."""
+        """Compare outputs with the original's, once; engines that do not run are left out."""
         lost = {}
         for name, worker in list(running.items()):
             try:
@@ -292,7 +311,7 @@ class Ring:
 def fidelity(reference: Reference, got: Sequence[Array]) -> Fidelity | None:
     """How near outputs are to the original's; None where they are not the same outputs."""
     want = reference.outputs
-    if want is None or len(got) != len(want):
+    if want is None or [a.shape for a in got] != [a.shape for a in want.values()]:
         return None
     found = drift(dict(zip(want, got)), want)
     return Fidelity(**found.rounded())

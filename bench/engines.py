@@ -149,7 +149,8 @@ class _Module(Runner):
 
         from strop.bench.subject import load_original
 
-        torch.set_num_threads(threads)
+        if threads != os.cpu_count():
+            torch.set_num_threads(threads)
         original = load_original(source)
         self.signature = original.signature
         self.module: Any = torch.compile(original.module) if compiled else original.module
@@ -254,6 +255,6 @@ def _peak_memory() -> int:
     """Of this process, in bytes."""
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:  # no Linux; there the figure counts what the parent had when it began
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    except OSError:  # macOS; there the figure counts what the parent had when it began, in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return next(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))

@@ -51,7 +51,7 @@ def _fidelities(record: Record, engine: str) -> Iterator[Fidelity]:
     for case in record.cases:
         found = case.results[engine].fidelity
         if found is None:
-            raise NotMeasuredError("there is no original to compare with")
+            raise NotMeasuredError("there is no original whose outputs could be compared")
         yield found
 
 

@@ -34,7 +34,7 @@ class Process:
         self._log = Path(log)
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_run, args=(serve, far, log), daemon=True)
+        self._process = context.Process(target=_run, args=(serve, far, log))
         self._process.start()
         far.close()
 

@@ -58,18 +58,21 @@ class Race:
             for case in self.looks:
                 self._round(case, counts)
                 self._tick()
-        while (lacking := self._lacking()) and self._canary.patience.left > 0:
-            for case in lacking:
-                with self._canary.patience.spent():
-                    self._round(case, counts)
+        patience = self._canary.patience
+        while self._left and patience.left > 0 and (again := self._disturbed()):
+            with patience.spent():
+                self._round(again, counts)
         return {c: {n: of[n] for n in self._left} for c, of in self._samples.items()}
 
-    def _lacking(self) -> list[str]:
-        """Cases that had fewer calm rounds than were planned."""
-        calm = self._canary.best.calm
-        return [c for c, of in self.looks.items() if sum(map(calm, of)) < self._plan.rounds]
+    def _disturbed(self) -> str | None:
+        """The case with the fewest calm rounds, if that is fewer than were planned."""
+        calm = {c: sum(map(self._canary.best.calm, of)) for c, of in self.looks.items()}
+        fewest = min(calm, key=calm.__getitem__)
+        return fewest if calm[fewest] < self._plan.rounds else None
 
     def _round(self, case: str, counts: Mapping[tuple[str, str], int]) -> None:
+        if not self._left:
+            return
         before = self._canary.settle()
         for name in _rotated(list(self._left), len(self.looks[case])):
             if times := self._turn(name, case, counts[name, case]):

@@ -1,51 +1,75 @@
-"""``python -m strop.bench.readme``: write the recorded figures and latencies into the README."""
+"""``python -m strop.bench.readme``: write the records into README.md and RESULTS.md.
+
+The README gets the encoders at a glance; the page of results all figures, grouped by the machine
+they were measured on, and all duels in full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from strop.bench.figures import figures_of, results
 from strop.bench.machine import machine
+from strop.bench.markers import README, RESULTS_PAGE, put
 from strop.bench.record import Record
-from strop.bench.tables import Grid, Row, latency, properties
-from strop.bench.zoo_table import ROOT, replace_between
+from strop.bench.tables import Grid, Row, absent, disturbances, latency, overview, properties
+
+Saved = Mapping[str, Any]
 
 
-def figures_table(found: Sequence[Mapping[str, Any]]) -> str:
-    """All figures as a Markdown table; a missed bound says so, and how fast the machine was."""
-    rows = [
-        Row([f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**", _speed(saved)])
-        for saved in found
-        for f in figures_of(saved)
-    ]
-    return Grid("", ("figure", "measured", "wanted", "", "GFLOP/s then"), rows).markdown()
-
-
-def _speed(saved: Mapping[str, Any]) -> str:
-    """What the machine gave in float32 when a result was measured, where that was looked at."""
-    speed = saved["environment"].get("speed")
-    return f"{speed['gemm_gflops']:.0f}" if speed else "–"
-
-
-def latency_tables(found: Sequence[Mapping[str, Any]]) -> str:
-    """The encoders' latency, fidelity and footprint; nothing if they are not on record."""
-    duels = [saved["measured"]["record"] for saved in found if saved["name"] == "encoders"]
-    records = [Record.model_validate(values) for values in duels]
-    return "".join(
-        f"\n\nMiniLM-L6, {grid.title}:\n\n{grid.markdown()}"
-        for record in records
-        for grid in (latency(record), properties(record))
+def figures_tables(found: Sequence[Saved]) -> str:
+    """All figures as Markdown tables, one for each machine; a missed bound says so."""
+    by_machine: dict[str, list[Saved]] = {}
+    for saved in found:
+        by_machine.setdefault(machine(saved["environment"]), []).append(saved)
+    return "\n\n".join(
+        f"On {place}:\n\n{_figures_table(group)}" for place, group in by_machine.items()
     )
 
 
+def _figures_table(group: Sequence[Saved]) -> str:
+    rows = [
+        Row([saved["name"], f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**"])
+        for saved in group
+        for f in figures_of(saved)
+    ]
+    return Grid("", ("record", "figure", "measured", "wanted", ""), rows).markdown()
+
+
+def records(found: Sequence[Saved]) -> Iterator[tuple[str, Record]]:
+    """The duels on record, each with the name of its model."""
+    for saved in found:
+        if saved["name"] == "encoders":
+            yield "MiniLM-L6", Record.model_validate(saved["measured"]["record"])
+        elif saved["name"] in ("vision", "decoders"):
+            for name, values in saved["measured"].items():
+                yield name, Record.model_validate(values)
+
+
+def duel_tables(found: Sequence[Saved]) -> str:
+    """Every duel in full."""
+    parts = []
+    for name, record in records(found):
+        parts.append(f"### {name}\n\nOn {machine(record.environment)}.")
+        parts += [grid.markdown() for grid in (latency(record), properties(record))]
+        if notes := [*absent(record), *disturbances(record)]:
+            parts.append("\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(parts)
+
+
+def glance(found: Sequence[Saved]) -> str:
+    """The encoders in one table."""
+    record = dict(records(found))["MiniLM-L6"]
+    return f"On {machine(record.environment)}:\n\n{overview(record).markdown()}"
+
+
 def main() -> None:
-    """Replace the README's figures by those on record."""
+    """Replace the generated parts by what is on record."""
     found = results()
-    where = f"Measured on {machine(found[0]['environment'])}.\n\n"
-    text = where + figures_table(found) + latency_tables(found)
-    readme = ROOT / "README.md"
-    readme.write_text(replace_between(readme.read_text(), "figures", text))
+    put(README, "glance", glance(found))
+    put(RESULTS_PAGE, "figures", figures_tables(found))
+    put(RESULTS_PAGE, "duels", duel_tables(found))
 
 
 if __name__ == "__main__":

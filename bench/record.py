@@ -15,7 +15,7 @@ import pydantic
 from strop.bench.figures import Spread
 from strop.compiler.errors import UsageError
 
-FORMAT: Literal["strop-bench-1"] = "strop-bench-1"
+FORMAT: Literal["strop-bench-2"] = "strop-bench-2"
 Outcome = Literal["ran", "missing", "failed"]
 Bouts = Sequence[Sequence[float]]
 """Milliseconds of every round, one list for each bout."""
@@ -119,7 +119,7 @@ class Plan(_Part):
 class Record(_Part):
     """A whole duel."""
 
-    format: Literal["strop-bench-1"] = FORMAT
+    format: Literal["strop-bench-2"] = FORMAT
     environment: dict[str, Any]
     """The machine and the versions."""
     plan: Plan

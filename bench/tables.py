@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from strop.bench.compare import Change
-from strop.bench.record import Case, EngineRow, Record
+from strop.bench.record import Case, EngineRow, Record, Result
 
 # Letters that a column of names keeps, however narrow the terminal.
 NARROW = 14
@@ -82,6 +82,30 @@ def latency(record: Record) -> Grid:
 
 def _ms(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def overview(record: Record) -> Grid:
+    """Speed, fidelity and size of every engine that ran, one line each."""
+    cases = [case.label for case in record.cases]
+    rows = [
+        Row(
+            [
+                e.name,
+                *(_ms_and_factor(case.results[e.name]) for case in record.cases),
+                _fidelity(record.cases, e.name)[2],
+                _footprint(e)[0],
+            ],
+            e.subject,
+        )
+        for e in record.engines
+        if e.outcome == "ran"
+    ]
+    return Grid("at a glance", ["engine", *(f"ms, {c}" for c in cases), "cosine", "MB"], rows)
+
+
+def _ms_and_factor(result: Result) -> str:
+    faster = f" ({result.speedup.median:.2f}×)" if result.speedup else ""
+    return f"{_ms(result.milliseconds.median)}{faster}"
 
 
 def properties(record: Record) -> Grid:

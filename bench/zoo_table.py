@@ -1,9 +1,8 @@
-"""``python -m strop.bench.zoo_table``: build the zoo, record it, and write the README's table."""
+"""``python -m strop.bench.zoo_table``: build the zoo, record it, and write the table of results."""
 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -12,11 +11,11 @@ from pathlib import Path
 import onnx
 from rich.console import Console
 
+from strop.bench.markers import RESULTS_PAGE, put
 from strop.bench.zoo import ZOO, attention_found
 from strop.compiler import build
 from strop.compiler.errors import StropError
 
-ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 RECIPE = "cpu-fp32"
 
@@ -80,21 +79,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def replace_between(text: str, name: str, new: str) -> str:
-    """The text with what stands between ``<!-- name:begin -->`` and its end replaced.
-
-    Raises:
-        ValueError: the text has no such markers.
-    """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"there is no {begin} ... {end}")
-    return pattern.sub(lambda _: f"{begin}\n{new}\n{end}", text, count=1)
-
-
 def main() -> None:
-    """Build every model, write the record, and the table into the README."""
+    """Build every model, write the record, and the table of results."""
     console = Console()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -106,8 +92,7 @@ def main() -> None:
             console.print(f"{name}: {said} ({time.perf_counter() - start:.1f} s)")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    readme = ROOT / "README.md"
-    readme.write_text(replace_between(readme.read_text(), "zoo", table(rows)))
+    put(RESULTS_PAGE, "zoo", table(rows))
 
 
 if __name__ == "__main__":

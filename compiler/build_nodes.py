@@ -41,6 +41,10 @@ class Builder:
         self.created.append(node)
         return node
 
+    def changed(self, node: Node) -> None:
+        """Say that a node was changed in place: it is another value now, under another name."""
+        node._rename(f"{node.name}_{self.made_by}")
+
     def weight(self, name: str, tensor: torch.Tensor, sources: tuple[str, ...]) -> Node:
         """Add a constant to the program and a node that names it."""
         name = self.program.add_weight(name, tensor, Origin(sources, self.made_by))

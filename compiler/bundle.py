@@ -1,10 +1,10 @@
-"""A crash bundle: what it takes to see a pass fail again, without the model and its owner's data.
+"""A crash bundle: what it takes to see a pass fail again, without the model's large weights.
 
 ``program.json`` is the IR before the pass (``program.txt`` for people), ``pass.toml`` the pass
-with its options, ``recipe.toml`` where it stood, ``inputs.safetensors`` one small set of inputs,
-``crash.json`` the error, versions and seed. A bundle names no code to run: a pass of the user's
-own is given again when it is replayed. Large float weights are left out, and seeded noise stands
-in for them, unless the crash needs them.
+with its options, ``recipe.toml`` where it stood, ``inputs.safetensors`` one small set of its
+owner's inputs, ``crash.json`` the error, versions and seed. A bundle names no code to run: a pass
+of the user's own is given again when it is replayed. Large float weights are left out, and seeded
+noise stands in for them, unless the crash needs them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ import torch
 
 from strop.compiler.artifact import write_json
 from strop.compiler.errors import StropError, UsageError
+from strop.compiler.files import require_folder
 from strop.compiler.inputs import Inputs
-from strop.compiler.passes import Pass, Step
+from strop.compiler.passes import Pass, Step, is_strops
 from strop.compiler.program import Program
 from strop.compiler.recipe import PassEntry, Recipe, load_recipe, recipe_text
 from strop.compiler.registry import is_users, make_pass, origin
 from strop.compiler.snapshot import WEIGHTS, WeightStore, load_program, save_inputs, save_program
+from strop.compiler.staging import staged
 
-CRASH, PROGRAM, PASS = "crash.json", "program.json", "pass.toml"
+CRASH, PROGRAM, PASS, RECIPE = "crash.json", "program.json", "pass.toml", "recipe.toml"
 FORMAT = 1
 PACKAGES = ("strop", "torch", "onnxscript", "numpy")
 SEED = 0
@@ -71,7 +73,6 @@ class Bundle:
     folder: Path
     step: str
     failure: Failure
-    seed: int
 
     def program(self) -> Program:
         """The IR before the pass."""
@@ -103,7 +104,7 @@ def write_bundle(
     """Write a bundle beside ``out``, and say in a note of the error where it is, or why not."""
     step, program = running
     folder = out.resolve().with_name(f"{out.name}.crash")
-    own = "" if _is_strops(step.run) else f" --pass {origin(step.run)}"
+    own = "" if is_strops(step.run) else f" --pass {origin(step.run)}"
     try:
         _require_ours(folder)
         pieces = (step, Failure.of(error), inputs, recipe)
@@ -112,7 +113,7 @@ def write_bundle(
         if again is None or not again.same_as(Failure.of(error)):
             # The crash depends on what was left out.
             _write(folder, program, *pieces)
-    except (OSError, TypeError, StropError) as problem:
+    except Exception as problem:  # whatever it is: the pass's own error is what is told first
         error.add_note(f"no crash bundle was written: {problem}")
     else:
         error.add_note(f"to see it again: strop debug replay {folder}{own}")
@@ -126,16 +127,7 @@ def _require_ours(folder: Path) -> None:
 def _write(
     folder: Path, program: Program, step: Step, failure: Failure, inputs: Inputs, recipe: Recipe
 ) -> None:
-    alone = recipe_text(Recipe(name=step.name, passes=[_entry(step.run)]))
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    save_program(program, folder / PROGRAM, WeightStore(folder / WEIGHTS))
-    (folder / "program.txt").write_text(str(program))
-    save_inputs(inputs, folder)
-    (folder / PASS).write_text(alone)
     named = [e.model_copy(update={"name": PurePath(e.name).name}) for e in recipe.passes]
-    (folder / "recipe.toml").write_text(recipe_text(recipe.model_copy(update={"passes": named})))
     values = {
         "strop_crash": FORMAT,
         "pass": step.name,
@@ -143,33 +135,46 @@ def _write(
         "seed": SEED,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
     }
-    write_json(folder / CRASH, values)
+    with staged(folder) as new:
+        _write_program(program, new)
+        save_inputs(inputs, new)
+        (new / PASS).write_text(recipe_text(Recipe(name=step.name, passes=[_entry(step.run)])))
+        (new / RECIPE).write_text(recipe_text(recipe.model_copy(update={"passes": named})))
+        write_json(new / CRASH, values)
+
+
+def _write_program(program: Program, folder: Path) -> None:
+    save_program(program, folder / PROGRAM, WeightStore(folder / WEIGHTS))
+    (folder / "program.txt").write_text(str(program))
 
 
 def replace_program(bundle: Bundle, program: Program, out: Path) -> None:
     """Write a copy of a bundle with another program, without the inputs of the old one.
 
     Raises:
+        UsageError: the place cannot be written.
+    """
+    with staged(out) as new:
+        for name in (CRASH, PASS, RECIPE):
+            shutil.copy(bundle.folder / name, new / name)
+        _write_program(program, new)
+
+
+def require_bundle_place(out: Path) -> None:
+    """Refuse a place for a bundle before the work for it begins.
+
+    Raises:
         UsageError: something that is no bundle stands there.
     """
+    require_folder(out, "-o")
     _require_ours(out)
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    for name in (CRASH, PASS, "recipe.toml"):
-        shutil.copy(bundle.folder / name, out / name)
-    save_program(program, out / PROGRAM, WeightStore(out / WEIGHTS))
-    (out / "program.txt").write_text(str(program))
 
 
 def _entry(run: Pass) -> PassEntry:
     """The recipe entry that makes a pass again; no path of this machine."""
-    name = run.name if _is_strops(run) else PurePath(origin(run)).name
-    return PassEntry(name=name, **run.options())
-
-
-def _is_strops(run: Pass) -> bool:
-    return type(run).__module__.startswith("strop.")
+    name = run.name if is_strops(run) else PurePath(origin(run)).name
+    # TOML has no null: an option that is None is left to its default.
+    return PassEntry(name=name, **{k: v for k, v in run.options().items() if v is not None})
 
 
 def without_weights(program: Program) -> Program:
@@ -193,7 +198,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         values: dict[str, Any] = json.loads((folder / CRASH).read_text())
         failure = Failure(**values["error"])
-        return Bundle(folder, values["pass"], failure, values["seed"])
+        return Bundle(folder, values["pass"], failure)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} is not a crash bundle: its {CRASH} cannot be read") from error
 

@@ -181,19 +181,28 @@ def check_file(path: Path, target: Target, cases: Sequence[Case]) -> list[Compar
         RuntimeRefusedError: the runtime does not load or run the model.
     """
     session = open_session(path, target)
-    used = {i.name for i in session.get_inputs()}
-    names = [o.name for o in session.get_outputs()]
     results = []
     for case in cases:
-        feeds = {n: t.numpy() for n, t in case.inputs.items() if n in used}
-        try:
-            outputs = session.run(None, feeds)
-        except Exception as error:
-            raise RuntimeRefusedError(
-                f"ONNX Runtime does not run the model (case '{case.name}'): {error}"
-            ) from error
-        results += compare(case, dict(zip(names, outputs)))
+        feeds = {n: t.numpy() for n, t in case.inputs.items()}
+        results += compare(case, run_session(session, feeds, f"case '{case.name}'"))
     return results
+
+
+def run_session(session: Any, feeds: Mapping[str, Array], what: str) -> dict[str, Array]:
+    """Run once, on those of the inputs that the file takes; outputs by name.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not run the model.
+    """
+    used = {i.name for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    try:
+        outputs = session.run(None, {n: a for n, a in feeds.items() if n in used})
+    except Exception as error:
+        raise RuntimeRefusedError(
+            f"ONNX Runtime does not run the model ({what}): {error}"
+        ) from error
+    return dict(zip(names, outputs))
 
 
 def check_program(program: Program, cases: Sequence[Case]) -> list[Comparison]:

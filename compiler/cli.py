@@ -64,7 +64,9 @@ def build(
 ) -> None:
     """Build a model into a checked artifact."""
     settings = [*settings, *(f"expect.{count}" for count in expect)]
-    chosen = _recipe(recipe, target, settings, passes, before, after)
+    from strop.compiler.recipe import asked_recipe
+
+    chosen = asked_recipe(recipe, settings, passes, before, after, target)
     if print_recipe:
         from strop.compiler.recipe import recipe_text
 
@@ -85,20 +87,6 @@ def build(
     if out is None:
         raise UsageError("say where to write: -o OUT")
     _build(source, out, chosen, dump_ir, force, tune, instruments)
-
-
-def _recipe(
-    name: str, target: str, settings: list[str], passes: list[str], before: str, after: str
-) -> Any:
-    from strop.compiler.recipe import load_recipe
-    from strop.compiler.target import get_target
-
-    if (before or after) and not passes:
-        raise UsageError("--before and --after say where a --pass goes; there is no --pass")
-    recipe = load_recipe(name).insert(*passes, before=before, after=after).override(*settings)
-    recipe = recipe.model_copy(update={"target": get_target(target or recipe.target).name})
-    recipe.pipeline()
-    return recipe
 
 
 def _build(
@@ -143,7 +131,7 @@ def _remember(out: Path, source: str) -> None:
 
     try:
         remember_source(out, source)
-    except OSError as error:
+    except (OSError, RuntimeError, UsageError) as error:
         _say(f"the source is not remembered for strop bench: {error}")
 
 
@@ -200,7 +188,9 @@ def _sqnr_text(drift: dict[str, Any] | None) -> str:
         return ""
     if not drift["finite"]:
         return "NaN or Inf"
-    return "equal" if drift["sqnr_db"] is None else f"{drift['sqnr_db']:.0f}"
+    if drift["sqnr_db"] is None:
+        return "equal" if drift["agreement"] == 1 else "-"
+    return f"{drift['sqnr_db']:.0f}"
 
 
 def _error_text(drift: dict[str, Any] | None) -> str:

@@ -169,8 +169,12 @@ def compile_program(
     names = ["capture", *(s.name for s in pipeline.steps)]
     if stop_after not in names:
         raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
+    place = Path(dump_ir) if dump_ir else None
+    require_folder(place, "--dump-ir")
     captured = capture_model(model, get_target(recipe.target), Stages())
+    dump = Dump(place, captured.probe.inputs) if place else None
     if stop_after == "capture":
+        if dump:
+            dump.start(captured.program)
         return captured.program
-    dumps = [Dump(Path(dump_ir), captured.probe.inputs)] if dump_ir else []
-    return pipeline.run(captured.program, dumps, stop_after)
+    return pipeline.run(captured.program, [dump] if dump else [], stop_after)

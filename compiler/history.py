@@ -11,25 +11,28 @@ import os
 from pathlib import Path
 
 from strop.compiler.artifact import MANIFEST, file_hash
+from strop.compiler.files import write_whole
 
 
 def remember_source(out: Path, source: str) -> None:
     """Keep the source of an artifact: ``FILE.py:make`` or ``hf:PATH``, paths made absolute.
 
     Raises:
-        OSError: the state folder cannot be written.
+        OSError: the state folder cannot be made.
+        RuntimeError: there is no home to keep it in.
+        UsageError: the file cannot be written.
     """
     entry = _entry(out)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    entry.write_text(json.dumps({"source": _absolute(source)}) + "\n")
+    write_whole(entry, json.dumps({"source": _absolute(source)}) + "\n")
 
 
 def recall_source(out: Path) -> str | None:
     """The source an artifact was built from on this machine, if it was."""
-    entry = _entry(out)
-    if not entry.is_file():
-        return None
-    source: str = json.loads(entry.read_text())["source"]
+    try:
+        source: str = json.loads(_entry(out).read_text())["source"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None  # nothing is remembered, or it is damaged, or there is no home to keep it in
     return source
 
 

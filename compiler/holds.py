@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from strop.compiler.check import Comparison
 from strop.compiler.errors import BudgetError, UsageError, did_you_mean
@@ -10,8 +10,15 @@ from strop.compiler.instrument import StepRecord
 from strop.compiler.recipe import Budget
 
 
-def hold_to_expectations(records: Sequence[StepRecord], expected: Mapping[str, int]) -> None:
+def hold_to_expectations(
+    records: Sequence[StepRecord], expected: Mapping[str, int], rules: Collection[str] = ()
+) -> None:
     """Hold steps and rules to how often they were to rewrite.
+
+    Args:
+        records: what the steps did.
+        expected: rewrites by the name of a step or a rule.
+        rules: the names of all rules, those that found nothing included.
 
     Raises:
         UsageError: no step or rule has that name.
@@ -19,10 +26,9 @@ def hold_to_expectations(records: Sequence[StepRecord], expected: Mapping[str, i
     """
     for name, count in expected.items():
         steps = [r for r in records if r.name == name or name in r.rewrites]
-        rules = {m.rule for r in records for m in r.misses}
-        if not steps and name not in rules:
-            known = [*(r.name for r in records), *(n for r in records for n in r.rewrites)]
-            raise UsageError(f"expected rewrites of '{name}'{did_you_mean(name, known)}")
+        known = {*rules, *(r.name for r in records), *(n for r in records for n in r.rewrites)}
+        if name not in known:
+            raise UsageError(f"expected rewrites of '{name}'{did_you_mean(name, sorted(known))}")
         found = sum(
             sum(r.rewrites.values()) if r.name == name else r.rewrites.get(name, 0) for r in steps
         )

@@ -107,9 +107,13 @@ class Dump(Instrument):
 
     def before(self, step: Step, program: Program) -> None:
         if self._count == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_inputs(self._inputs, self.folder)
-            self._write("capture", program)
+            self.start(program)
+
+    def start(self, captured: Program) -> None:
+        """Write the program as captured, and the inputs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_inputs(self._inputs, self.folder)
+        self._write("capture", captured)
 
     def after(self, step: Step, result: PassResult) -> None:
         self._count += 1

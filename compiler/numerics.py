@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+# What stands for a ratio of -inf where JSON keeps it: noise, and no signal.
+FLOOR_DB = -300.0
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Drift:
         output: the output with the largest error relative to its magnitude.
         max_abs: largest |got - want|.
         sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum want^2 / sum (want - got)^2),
-            in dB; None where nothing differs.
+            in dB; None where nothing differs, -inf where that is all there is.
         cosine: mean cosine of the rows (last axis); None without float outputs.
         agreement: share of rows with the same argmax; of equal elements where not float.
-        finite: whether everything is finite.
+        finite: whether no NaN or infinity stands where the other has none, or another one.
     """
 
     output: str
@@ -33,20 +35,22 @@ class Drift:
     agreement: float
     finite: bool
 
+    def above(self, noise_db: float) -> bool:
+        """Whether this is more than noise; of values that are not float, any difference is."""
+        if self.cosine is None:
+            return self.agreement < 1
+        return not self.finite or (self.sqnr_db is not None and self.sqnr_db < noise_db)
+
     def rounded(self) -> dict[str, Any]:
-        """For a manifest: a few significant digits; NaN and Inf, which JSON lacks, are None."""
+        """For a manifest: a few significant digits; JSON has neither NaN nor infinity."""
         return {
             "output": self.output,
             "max_abs": float(f"{self.max_abs:.2e}") if math.isfinite(self.max_abs) else None,
-            "sqnr_db": None if self.sqnr_db is None else _rounded(self.sqnr_db, 1),
-            "cosine": None if self.cosine is None else _rounded(self.cosine, 5),
+            "sqnr_db": None if self.sqnr_db is None else round(max(self.sqnr_db, FLOOR_DB), 1),
+            "cosine": None if self.cosine is None else round(self.cosine, 5),
             "agreement": round(self.agreement, 4),
             "finite": self.finite,
         }
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    return round(value, digits) if math.isfinite(value) else None
 
 
 def drift(got: Mapping[str, Array], want: Mapping[str, Array]) -> Drift:
@@ -83,16 +87,21 @@ def _nan_last(value: float) -> float:
 def _drift(name: str, got: Array, want: Array) -> Drift:
     if got.shape != want.shape:
         raise ValueError(f"'{name}' has shape {got.shape}, expected {want.shape}")
-    a, b = got.astype(np.float64), want.astype(np.float64)
+    a, b = _without_shared_infinities(got.astype(np.float64), want.astype(np.float64))
     with np.errstate(invalid="ignore", over="ignore"):
         max_abs = float(np.abs(a - b).max(initial=0.0))
     if want.dtype.kind != "f":
         equal = float((got == want).mean()) if want.size else 1.0
         return Drift(name, max_abs, None, None, equal, True)
-    finite = bool(np.isfinite(a).all())
-    if not finite:
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return Drift(name, max_abs, -math.inf, -1.0, _same_argmax(a, b), False)
     return Drift(name, max_abs, sqnr(a, b), row_cosine(a, b), _same_argmax(a, b), True)
+
+
+def _without_shared_infinities(got: Array, want: Array) -> tuple[Array, Array]:
+    """Zeros where both hold the same infinity, or NaN: a mask's -inf is no difference."""
+    shared = ~np.isfinite(want) & ((got == want) | (np.isnan(got) & np.isnan(want)))
+    return np.where(shared, 0.0, got), np.where(shared, 0.0, want)
 
 
 def sqnr(got: Array, want: Array) -> float | None:

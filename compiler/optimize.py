@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from strop.compiler.bundle import write_bundle
-from strop.compiler.check import check_program
+from strop.compiler.check import Case, Comparison, check_program
 from strop.compiler.collector import collector_paused
+from strop.compiler.errors import StropError, UsageError
 from strop.compiler.front import Captured
 from strop.compiler.holds import hold_to_budget, hold_to_expectations, missed_by
 from strop.compiler.instrument import Dump, Recorder, StepRecord
 from strop.compiler.pass_errors import measure_passes
-from strop.compiler.passes import Instrument
+from strop.compiler.passes import Instrument, RulePass, Step, is_strops
 from strop.compiler.program import Program
 from strop.compiler.recipe import Recipe
 from strop.compiler.report.graph import Line, graph_view
@@ -84,14 +85,20 @@ def _check_passes(
 
     Where the optimized program misses the budget, the step after which it does is named.
     """
-    hold_to_expectations(recorder.records, recipe.expect)
+    steps = recipe.pipeline().steps
+    rules = {r.name for s in steps if isinstance(s.run, RulePass) for r in s.run.rules()}
+    hold_to_expectations(recorder.records, recipe.expect, rules)
     smallest = min(captured.cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))
     # The owner's own data, and the sizes at which shapes degenerate: two runs, not all.
     cases = list({case.name: case for case in (captured.cases[0], smallest)}.values())
     programs = [captured.program, *recorder.programs]
     with stages.stage("check passes"):
-        verify_types(programs[-1])
-        if missed_by(check_program(programs[-1], cases), recipe.budget):
+        try:
+            results = _run_typed(programs[-1], cases)
+        except Exception:  # whatever a wrong graph raises when it runs
+            _blame(steps, recorder.programs, cases)
+            raise
+        if missed_by(results, recipe.budget):
             suspects = ["capture", *(f"pass '{r.name}'" for r in recorder.records)]
             for suspect, program in zip(suspects, programs):
                 hold_to_budget(check_program(program, cases), recipe.budget, suspect)
@@ -99,3 +106,27 @@ def _check_passes(
         with stages.stage("measure passes"):
             chosen = [captured.probe] if instruments == "cheap" else captured.cases
             measure_passes(captured.program, recorder, chosen)
+
+
+def _run_typed(program: Program, cases: Sequence[Case]) -> list[Comparison]:
+    """Run a program, after its types were held to what its operators give."""
+    verify_types(program)
+    return check_program(program, cases)
+
+
+def _blame(steps: Sequence[Step], programs: Sequence[Program], cases: Sequence[Case]) -> None:
+    """Find the first step after which the program is wrong or does not run.
+
+    Raises:
+        UsageError: it is a user's own.
+        Exception: what is wrong, where the step is strop's, with its name in a note.
+    """
+    for step, program in zip(steps, programs):
+        try:
+            _run_typed(program, cases)
+        except Exception as error:
+            if is_strops(step.run):
+                error.add_note(f"after pass '{step.name}'")
+                raise
+            said = str(error) if isinstance(error, StropError) else f"it does not run: {error}"
+            raise UsageError(f"pass '{step.name}' broke the program: {said}") from error

@@ -124,7 +124,7 @@ class Pipeline:
         for step in self.steps:
             for instrument in instruments:
                 instrument.before(step, program)
-            result = _run(step, program)
+            result = run_step(step, program)
             for instrument in instruments:
                 instrument.after(step, result)
             program = result.program
@@ -133,12 +133,21 @@ class Pipeline:
         return program
 
 
-def _run(step: Step, program: Program) -> PassResult:
-    """Run one step; what goes wrong in it is told with its name, and with whose fault it is."""
-    module = type(step.run).__module__
-    users = not module.startswith("strop.")
+def is_strops(run: Pass) -> bool:
+    """Whether a pass comes with strop; the user's own are the user's to mend."""
+    return type(run).__module__.startswith("strop.")
+
+
+def run_step(step: Step, program: Program, log: Log | None = None) -> PassResult:
+    """Run one step; what goes wrong in it is told with its name, and with whose fault it is.
+
+    Raises:
+        UsageError: a user's own pass raised, or broke a rule of the IR.
+        VerifyError: one of strop's did.
+    """
+    module, users = type(step.run).__module__, not is_strops(step.run)
     try:
-        return step.run.run(program)
+        return step.run.run(program, log)
     except VerifyError as error:
         kind = UsageError if users else VerifyError
         raise kind(f"pass '{step.name}' broke the program: {error}") from error

@@ -91,11 +91,15 @@ class Program:
     symbols: dict[str, str] = field(default_factory=dict)
 
     def clone(self) -> Program:
-        """Copy the graph; share the weights."""
+        """Copy the graph; share the weights.
+
+        A name stays with its value: what was erased gives its name to nothing else later.
+        """
         graph = fx.Graph()
         copies: dict[Node, Node] = {}
         result = graph.graph_copy(self.graph, copies)
         graph.output(result)
+        graph._graph_namespace._used_names |= self.graph._graph_namespace._used_names
         return Program(
             graph, dict(self.weights), self.contract, dict(self.origins), dict(self.symbols)
         )

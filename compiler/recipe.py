@@ -15,6 +15,7 @@ import pydantic
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.passes import Pass, Pipeline
 from strop.compiler.registry import UserPass, as_pass, is_users, make_pass, origin
+from strop.compiler.target import get_target
 
 RECIPES = resources.files("strop.compiler") / "recipes"
 
@@ -192,6 +193,35 @@ def load_recipe(name: str) -> Recipe:
     recipe = parse_recipe(text, name)
     passes = [entry.in_folder(Path(name).parent) for entry in recipe.passes]
     return recipe.model_copy(update={"passes": passes})
+
+
+def asked_recipe(
+    name: str,
+    settings: Sequence[str] = (),
+    passes: Sequence[str] = (),
+    before: str = "",
+    after: str = "",
+    target: str = "",
+) -> Recipe:
+    """The recipe that a command line asks for, looked at before anything is done with it.
+
+    Args:
+        name: of a built-in one, or a TOML file.
+        settings: ``pass.option=value``, ``budget.key=value``, ``expect.name=count``.
+        passes: more passes, as after ``--pass``.
+        before: the step that they precede.
+        after: the step that they follow.
+        target: instead of the recipe's own.
+
+    Raises:
+        UsageError: something is unknown, or not as it must be.
+    """
+    if (before or after) and not passes:
+        raise UsageError("--before and --after say where a --pass goes; there is no --pass")
+    recipe = load_recipe(name).insert(*passes, before=before, after=after).override(*settings)
+    recipe = recipe.model_copy(update={"target": get_target(target or recipe.target).name})
+    recipe.pipeline()
+    return recipe
 
 
 def recipe_names() -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import fx
 from torch._ops import OpOverload
@@ -67,8 +68,8 @@ _TORCH: dict[str, Any] = {
     )
 }  # fmt: skip
 _NAMES = {f: name for name, f in _FUNCTIONS.items()}
-# The one operator of torch's that opens a file.
-_FORBIDDEN = ("aten.from_file",)
+# The operators of torch's that open a file.
+_FORBIDDEN = ("aten.from_file", "aten.save")
 
 
 class WeightStore:
@@ -94,7 +95,7 @@ class WeightStore:
         path = self._path(digest)
         if not digest.isalnum() or not path.is_file():
             raise UsageError(f"{self.folder} lacks the weight {digest}")
-        tensor = load_file(path)["weight"]
+        tensor = _read(path)["weight"]
         if _digest(tensor) != digest:
             raise UsageError(f"{path} has changed since it was written")
         return tensor
@@ -144,12 +145,19 @@ def load_inputs(folder: Path) -> Inputs:
     """Read the inputs beside snapshots.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or they are damaged.
     """
     if not (folder / INPUTS).is_file():
         raise UsageError(f"{folder} has no {INPUTS} to run its programs on")
-    inputs: Inputs = load_file(folder / INPUTS)
-    return inputs
+    return _read(folder / INPUTS)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        found: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
+    return found
 
 
 def _symbols(program: Program) -> dict[str, dict[str, Any]]:
@@ -225,7 +233,7 @@ def load_program(path: Path) -> Program:
         if values["strop_snapshot"] != FORMAT:
             raise UsageError(f"{path} has snapshot format {values['strop_snapshot']}")
         return _Reader(values, WeightStore(path.parent / WEIGHTS)).program()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UsageError(
             f"{path} is no snapshot of a program, or was damaged "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
@@ -329,7 +337,12 @@ def _target(values: dict[str, Any]) -> Any:
     namespace, _, rest = name.partition(".")
     operation, _, overload = rest.rpartition(".")
     target = getattr(getattr(getattr(torch.ops, namespace), operation, None), overload, None)
-    if not isinstance(target, OpOverload) or f"{namespace}.{operation}" in _FORBIDDEN:
+    if (
+        not isinstance(target, OpOverload)
+        or f"{namespace}.{operation}" in _FORBIDDEN
+        or not torch._C._dispatch_has_kernel(target.name())
+    ):
+        # What the dispatcher does not know is TorchScript's, and does more than compute.
         raise UsageError(f"the snapshot calls {name}, which is no operator here that may be called")
     return target
 

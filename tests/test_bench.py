@@ -12,8 +12,8 @@ import pytest
 from strop.bench import build_scaling, encoders, kernels, readme, reproducible, suites
 from strop.bench.fidelity import Fidelity as Retrieval
 from strop.bench.fidelity import agreement, neighbours, pooled
-from strop.bench.figures import Figure, Spread, save
-from strop.bench.machine import environment
+from strop.bench.figures import Figure, Spread, results, save
+from strop.bench.machine import environment, machine
 from strop.bench.peak_memory import watch
 from strop.bench.record import Case, EngineRow, Fidelity, Plan, Record, Result, ratios, spread
 from strop.compiler.source import load_model
@@ -102,19 +102,30 @@ def test_the_encoders_are_held_to_the_bounds_of_their_recipe() -> None:
     }
 
 
-def test_the_readme_gets_figures_and_latencies_from_what_was_saved(tmp_path: Path) -> None:
+def test_pages_get_figures_and_latencies_from_what_was_saved(tmp_path: Path) -> None:
     record = small_record()
     figures = [Figure("a", 1.0, at_least=2.0), Figure("b", 3.0)]
     path = save("encoders", record.environment, figures, {"record": record.model_dump()}, tmp_path)
     saved = [json.loads(path.read_text())]
-    speed = f"{record.environment['speed']['gemm_gflops']:.0f}"
-    assert readme.figures_table(saved).splitlines()[2:] == [
-        f"| a | 1 | ≥ 2 | **missed** | {speed} |",
-        f"| b | 3 |  |  | {speed} |",
+    assert readme.figures_tables(saved).splitlines() == [
+        f"On {machine(record.environment)}:",
+        "",
+        "| record | figure | measured | wanted |  |",
+        "| --- | --- | --- | --- | --- |",
+        "| encoders | a | 1 | ≥ 2 | **missed** |",
+        "| encoders | b | 3 |  |  |",
     ]
-    assert "| batch=1 seq=16 threads=2 | ort | 4.1 | 4.05 – 4.15 | 1.00 |" in (
-        readme.latency_tables(saved)
+    duels = readme.duel_tables(saved)
+    assert "| batch=1 seq=16 threads=2 | ort | 4.1 | 4.05 – 4.15 | 1.00 |" in duels
+    assert readme.glance(saved).splitlines()[-1] == (
+        "| strop cpu-int8 | 1.02 (4.00×) | 1.02 (4.00×) | 0.99000 | 0.0 |"
     )
+
+
+def test_what_is_on_record_can_be_shown() -> None:
+    found = results()
+    assert readme.figures_tables(found)
+    assert readme.duel_tables(found)
 
 
 @pytest.mark.parametrize("source", [c.source for c in (suites.VISION | suites.DECODERS).values()])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from conftest import SMALL, Strop, Write
 
 from strop.bench import peers
+from strop.bench.duel import Challenge, prepared
+from strop.bench.listener import Listener
 from strop.bench.peers import Peer
-from strop.bench.record import read_record
+from strop.bench.record import Plan, read_record
 from strop.bench.sizes import parse_sizes
 from strop.compiler import build
+from strop.compiler.artifact import read_artifact
 from strop.compiler.errors import UsageError
 from strop.compiler.history import remember_source
 from strop.compiler.source import load_model
@@ -113,7 +117,7 @@ def test_peers_need_the_source(strop: Strop, out: Path) -> None:
 def test_an_artifact_is_timed_alone_where_its_original_is_not_known(
     strop: Strop, out: Path
 ) -> None:
-    result = strop("bench", out, "--rounds", 1, "--bouts", 1, "--json", "a.json")
+    result = strop("bench", out, "--rounds", 1, "--bouts", 1, "--patience", 0, "--json", "a.json")
     assert result.code == 0, result.err
     assert "made-up inputs" in result.out
     record = read_record(Path("a.json"))
@@ -125,7 +129,7 @@ def test_a_duel_compares_writes_and_judges(strop: Strop, out: Path, source: str)
     remember_source(out, source)
     result = strop(
         "bench", out, "--shapes", "batch=1,4", "--threads", "1,2", "--rounds", 2, "--bouts", 2,
-        "--json", "a.json", "--html", "a.html", "--fail-if", "speedup<0.001",
+        "--patience", 0, "--json", "a.json", "--html", "a.html", "--fail-if", "speedup<0.001",
         "--fail-if", "max_abs<1",
     )  # fmt: skip
     assert result.code == 3, result.err
@@ -156,7 +160,7 @@ def test_a_duel_compares_writes_and_judges(strop: Strop, out: Path, source: str)
 def test_a_regression_is_exit_3_and_nothing_in_common_is_exit_2(
     strop: Strop, out: Path, tmp_path: Path
 ) -> None:
-    strop("bench", out, "--rounds", 1, "--bouts", 1, "--json", "a.json")
+    strop("bench", out, "--rounds", 1, "--bouts", 1, "--patience", 0, "--json", "a.json")
     values = json.loads(Path("a.json").read_text())
     values["engines"][0]["bytes"] *= 2
     Path("b.json").write_text(json.dumps(values))
@@ -179,7 +183,7 @@ def test_a_missing_or_broken_engine_costs_its_row(
     monkeypatch.setattr("strop.bench.duel.PEERS", peers.PEERS)
     result = strop(
         "bench", out, "--source", source, "--against", "gone,broken,eager", "--rounds", 1,
-        "--bouts", 1, "--json", "a.json", "--fail-if", "speedup<0.1",
+        "--bouts", 1, "--patience", 0, "--json", "a.json", "--fail-if", "speedup<0.1",
     )  # fmt: skip
     record = read_record(Path("a.json"))
     assert [e.outcome for e in record.engines] == ["missing", "failed", "ran", "ran"]
@@ -215,7 +219,7 @@ def test_a_preparation_that_crashes_costs_its_rows(
     )
     strop(
         "bench", out, "--source", crashing, "--against", "eager,ort,ort-dynamic,hf",
-        "--rounds", 1, "--bouts", 1, "--json", "a.json",
+        "--rounds", 1, "--bouts", 1, "--patience", 0, "--json", "a.json",
     )  # fmt: skip
     record = read_record(Path("a.json"))
     assert record.peers == ["eager"]
@@ -227,7 +231,7 @@ def test_a_preparation_that_crashes_costs_its_rows(
 def test_a_source_of_another_model_is_refused(strop: Strop, out: Path, write: Write) -> None:
     other = write(SMALL.replace("def forward(self, x)", "def forward(self, z)").replace("x}", "z}")
                   .replace('{"x":', '{"z":').replace("(x)", "(z)"))  # fmt: skip
-    result = strop("bench", out, "--source", other, "--rounds", 1)
+    result = strop("bench", out, "--source", other, "--rounds", 1, "--patience", 0)
     assert result.code == 2
     assert "it has the inputs z, the artifact has x" in result.err
 
@@ -256,3 +260,49 @@ def test_sizes_are_combined_and_may_be_parted_by_the_shell() -> None:
         parse_sizes(["seq=1"], dims)
     with pytest.raises(UsageError, match="the model was built for fixed sizes"):
         parse_sizes(["seq=1"], [])
+
+
+def test_an_original_with_other_outputs_is_refused(strop: Strop, out: Path, write: Write) -> None:
+    other = write(SMALL.replace("Linear(32, 16)", "Linear(32, 10)"))
+    result = strop("bench", out, "--source", other, "--rounds", 1, "--patience", 0)
+    assert result.code == 2
+    assert "its output 'output' has the shape [3, 10]" in result.err
+
+
+def test_the_reason_for_which_an_engine_fell_out_is_kept(
+    strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from strop.bench import duel
+
+    def fall(race: Any) -> Any:
+        samples = plain(race)
+        race.fallen["eager"] = "does not run: gave no answer within 300 s"
+        return {c: {n: t for n, t in of.items() if n != "eager"} for c, of in samples.items()}
+
+    plain = duel.Race.run
+    monkeypatch.setattr(duel.Race, "run", fall)
+    strop(
+        "bench", out, "--source", source, "--against", "eager", "--rounds", 1, "--bouts", 2,
+        "--patience", 0, "--json", "a.json",
+    )  # fmt: skip
+    row = read_record(Path("a.json")).engine("eager")
+    assert (row.outcome, row.reason) == ("failed", "does not run: gave no answer within 300 s")
+
+
+def test_rounds_that_do_not_count_are_not_in_the_median(out: Path, source: str) -> None:
+    plan = Plan(threads=[1], bouts=1, rounds=3, patience=0)
+    challenge = Challenge({"strop": read_artifact(out)}, source, [], [{"batch": 2}], plan)
+    with prepared(challenge, Listener()) as ring:
+        case = "batch=2"
+        ring.logs["strop"].samples[1, case] = [[1.0, 9.0, 2.0, 3.0]]
+        ring.logs["strop"].fidelity[case] = None
+        ring.looks[1, case] = [[1.0, 1.9, 1.0, 1.1]]
+        ring.best[1].see(1.0)
+        reference = ring.references[case]
+        found = ring._case(1, reference, ring.logs, None)
+        assert (found.calm, found.all_count) == ([[True, False, True, True]], False)
+        assert found.results["strop"].milliseconds.median == 2.0
+        ring.best[1].see(0.5)
+        found = ring._case(1, reference, ring.logs, None)
+        assert found.all_count
+        assert found.results["strop"].milliseconds.median == 2.5

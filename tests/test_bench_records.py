@@ -104,10 +104,10 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("", "is not JSON, or damaged"),
-        ('{"format": "strop-bench-1"', "is not JSON, or damaged"),
+        ('{"format": "strop-bench-2"', "is not JSON, or damaged"),
         ("[]", "is no record of strop bench"),
         ('{"strop_format": 1}', "is no record of strop bench"),
-        ('{"format": "strop-bench-1"}', "is damaged at 'environment'"),
+        ('{"format": "strop-bench-2"}', "is damaged at 'environment'"),
         ("\x00\udcff", "cannot be read: it is no text"),
     ],
 )
@@ -159,7 +159,9 @@ def test_a_condition_holds_or_not(text: str, found: str | None) -> None:
 def test_what_was_not_measured_does_not_pass() -> None:
     condition = parse_condition("cosine<0.9", ["strop"], [])
     said = condition.check(record(fidelity=None), "strop", None)
-    assert said == "cosine<0.9: cannot be told, there is no original to compare with"
+    assert (
+        said == "cosine<0.9: cannot be told, there is no original whose outputs could be compared"
+    )
 
 
 def test_not_finite_is_far_away() -> None:
@@ -315,3 +317,17 @@ def test_a_machine_in_another_state_is_said() -> None:
     for found in other.cases:
         found.canary_ms = [[1.5] * 3] * 2
     assert differences(record(), other) == ["the machine, 2 threads: its canary took 1 ms, 1.5 now"]
+
+
+def test_cases_that_only_one_record_has_are_left_out_and_told() -> None:
+    wide, narrow = record(), record()
+    narrow.cases = narrow.cases[:1]
+    slow = record(ms=9.0).cases[1]
+    wide.cases[1] = slow
+    assert worse(narrow, wide) == []
+    whats = {c.what for c in compare(narrow, wide)}
+    assert "memory_mb" not in whats
+    assert "memory_mb" in {c.what for c in compare(wide, wide)}
+    assert differences(narrow, wide) == ["only measured now: batch=2 seq=16 threads=2"]
+    narrow.cases = []
+    assert compare(narrow, wide) == []

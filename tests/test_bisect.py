@@ -23,7 +23,7 @@ from strop.compiler.passes import Pass, Pipeline, RulePass
 from strop.compiler.pattern import Match
 from strop.compiler.program import Program, arguments
 from strop.compiler.registry import make_pass
-from strop.compiler.rewrite import Rule
+from strop.compiler.rewrite import Log, Rule
 from strop.compiler.stages import Stages
 from strop.compiler.target import get_target
 
@@ -287,6 +287,47 @@ def test_passes_that_are_all_good_are_not_blamed(captured: Captured) -> None:
     harmless = Sabotage(aten.softmax.int, wrong_axis, bug_at=0)
     with pytest.raises(UsageError, match="holds after the last pass"):
         found(captured, harmless)
+
+
+@dataclass(frozen=True)
+class ByHand(Pass):
+    """No rules: copies every linear layer, and raises at the fourth."""
+
+    name: ClassVar[str] = "by-hand"
+    good: int = 3
+
+    def apply(self, program: Program, log: Log) -> None:
+        for i, node in enumerate(program.find(aten.linear.default)):
+            if i == self.good:
+                raise ValueError("at the fourth")
+            new = Builder(program, node, self.name).call(node.target, *node.args, **node.kwargs)
+            node.replace_all_uses_with(new)
+            program.erase_dead([node])
+            log.rewrote(self.name, node)
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_pass_without_rules_raises_at_the_rewrite_after_its_last(
+    captured: Captured, good: int
+) -> None:
+    culprit = found(captured, ByHand(good))
+    assert (culprit.step.name, culprit.number, culprit.count) == ("by-hand", good + 1, good + 1)
+    assert culprit.place.startswith("after rule" if good else "before its first rewrite")
+    assert culprit.rewrite is None
+
+
+def test_a_name_is_never_given_twice(captured: Captured) -> None:
+    program = captured.program.clone()
+    node = program.find(aten.gelu.default)[0]
+    name = node.name
+    renewed = Builder(program, node, "x").call(aten.relu.default, node.args[0])
+    node.replace_all_uses_with(renewed)
+    program.erase_dead([node])
+    later = program.clone()
+    place = later.find(aten.relu.default)[0]
+    with later.graph.inserting_before(place):
+        other = later.graph.call_function(aten.gelu.default, (place.args[0],), name=name)
+    assert other.name != name
 
 
 def test_a_command_of_the_users_judges_the_lowered_file(captured: Captured) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from strop.bench.markers import replace_between
 from strop.bench.zoo import ZOO, attention_found
-from strop.bench.zoo_table import Row, replace_between, table
+from strop.bench.zoo_table import Row, table
 from strop.compiler import Model, build
 
 TOLERANCE = 1e-4

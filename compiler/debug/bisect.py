@@ -10,16 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from strop.compiler.bundle import Failure
-from strop.compiler.debug.checks import Check, Verdict
+from strop.compiler.debug.checks import Check, Verdict, first_line
 from strop.compiler.debug.diff import text_diff
-from strop.compiler.debug.values import values
-from strop.compiler.errors import UsageError
+from strop.compiler.debug.values import first_moved, values
+from strop.compiler.errors import UsageError, VerifyError
 from strop.compiler.inputs import Inputs
-from strop.compiler.numerics import drift
 from strop.compiler.passes import Pass, Pipeline, Step
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log, Rewrite
-from strop.compiler.text import describe
 
 Say = Callable[[str], None]
 
@@ -33,12 +31,26 @@ class Made:
         again: the result of running the pass once more on the same program.
         failure: what it raised, and where in the pass.
         log: what it counted.
+        raised: whether it raised on its way to another rewrite, not after the last.
     """
 
     program: Program | None
     again: Program | None
     failure: str | None
     log: Log
+    raised: bool = False
+
+
+class NoPassToBlameError(UsageError):
+    """The check fails before any pass, or holds after all of them.
+
+    Attributes:
+        program: the one that was asked about.
+    """
+
+    def __init__(self, message: str, program: Program) -> None:
+        super().__init__(message)
+        self.program = program
 
 
 @dataclass(frozen=True)
@@ -118,22 +130,25 @@ def bisect(
         say: told of every check and its answer.
 
     Raises:
-        UsageError: the check fails before any pass, or holds after all of them, or is flaky.
+        NoPassToBlameError: the check fails before any pass, or holds after all of them.
+        UsageError: it is flaky.
     """
     asker = _Asker(check, say)
     first = Made(captured, captured, None, Log())
     original = asker.ask(first, "passes", "the captured model", check.repeats)
     if not original.good:
-        raise UsageError(
+        raise NoPassToBlameError(
             f"the check fails on the captured model, before any pass ({original.reason}): "
-            "there is no pass to blame."
+            "there is no pass to blame",
+            captured,
         )
     steps, states = _run_all(captured, pipeline)
     last = asker.ask(states[-1], "passes", f"after '{steps[-1].name}'", check.repeats)
     if last.good:
-        raise UsageError(
-            f"the check holds after the last pass ({last.reason}): no pass is to blame. "
-            "What is wrong then comes from the lowering or the runtime."
+        assert states[-1].program is not None
+        raise NoPassToBlameError(
+            f"the check holds after the last pass ({last.reason}): there is no pass to blame",
+            states[-1].program,
         )
     reasons = {len(states): last.reason}  # why, by how many passes have run
 
@@ -163,7 +178,7 @@ def _run_all(captured: Program, pipeline: Pipeline) -> tuple[list[Step], list[Ma
     """Run the pipeline as far as it goes; the steps that did something, and what they made.
 
     Raises:
-        UsageError: none did.
+        NoPassToBlameError: none did.
     """
     steps: list[Step] = []
     states: list[Made] = []
@@ -178,7 +193,7 @@ def _run_all(captured: Program, pipeline: Pipeline) -> tuple[list[Step], list[Ma
             break
         program = made.program
     if not states:
-        raise UsageError("no pass of the recipe changes this model: there is none to blame")
+        raise NoPassToBlameError("no pass changes this model: there is no pass to blame", captured)
     return steps, states
 
 
@@ -193,16 +208,15 @@ def make(run: Pass, program: Program, limit: int | None = None) -> Made:
         said = f"{failure.kind}: {message[0]} ({failure.place})"
         if len(message) > 1:
             said = f"{said}\n  " + "\n  ".join(line.strip() for line in message[1:])
-        return Made(None, None, f"it raises {said}", log)
+        return Made(None, None, f"it raises {said}", log, not isinstance(error, VerifyError))
 
 
 def _in_pass(
     before: Program, step: Step, whole: Made, reason: str, asker: _Asker, inputs: Inputs
 ) -> Culprit:
     """Find the first bad rewrite of a pass that makes a good program bad."""
-    # A pass that raised was at its next rewrite, or had done them all and broke a rule of the IR.
-    raised_inside = whole.program is None and whole.log.looking_at is not None
-    count = len(whole.log.rewrites) + raised_inside
+    # A pass that raised was at its next rewrite; one that broke a rule of the IR had done them all.
+    count = len(whole.log.rewrites) + whole.raised
     made, reasons = {count: whole}, {count: reason}
 
     def bad(number: int) -> bool:
@@ -225,11 +239,17 @@ def _in_pass(
         number=number or None,
         count=count,
         rewrite=done[number - 1] if len(done) >= number > 0 else None,
-        place=guilty.log.place(),
+        place=_place(guilty),
         change=_change(good, guilty.program),
         moved=_moved(good, guilty.program, inputs),
         checks=dict(asker.counts),
     )
+
+
+def _place(made: Made) -> str:
+    """Where a pass was; where it does not say and raised, what it had done last."""
+    known = made.log.looking_at is not None or not made.raised or not made.log.rewrites
+    return made.log.place() if known else f"after {made.log.place()}"
 
 
 def _change(before: Program, after: Program | None) -> str:
@@ -243,17 +263,9 @@ def _moved(before: Program, after: Program | None, inputs: Inputs) -> str | None
     try:
         old, new = values(before, inputs), values(after, inputs)
     except Exception as error:  # a wrong graph may not run: said, and the rest is still of use
-        return f"the program does not run: {type(error).__name__}: {str(error).splitlines()[0]}"
-    nodes = {n.name: n for n in after.calls()}
-    for name in new:
-        if name not in old:
-            continue
-        if old[name].shape != new[name].shape:
-            return f"{describe(nodes[name])}: shape {old[name].shape} became {new[name].shape}"
-        apart = drift({name: new[name]}, {name: old[name]})
-        if not apart.finite or (apart.sqnr_db is not None and apart.sqnr_db < NOISE_DB):
-            return f"{describe(nodes[name])}: max abs {apart.max_abs:.3g}, cosine {apart.cosine}"
-    return None
+        return f"the program does not run: {first_line(error)}"
+    moved = first_moved(after, old, new, NOISE_DB)
+    return moved.text if moved else None
 
 
 # Rounding in another order of operations stays above this ratio of signal to noise, in float32.

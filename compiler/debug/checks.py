@@ -14,17 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from strop.compiler.check import Case, run_program
-from strop.compiler.errors import StropError, UsageError, did_you_mean
+from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.numerics import Drift, drift
+from strop.compiler.numerics import Array, Drift, drift
 from strop.compiler.program import Program
 from strop.compiler.stale import verify_types
 from strop.compiler.target import Target
 
 # Measures of a Drift, and whether more of it is better.
 METRICS = {"cosine": True, "sqnr_db": True, "agreement": True, "max_abs": False}
+# Those that say nothing of other outputs.
+OF_FLOATS = ("cosine", "sqnr_db")
 # What a check exits with when it cannot tell, as in `git bisect run`.
 CANNOT_TELL = 125
 
@@ -67,6 +69,11 @@ class Metric(Check):
             raise UsageError(
                 f"unknown metric '{self.name}'{did_you_mean(self.name, list(METRICS))}"
             )
+        outputs = [a for case in self.cases for a in case.expected.values()]
+        if self.name in OF_FLOATS and not any(a.dtype.kind == "f" for a in outputs):
+            raise UsageError(
+                f"the model has no output of floats, and so no {self.name}: take agreement"
+            )
 
     def ask(self, program: Program, again: Program) -> Verdict:
         """Run both on every case."""
@@ -74,18 +81,24 @@ class Metric(Check):
             verify_types(program)
             found = [self._measure(case, program, again) for case in self.cases]
         except Exception as error:  # whatever a wrong graph raises when it runs
-            return Verdict(False, f"it does not run: {_first_line(error)}")
+            return Verdict(False, f"it does not run: {first_line(error)}")
         bad = next((reason for reason, good in found if not good), None)
         return Verdict(bad is None, bad or found[0][0])
 
     def _measure(self, case: Case, program: Program, again: Program) -> tuple[str, bool]:
         got, twice = run_program(program, case.inputs), run_program(again, case.inputs)
-        changing = [n for n in got if not np.array_equal(got[n], twice[n], equal_nan=True)]
+        changing = [n for n in got if not _same(got[n], twice[n])]
         if changing:
             return f"'{changing[0]}' is not the same twice (case '{case.name}')", False
-        return self._judge(drift(got, case.expected), case.name)
+        answers = [
+            self._judge(drift({n: got[n]}, {n: want}), case.name)
+            for n, want in case.expected.items()
+            if want.dtype.kind == "f" or self.name not in OF_FLOATS
+        ]
+        return min(answers, key=lambda answer: answer[1])
 
     def _judge(self, found: Drift, case: str) -> tuple[str, bool]:
+        """One output."""
         if not found.finite:
             return f"'{found.output}' holds NaN or Inf (case '{case}')", False
         value = getattr(found, self.name)
@@ -93,6 +106,10 @@ class Metric(Check):
             return f"{self.name} of equal outputs", True
         good = value >= self.bound if METRICS[self.name] else value <= self.bound
         return f"{self.name} {value:.5g} of '{found.output}' (case '{case}')", good
+
+
+def _same(a: Array, b: Array) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 @dataclass(frozen=True)
@@ -106,14 +123,24 @@ class Command(Check):
     target: Target
     repeats: int = 2
 
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise UsageError(f"--check {self.command!r} cannot be read: {error}") from error
+        if not words:
+            raise UsageError("--check: there is no command")
+
     def ask(self, program: Program, again: Program) -> Verdict:
         """Lower the program and run the command."""
         with tempfile.TemporaryDirectory(prefix="strop-check-") as folder:
             path = Path(folder) / "model.onnx"
             try:
                 write_model(lower_to_onnx(program, self.target, shipped(self.target.name)), path)
-            except StropError as error:
-                return Verdict(False, f"it cannot be lowered: {_first_line(error)}")
+            except OSError as error:
+                raise UsageError(f"the temporary folder cannot be used: {error}") from error
+            except Exception as error:  # whatever a wrong graph raises when it is lowered
+                return Verdict(False, f"it cannot be lowered: {first_line(error)}")
             return self._run(path)
 
     def _run(self, path: Path) -> Verdict:
@@ -121,7 +148,7 @@ class Command(Check):
         try:
             done = subprocess.run(
                 words, env=os.environ | {"STROP_MODEL": str(path)}, capture_output=True, text=True,
-                check=False,
+                errors="replace", check=False,
             )  # fmt: skip
         except OSError as error:
             raise UsageError(f"--check cannot be run: {error}") from error
@@ -132,6 +159,7 @@ class Command(Check):
         return Verdict(done.returncode == 0, f"the check exited with {done.returncode}{last}")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """An exception in one line."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

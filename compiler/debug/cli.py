@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from strop.compiler.debug.profile import profile_command
-from strop.compiler.errors import UsageError
+from strop.compiler.errors import StropError, UsageError
 
 if TYPE_CHECKING:
     from strop.compiler.debug.bisect import Culprit
     from strop.compiler.debug.diff import Difference
+    from strop.compiler.debug.lowering import Departure
     from strop.compiler.debug.why_not import Answer
     from strop.compiler.front import Captured
     from strop.compiler.recipe import Recipe
@@ -57,16 +59,34 @@ def bisect(
     after: After = "",
     settings: Settings = [],  # noqa: B006
 ) -> None:
-    """Find the first bad pass, in it the first bad rewrite, and the value that it moved."""
-    from strop.compiler.debug import bisect as search
+    """Find the first bad pass, in it the first bad rewrite, and the value that it moved.
 
-    chosen = _recipe(recipe, passes, before, after, settings)
+    Where no pass is to blame, the lowering is looked at in the same way.
+    """
+    from strop.compiler.debug import bisect as search
+    from strop.compiler.debug.lowering import departure
+    from strop.compiler.recipe import asked_recipe
+    from strop.compiler.target import get_target
+
+    chosen = asked_recipe(recipe, settings, passes, before, after)
     asked = _asked(check, metric, least, most)
     captured = _captured(source, chosen)
-    found = search.bisect(
-        captured.program, chosen.pipeline(), asked(captured, chosen), captured.probe.inputs, _dim
-    )
-    _print_culprit(found)
+    probe = captured.probe.inputs
+    judge = asked(captured, chosen)
+    try:
+        found = search.bisect(captured.program, chosen.pipeline(), judge, probe, _dim)
+    except search.NoPassToBlameError as refusal:
+        try:
+            other = departure(refusal.program, probe, get_target(chosen.target))
+        except StropError as problem:
+            refusal.add_note(f"the lowering could not be looked at: {problem}")
+            raise refusal from problem
+        if other is None:
+            refusal.add_note("the file computes what the program does: nor is the lowering")
+            raise
+        _print_departure(refusal, other)
+    else:
+        _print_culprit(found)
 
 
 def _asked(check: str, metric: str, least: float | None, most: float | None) -> Any:
@@ -104,6 +124,13 @@ def _print_culprit(found: Culprit) -> None:
         _say(f"first value that moved: {found.moved}")
 
 
+def _print_departure(refusal: Exception, found: Departure) -> None:
+    _say(f"{refusal}, but {found.suspect}")
+    _say(f"first value that moved: {found.moved}")
+    if found.emitted:
+        _say(f"the file computes it by\n{found.emitted}")
+
+
 @app.command("why-not")
 def why_not(
     name: Annotated[str, typer.Argument(metavar="PASS", help="A pass of the recipe.")],
@@ -120,13 +147,14 @@ def why_not(
     """Say why a pass left something as it is: which condition failed, where."""
     from strop.compiler.debug.why_not import why_not as ask
     from strop.compiler.debug.why_not import why_not_in
+    from strop.compiler.recipe import asked_recipe
 
     if Path(source).is_dir():
         from strop.compiler.artifact import read_artifact
 
         _print_answer(why_not_in(read_artifact(Path(source)), name, at or None), name, at)
         return
-    chosen = _recipe(recipe, passes, before, after, settings)
+    chosen = asked_recipe(recipe, settings, passes, before, after)
     captured = _captured(source, chosen)
     _print_answer(ask(captured.program, chosen.pipeline(), name, at or None), name, at)
 
@@ -143,12 +171,13 @@ def _print_answer(answer: Answer, name: str, at: str) -> None:
     if answer.misses:
         table = Table("rule", "left as it is", "because")
         for miss in answer.misses:
-            table.add_row(miss.rule, miss.root, miss.reason)
+            table.add_row(*map(Text, (miss.rule, miss.root, miss.reason)))
         console.print(table)
     for note in answer.notes:
         _say(f"note: {note}")
-    if answer.looked_for and not answer.misses and not answer.rewrites:
-        _say(f"no rule of '{name}' found anything to look at{where}; they look for:")
+    if not answer.misses and not answer.rewrites and not answer.notes:
+        looks = "; its rules look for:" if answer.looked_for else ""
+        _say(f"'{name}' found nothing to rewrite{where}{looks}")
         for rule, targets in answer.looked_for.items():
             _say(f"  {rule}: {targets}")
 
@@ -189,11 +218,13 @@ def _print_difference(found: Difference, count: int) -> None:
     for shared in found.shared[:count]:
         apart = shared.drift
         if apart is None:
-            table.add_row(shared.text, "another shape", "", "", "")
+            table.add_row(Text(shared.text), "another shape", "", "", "")
             continue
-        sqnr = "equal" if apart.sqnr_db is None else f"{apart.sqnr_db:.1f}"
+        same = "equal" if apart.agreement == 1 else "-"
+        sqnr = same if apart.sqnr_db is None else f"{apart.sqnr_db:.1f}"
         cosine = "-" if apart.cosine is None else f"{apart.cosine:.6f}"
-        table.add_row(shared.text, f"{apart.max_abs:.3g}", sqnr, cosine, f"{apart.agreement:.3f}")
+        numbers = (f"{apart.max_abs:.3g}", sqnr, cosine, f"{apart.agreement:.3f}")
+        table.add_row(Text(shared.text), *numbers)
     console.print(table)
     _say(
         f"{len(found.shared)} values are in both, {len(found.only_before)} in the first only, "
@@ -229,22 +260,16 @@ def reduce(
     own: Own = "",
 ) -> None:
     """Shrink the program of a crash bundle while the pass still fails in the same way."""
-    from strop.compiler.bundle import read_bundle
+    from strop.compiler.bundle import read_bundle, require_bundle_place
     from strop.compiler.debug import reduce as reducer
 
+    bundle = bundle.resolve()
     read = read_bundle(bundle)
     place = out or bundle.with_name(f"{bundle.name}.reduced")
+    require_bundle_place(place)
     program = reducer.reduce(read, read.run_pass(own or None), place, _dim)
     _say(str(program))
     _say(f"{sum(1 for _ in program.calls())} calls are left, in {place}")
-
-
-def _recipe(name: str, passes: list[str], before: str, after: str, settings: list[str]) -> Recipe:
-    from strop.compiler.recipe import load_recipe
-
-    recipe = load_recipe(name).insert(*passes, before=before, after=after).override(*settings)
-    recipe.pipeline()
-    return recipe
 
 
 def _captured(source: str, recipe: Recipe) -> Captured:

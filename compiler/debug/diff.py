@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch.fx.node import Node
 
 from strop.compiler.artifact import read_intact
 from strop.compiler.debug.feeds import feeds_for
+from strop.compiler.debug.lowering import under_ir_names
 from strop.compiler.debug.values import values
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.inputs import Inputs
@@ -62,8 +64,19 @@ class Difference:
 
 
 def diff_snapshots(before: Path, after: Path) -> Difference:
-    """Compare two snapshots of one dump, on the inputs beside the first."""
-    return diff(load_program(before), load_program(after), load_inputs(before.parent))
+    """Compare two snapshots of one model, on the inputs beside the first.
+
+    Raises:
+        UsageError: one is none or damaged, or they take other inputs.
+    """
+    first, second = load_program(before), load_program(after)
+    _require_one_model(before, first.contract.inputs, after, second.contract.inputs)
+    return diff(first, second, load_inputs(before.parent))
+
+
+def _require_one_model(before: Path, first: object, after: Path, second: object) -> None:
+    if first != second:
+        raise UsageError(f"{before} and {after} take other inputs: they are of two models")
 
 
 def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
@@ -73,9 +86,8 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
         UsageError: one is no artifact or damaged, or they take other inputs.
     """
     first, second = read_intact(before), read_intact(after)
-    contracts = [a.manifest["contract"] for a in (first, second)]
-    if contracts[0]["inputs"] != contracts[1]["inputs"]:
-        raise UsageError(f"{before} and {after} take other inputs: they are of two models")
+    contracts = [a.manifest["contract"]["inputs"] for a in (first, second)]
+    _require_one_model(before, contracts[0], after, contracts[1])
     feeds = feeds_for(first, source, {})
     text = text_diff(file_text(first.model_path), file_text(second.model_path))
     old, new = (file_values(a.model_path, feeds.arrays) for a in (first, second))
@@ -85,9 +97,13 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
 def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
     """Compare a program with the file that it was lowered to: what the lowering did to a value."""
     program, inputs = load_program(snapshot), load_inputs(snapshot.parent)
-    path = read_intact(artifact).model_path
+    built = read_intact(artifact)
+    known = [asdict(spec) | {"shape": list(spec.shape)} for spec in program.contract.inputs]
+    _require_one_model(snapshot, known, artifact, built.manifest["contract"]["inputs"])
+    path = built.model_path
     old = values(program, inputs)
-    new = file_values(path, {n: t.numpy() for n, t in inputs.items()})
+    found = file_values(path, {n: t.numpy() for n, t in inputs.items()})
+    new = under_ir_names(found, program)
     described = {n.name: describe(n) for n in program.calls()}
     return compare_values(old, new, described, text_diff(program_text(program), file_text(path)))
 
@@ -95,8 +111,8 @@ def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
 def diff(before: Program, after: Program, inputs: Inputs) -> Difference:
     """Compare two programs of one model on one set of inputs.
 
-    A value keeps its name as long as no pass replaces it, so equal names are the same value of
-    the model.
+    A value keeps its name as long as no pass changes it, and no name is given twice: equal names
+    are the same value of the model.
     """
     return compare_values(
         values(before, inputs),
@@ -127,9 +143,12 @@ def _drift(old: Array, new: Array, name: str) -> Drift | None:
 
 def _badness(shared: Shared) -> float:
     """Signal to noise: other shapes first, then the noisiest; equal values last."""
-    if shared.drift is None or not shared.drift.finite:
-        return float("-inf")
-    return float("inf") if shared.drift.sqnr_db is None else shared.drift.sqnr_db
+    apart = shared.drift
+    if apart is None or not apart.finite:
+        return -math.inf
+    if apart.cosine is None and apart.agreement < 1:  # no floats: what differs is the noise
+        return -10 * math.log10(1 - apart.agreement)
+    return math.inf if apart.sqnr_db is None else apart.sqnr_db
 
 
 def text_diff(before: str, after: str) -> str:

@@ -56,6 +56,11 @@ def reduce(
         say(f"{len(part)} of {len(calls)} calls still fail")
         return True
 
+    if not still_fails(calls):
+        raise UsageError(
+            f"pass '{bundle.step}' fails on the whole program of {bundle.folder} only, outputs "
+            "included: nothing can be left out"
+        )
     smallest = extract(program, minimize(calls, still_fails))
     replace_program(bundle, smallest, out)
     return smallest

@@ -1,7 +1,9 @@
-"""Every value that a program computes, by name."""
+"""Every value that a program computes, by name; and the first one that another does not share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,8 +11,9 @@ from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.inputs import Inputs
-from strop.compiler.numerics import Array
+from strop.compiler.numerics import Array, drift
 from strop.compiler.program import Program
+from strop.compiler.text import describe
 
 
 class _Watcher(fx.Interpreter):
@@ -24,7 +27,8 @@ class _Watcher(fx.Interpreter):
         """Run one node as usual, and look at what it gives."""
         result = super().run_node(n)
         if n.op == "call_function" and isinstance(result, torch.Tensor):
-            self.seen[n.name] = result.detach().numpy().copy()
+            wide = result.float() if result.dtype == torch.bfloat16 else result  # numpy has none
+            self.seen[n.name] = wide.detach().numpy().copy()
         return result
 
 
@@ -34,3 +38,36 @@ def values(program: Program, inputs: Inputs) -> dict[str, Array]:
     with torch.no_grad():
         watcher.run(*(inputs[spec.name] for spec in program.contract.inputs))
     return watcher.seen
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A value that differs: its name, and what it is and how far it moved in words."""
+
+    name: str
+    text: str
+
+
+def first_moved(
+    program: Program, old: Mapping[str, Array], new: Mapping[str, Array], noise_db: float
+) -> Moved | None:
+    """The first value, in the order of a program, that both have and that differs.
+
+    Args:
+        program: whose order and source lines count.
+        old: values by name.
+        new: the same, from somewhere else.
+        noise_db: a ratio of signal to noise that rounding stays above.
+    """
+    for node in program.calls():
+        if node.name not in old or node.name not in new:
+            continue
+        want, got = old[node.name], new[node.name]
+        if want.shape != got.shape:
+            said = f"shape {list(want.shape)} became {list(got.shape)}"
+            return Moved(node.name, f"{describe(node)}: {said}")
+        apart = drift({node.name: got}, {node.name: want})
+        if apart.above(noise_db):
+            said = f"max abs {apart.max_abs:.3g}, cosine {apart.cosine}"
+            return Moved(node.name, f"{describe(node)}: {said}")
+    return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from strop.compiler.artifact import Artifact
 from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.passes import PassResult, Pipeline, RulePass, Step
+from strop.compiler.passes import PassResult, Pipeline, RulePass, Step, run_step
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log, NearMiss, Rewrite
 from strop.compiler.text import describe, op_name, source_line
@@ -52,11 +52,11 @@ def why_not(captured: Program, pipeline: Pipeline, name: str, at: str | None = N
     place = names.index(name)
     program, earlier = captured, []
     for step in pipeline.steps[:place]:
-        result = step.run.run(program)
+        result = run_step(step, program)
         earlier += [(step.name, r) for r in result.log.rewrites]
         program = result.program
     step = pipeline.steps[place]
-    result = step.run.run(program, Log(least_depth=0 if at else 2))
+    result = run_step(step, program, Log(least_depth=0 if at else 2))
     if at is None:
         return _answer(step, result, result.log.misses, result.log.rewrites, [], [])
     _require_line(captured, at)

@@ -59,8 +59,9 @@ class BiasIntoNorm(Rule):
         early = Builder(build.program, norm, self.name)
         beta = early.call(aten.add.Tensor, match["beta"], bias)
         norm.update_arg(_NORM_BIAS, beta)
+        early.changed(norm)
         # First, since that linear layer may read the stream itself, and then takes back as well.
-        _drop_bias(match["linear"])
+        _drop_bias(match["linear"], build)
         for reader in match["readers"]:
             _take_back(reader, bias, Builder(build.program, reader, self.name))
 
@@ -83,10 +84,11 @@ def _take_back(reader: Node, bias: Node, build: Builder) -> None:
     reader.args = (values["input"], values["weight"], corrected)
 
 
-def _drop_bias(linear: Node) -> None:
+def _drop_bias(linear: Node, build: Builder) -> None:
     values = arguments(linear)
     linear.args = (values["input"], values["weight"])
     linear.kwargs = {}
+    build.changed(linear)
 
 
 class KeyBias(Rule):
@@ -107,7 +109,7 @@ class KeyBias(Rule):
 
     def rewrite(self, match: Match, build: Builder) -> None:
         bias = arguments(match["key"])["bias"]
-        _drop_bias(match["key"])
+        _drop_bias(match["key"], build)
         build.program.erase_dead([bias])
 
 

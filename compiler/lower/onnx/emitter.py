@@ -108,8 +108,8 @@ class Emitter:
             inputs = inputs[:-1]
         kept = {k: v for k, v in attributes.items() if v is not None}
         node = ir.node(op_type, inputs, kept, domain=domain, num_outputs=outputs)
-        for i, value in enumerate(node.outputs):
-            value.name = self._unique(self.node.name if i == 0 else f"{self.node.name}.{i}")
+        for value in node.outputs:
+            value.name = self._unique(self.node.name, start=1)
         node.name = node.outputs[0].name
         node.meta[MADE_FROM] = self.node
         self.nodes.append(node)
@@ -217,6 +217,7 @@ class Emitter:
         if node.target is operator.getitem:
             source, index = cast(tuple[Node, int], node.args)
             self._values[node] = self._values.get(source, _Anything())[index]
+            self._name(node, source)
             return None
         emit = choose(node.target, self)
         try:
@@ -229,7 +230,16 @@ class Emitter:
         except NotLowered as reason:
             self._values[node] = _Anything()
             return f"{describe(node)}: {reason}"
+        self._name(node, node)
         return None
+
+    def _name(self, node: Node, emitted_for: Node) -> None:
+        """Give the value of a node its name; what else was emitted for it is numbered."""
+        value = self._values[node]
+        made = value.producer() if isinstance(value, ir.Value) else None
+        if made is not None and made.meta[MADE_FROM] is emitted_for:
+            value.name = self._unique(node.name)
+            made.name = made.outputs[0].name
 
     def _input(self, node: Node) -> ir.Value:
         value = node.meta["val"]
@@ -285,11 +295,11 @@ class Emitter:
         self.initializers[tensor.name] = value
         return value
 
-    def _unique(self, name: str) -> str:
-        unique, count = name, 0
-        while unique in self._taken:
+    def _unique(self, name: str, start: int = 0) -> str:
+        """The name, or with the first free number behind it; numbered in any case from 1 on."""
+        count = start
+        while (unique := f"{name}.{count}" if count else name) in self._taken:
             count += 1
-            unique = f"{name}.{count}"
         self._taken.add(unique)
         return unique
 
