@@ -37,9 +37,11 @@ class Comparison:
     """One output of one case.
 
     Attributes:
-        max_error: largest |got - expected|, over max |expected| where that is above 1.
+        max_error: largest |got - expected|, over max |expected| where that is above 1; of outputs
+            that are not float the share of elements that differ.
         cosine: mean cosine of the rows (last axis); None for outputs that are not float.
         finite: whether everything is finite.
+        elements: how many there are.
     """
 
     case: str
@@ -47,17 +49,26 @@ class Comparison:
     max_error: float
     cosine: float | None
     finite: bool
+    elements: int = 1
 
     def misses(self, budget: Budget) -> str | None:
         """What is wrong, in words, or None."""
         if not self.finite:
             return f"{self.output} holds NaN or Inf in case '{self.case}'"
+        if self.cosine is None:
+            least = budget.least_agreement
+            if 1 - self.max_error >= least:
+                return None
+            return (
+                f"{self.output} has {1 - self.max_error:.2%} equal elements in case '{self.case}' "
+                f"(budget {least:.2%})"
+            )
         if budget.max_error is not None and not self.max_error <= budget.max_error:
             return (
                 f"{self.output} is off by {self.max_error:.2e} in case '{self.case}' "
                 f"(budget {budget.max_error:.2e})"
             )
-        if budget.min_cosine is None or self.cosine is None or self.cosine >= budget.min_cosine:
+        if budget.min_cosine is None or self.cosine >= budget.min_cosine:
             return None
         return (
             f"{self.output} has cosine {self.cosine:.5f} in case '{self.case}' "
@@ -69,6 +80,7 @@ class Comparison:
         values = asdict(self)
         values["max_error"] = float(f"{self.max_error:.2e}")
         values["cosine"] = None if self.cosine is None else round(self.cosine, 5)
+        del values["elements"]
         return values
 
 
@@ -145,11 +157,11 @@ def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
         )
     if want.dtype.kind != "f":
         wrong = float((got != want).mean()) if want.size else 0.0
-        return Comparison(case, output, wrong, None, True)
+        return Comparison(case, output, wrong, None, True, want.size)
     a, b = got.astype(np.float64), want.astype(np.float64)
     scale = max(1.0, float(np.abs(b).max(initial=0.0)))
     error = float(np.abs(a - b).max(initial=0.0)) / scale
-    return Comparison(case, output, error, row_cosine(a, b), bool(np.isfinite(a).all()))
+    return Comparison(case, output, error, row_cosine(a, b), bool(np.isfinite(a).all()), want.size)
 
 
 def open_session(path: Path, target: Target) -> Any:

@@ -157,6 +157,11 @@ def _symbol_names(program: Program, signature: Signature) -> dict[str, str]:
 def _contract(program: Program, signature: Signature, output_names: list[str]) -> Contract:
     inputs = [_spec(str(n.target), n, program) for n in program.graph.find_nodes(op="placeholder")]
     outputs = [_spec(name, n, program) for name, n in zip(output_names, program.outputs)]
+    if twice := {i.name for i in inputs} & {o.name for o in outputs}:
+        raise UnsupportedError(
+            f"'{min(twice)}' is the name of an input and of an output; in a file they would be "
+            "one. Rename one of them."
+        )
     return Contract(tuple(inputs), tuple(outputs), tuple(signature.dims.values()))
 
 

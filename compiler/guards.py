@@ -20,7 +20,7 @@ from strop.compiler.inputs import Signature
 from strop.compiler.program import Dim
 from strop.compiler.text import source_line
 
-MOST_CORNERS = 6
+MOST_CORNERS = 24
 _EVERY_SIZE_UP_TO = 40
 _UNBOUNDED = 4096
 _NO_END = 2**40
@@ -147,19 +147,22 @@ def _failing(expr: Any, dims: dict[Any, Dim]) -> list[dict[str, int]]:
     """The two smallest sets of sizes at which an expression is false."""
     found = [
         sizes
-        for sizes in itertools.product(*(_samples(d, len(dims)) for d in dims.values()))
+        for sizes in itertools.product(*(_samples(d, len(dims), expr) for d in dims.values()))
         if expr.xreplace(dict(zip(dims, map(sympy.Integer, sizes)))) == sympy.false
     ]
     smallest = sorted(found, key=math.prod)[:2]
     return [{d.name: n for d, n in zip(dims.values(), sizes)} for sizes in smallest]
 
 
-def _samples(dim: Dim, together: int) -> Iterable[int]:
-    """All sizes of a small dim; the ends, and numbers round powers of two, of a large one."""
+def _samples(dim: Dim, together: int, expr: Any) -> Iterable[int]:
+    """All sizes of a small dim; of a large one the ends, and numbers round powers of two and round
+    those in the expression."""
     high = dim.max if dim.max is not None else _UNBOUNDED
     if together == 1 and high - dim.min <= _EVERY_SIZE_UP_TO:
         return range(dim.min, high + 1)
     powers = [2**i + d for i in range(1, 13) for d in (-1, 0, 1)]
+    named = {abs(int(n)) + d for n in expr.atoms(sympy.Integer) for d in (-1, 0, 1)}
     some = {dim.min, dim.min + 1, high - 1, high, *range(3, 17), *powers}
-    kept = sorted(n for n in some if dim.min <= n <= high)
-    return kept if together == 1 else kept[:10] + kept[-2:]
+    kept = sorted(n for n in some | named if dim.min <= n <= high)
+    few = {*kept[:10], *kept[-2:], *(n for n in named if dim.min <= n <= high)}
+    return kept if together == 1 else sorted(few)

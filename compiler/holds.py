@@ -42,8 +42,22 @@ def hold_to_expectations(
 
 
 def missed_by(results: Sequence[Comparison], budget: Budget) -> list[Comparison]:
-    """The comparisons that miss a budget."""
-    return [r for r in results if r.misses(budget)]
+    """The comparisons that miss a budget.
+
+    Of outputs that are not float, all cases count together: one label that flips is a small share
+    of them, and all there is of a batch of one.
+    """
+    least = budget.least_agreement
+    integers = {r.output for r in results if r.cosine is None}
+    far = {name for name in integers if _agreement(name, results) < least}
+    return [r for r in results if r.misses(budget) and (r.cosine is not None or r.output in far)]
+
+
+def _agreement(output: str, results: Sequence[Comparison]) -> float:
+    """The share of equal elements of an output over all cases."""
+    own = [r for r in results if r.output == output]
+    wrong = sum(r.max_error * r.elements for r in own)
+    return 1 - wrong / max(sum(r.elements for r in own), 1)
 
 
 def hold_to_budget(results: Sequence[Comparison], budget: Budget, suspect: str) -> None:

@@ -27,12 +27,22 @@ class Budget(pydantic.BaseModel):
         max_error: largest absolute difference, over the output's largest magnitude where that
             is above 1. None: not limited.
         min_cosine: least mean cosine of the rows of a float output. None: not limited.
+        min_agreement: least share of equal elements of an output that is not float, over all
+            cases together. None: what differs is held to ``max_error``, as a share.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
     max_error: Annotated[float, pydantic.Field(ge=0)] | None = None
     min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
+    min_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+
+    @property
+    def least_agreement(self) -> float:
+        """The least share of equal elements of an output that is not float."""
+        if self.min_agreement is not None:
+            return self.min_agreement
+        return 0.0 if self.max_error is None else 1 - self.max_error
 
 
 class PassEntry(pydantic.BaseModel):

@@ -58,7 +58,7 @@ def agree(function: Function, inputs: list[Tensor], run: Any) -> None:
     got = run.run(None, {n: t.numpy() for n, t in zip("abc", inputs) if n in fed})
     want = function(*inputs)
     for a, b in zip(got, want if isinstance(want, (tuple, list)) else (want,), strict=True):
-        assert a.dtype == b.numpy().dtype
+        assert (a.dtype, a.shape) == (b.numpy().dtype, tuple(b.shape))
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -119,6 +119,12 @@ def test_unary_of_positive(name: str) -> None:
     check(POSITIVE[name], positive(4, 6))
 
 
+SIGNED = torch.tensor(
+    [[-2.0, -1.5, -0.0, 0.5, 1.5, 3.0]] * 2 + [[2.0, -2.0, 1.0, -1.0, 4.0, 7.0]] * 2
+)
+TENTHS = torch.tensor([[1.0, 0.3, -0.3, 0.7, 2.0, -1.0]] * 4)
+SMALL = torch.tensor([[1e-8, -1e-8, 1e-4, -1e-4, 1e-30, 0.5]] * 4)
+ENDS = torch.tensor([[-1.0, -200.0, 88.0, 1e30, float("inf"), float("-inf")]] * 4)
 BINARY: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "add, broadcast": (torch.add, (MATRIX, x(6))),
     "add, int and float": (torch.add, (ints(4, 6), MATRIX)),
@@ -140,6 +146,12 @@ BINARY: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "floor divide by negative": (lambda a: a // -3, (ints(4, 6),)),
     "remainder, negative ints": (lambda a: a % 3, (ints(4, 6),)),
     "remainder, floats": (torch.remainder, (MATRIX, positive(4, 6))),
+    "remainder, signs": (torch.remainder, (SIGNED, SIGNED.flip(0))),
+    "remainder, not rounded first": (lambda a: a % 0.1, (TENTHS,)),
+    "remainder, of large": (lambda a: a % 6.2831855, (1e5 * MATRIX,)),
+    "floor divide, signs": (lambda a, b: a // b, (SIGNED, SIGNED.flip(0))),
+    "floor divide, not rounded first": (lambda a: a // 0.1, (TENTHS,)),
+    "floor divide by zero": (lambda a: a // torch.zeros(6), (SIGNED,)),
     "fmod": (torch.fmod, (MATRIX, positive(4, 6))),
     "fmod, ints": (lambda a: torch.fmod(a, 3), (ints(4, 6),)),
     "pow 2": (lambda a: a**2, (MATRIX,)),
@@ -174,6 +186,17 @@ BINARY: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "glu": (lambda a: F.glu(a, -1), (MATRIX,)),
     "prelu": (lambda a: F.prelu(a, torch.linspace(0, 1, 6)), (MATRIX,)),
     "gelu, tanh": (lambda a: F.gelu(a, approximate="tanh"), (MATRIX,)),
+    "softplus, threshold": (lambda a: F.softplus(a, threshold=1), (MATRIX,)),
+    "softplus, beta": (lambda a: F.softplus(a, beta=3.0), (MATRIX,)),
+    "softplus, both": (lambda a: F.softplus(a, beta=2.0, threshold=0.5), (MATRIX,)),
+    "log1p, near zero": (lambda a: torch.log1p(a) / a, (SMALL,)),
+    "log1p, ends": (torch.log1p, (ENDS.clamp(min=-1),)),
+    "expm1, near zero": (lambda a: torch.expm1(a) / a, (SMALL,)),
+    "expm1, ends": (torch.expm1, (ENDS,)),
+    "floor, of ints": (torch.floor, (ints(4, 6),)),
+    "isnan, of ints": (torch.isnan, (ints(4, 6),)),
+    "lt, a float size": (lambda a: torch.arange(a.shape[0]) < a.shape[0] / 2, (MATRIX,)),
+    "eq, a float size": (lambda a: torch.arange(a.shape[0]) == a.shape[0] / 2, (MATRIX,)),
 }
 
 
@@ -269,6 +292,9 @@ REDUCE: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "var": (lambda a: a.var(-1), (CUBE,)),
     "var, biased": (lambda a: a.var((1, 2), unbiased=False, keepdim=True), (CUBE,)),
     "std, all": (lambda a: a.std(), (CUBE,)),
+    "std, stacked": (lambda a: torch.stack([a.mean(), a.std()]), (CUBE,)),
+    "argmax, of all, keepdim": (lambda a: a.argmax(keepdim=True), (CUBE,)),
+    "squeeze, of a scalar": (lambda a: a.sum().squeeze(-1), (CUBE,)),
     "std, dynamic axis": (lambda a: a.std(0, correction=0), (CUBE,)),
     "norm": (lambda a: a.norm(dim=-1, keepdim=True), (CUBE,)),
     "norm, 1": (lambda a: torch.linalg.vector_norm(a, 1, dim=-1), (CUBE,)),
@@ -327,6 +353,13 @@ INDEX: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "one_hot": (lambda i: F.one_hot(i, 7), (ints(4, 3, low=0, high=7),)),
     "written slices": (scattered, (CUBE,)),
     "written from the end": (written_ends, (CUBE,)),
+    "index_put, int32": (
+        lambda a, i: a.index_put((i,), torch.tensor(2.0)),
+        (MATRIX, ints(4, low=0, high=1, dtype=torch.int32)),
+    ),
+    "masked write, adding": (
+        lambda a: a.index_put((a > 0,), torch.tensor(1.0), accumulate=True), (MATRIX,),
+    ),
     "masked write": (lambda a: a.clone().masked_fill_(a > 0, 2.0), (CUBE,)),
     "put": (lambda a: a.index_put((torch.tensor([0]),), torch.tensor(1.0)), (CUBE,)),
 }  # fmt: skip
@@ -344,6 +377,7 @@ MATMUL: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "linear, 3-d": (lambda a: F.linear(a, WEIGHT, BIAS), (CUBE,)),
     "linear, 4-d no bias": (lambda a: F.linear(a, WEIGHT), (x(4, 2, 3, 6),)),
     "linear, 1-d": (lambda a: F.linear(a[0], WEIGHT, BIAS), (MATRIX,)),
+    "linear, 1-d weight": (lambda a: F.linear(a, WEIGHT[0]), (MATRIX,)),
     "matmul, broadcast": (torch.matmul, (x(4, 2, 3, 6), x(6, 5))),
     "matmul, vector": (lambda a: a @ BIAS.new_ones(6), (CUBE,)),
     "bmm": (torch.bmm, (CUBE, x(4, 6, 2))),
@@ -421,6 +455,8 @@ NORM: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "layer_norm": (lambda a: F.layer_norm(a, (6,), GAIN, SHIFT), (CUBE,)),
     "layer_norm, no bias": (lambda a: F.layer_norm(a, (6,), GAIN), (CUBE,)),
     "layer_norm, bare, two axes": (lambda a: F.layer_norm(a, (3, 6)), (CUBE,)),
+    "layer_norm, bare, a dynamic axis": (lambda a: F.layer_norm(a, a.shape), (CUBE,)),
+    "rms_norm, bare, a dynamic axis": (lambda a: F.rms_norm(a, a.shape, eps=1e-6), (CUBE,)),
     "rms_norm": (lambda a: F.rms_norm(a, (6,), GAIN, 1e-6), (CUBE,)),
     "rms_norm, bare": (lambda a: F.rms_norm(a, (6,)), (CUBE,)),
     "group_norm": (lambda a: F.group_norm(a, 2, GAIN, SHIFT), (IMAGE,)),
@@ -431,6 +467,13 @@ NORM: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
         lambda a: F.relu_(F.batch_norm(a, SHIFT, GAIN, GAIN, SHIFT)), (IMAGE,),
     ),
     "conv1d": (lambda a: F.conv1d(a, KERNEL1, BIAS, stride=2, padding=1), (CUBE,)),
+    "max_pool2d, no batch": (lambda a: F.max_pool2d(a[0], 2), (IMAGE,)),
+    "avg_pool2d, no batch": (lambda a: F.avg_pool2d(a[0], 3, padding=1), (IMAGE,)),
+    "avg_pool1d, no batch": (lambda a: F.avg_pool1d(a[0], 2), (CUBE,)),
+    "adaptive_avg_pool2d, no batch": (lambda a: F.adaptive_avg_pool2d(a[0], 2), (IMAGE,)),
+    "conv_transpose2d, no batch": (
+        lambda a: F.conv_transpose2d(a[0], KERNEL2, groups=1), (IMAGE,),
+    ),
     "conv1d, no batch": (lambda a: F.conv1d(a[0], KERNEL1), (CUBE,)),
     "conv1d, same": (lambda a: F.conv1d(a, KERNEL4, padding="same"), (CUBE,)),
     "conv1d, same, no batch": (lambda a: F.conv1d(a[0], KERNEL4, padding="same"), (CUBE,)),

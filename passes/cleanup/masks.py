@@ -201,7 +201,9 @@ def _index(reader: Reader, node: Node) -> Meaning:
     whole = same_size(shape_of(node)[0], shape_of(source)[0]) and same_size(
         shape_of(node)[-1], shape_of(source)[1]
     )
-    if rank == 4 and grids == [Grid(-4), Grid(-1)] and whole:
+    expected = [Grid(-4), Grid(-1)]
+    alone = all(_unrepeated(i, node, grid) for i, grid in zip(indices, expected))
+    if rank == 4 and grids == expected and whole and alone:
         return frozenset({Padding(source)})
     return None
 
@@ -243,11 +245,19 @@ class CanonicalMasks(Pass):
             meaning = reader.meaning(mask)
             if not isinstance(meaning, frozenset):
                 log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, 2))
+            elif len(meaning) > 1 and Causal() in meaning and not _one_size(root):
+                # With both a mask and the flag, torch runs only what its fused kernel takes.
+                log.missed("masks", root, Miss("heads of queries and values differ", mask, 2))
             elif Causal() in meaning and not _square(root, mask):
                 log.missed("masks", root, Miss("causal, but queries and keys differ", mask, 2))
             else:
                 _rewrite(program, root, mask, meaning, masks)
                 log.rewrote("masks", root)
+
+
+def _one_size(root: Node) -> bool:
+    """Whether queries and values have heads of one size."""
+    return same_size(shape_of(arg(root, 0))[-1], shape_of(arg(root, 2))[-1])
 
 
 def _square(root: Node, mask: Node) -> bool:

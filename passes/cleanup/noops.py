@@ -137,6 +137,8 @@ class CastChain(Rule):
             torch.float64: 53,
         }
         reaches = dtype_of(inner) != torch.float16 or dtype_of(source) != torch.bfloat16
+        if not {dtype_of(inner), dtype_of(source)} <= set(exact):
+            return f"{dtype_of(inner)} may not hold every {dtype_of(source)}"
         if not reaches or exact[dtype_of(inner)] < exact[dtype_of(source)]:
             return f"{dtype_of(inner)} cannot hold every {dtype_of(source)}"
         return None

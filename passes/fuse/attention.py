@@ -78,8 +78,9 @@ class SdpaAttention(Rule):
 def why_not_attention(match: Match) -> str | None:
     """The condition on q, k and v that fails, in words, or None."""
     q, k, v = shape_of(match["q"]), shape_of(match["k"]), shape_of(match["v"])
-    if dtype_of(match["q"]) != torch.float32:
-        return f"queries are {dtype_of(match['q'])}"
+    for what, name in (("queries", "q"), ("keys", "k"), ("values", "v")):
+        if dtype_of(match[name]) != torch.float32:
+            return f"{what} are {dtype_of(match[name])}"
     if len(q) == 4 and any(isinstance(s, torch.SymInt) for s in (q[1], k[1], v[1])):
         return "the number of heads is dynamic"
     if len(q) == 4 and (k[1] != v[1] or int(q[1]) % int(k[1])):

@@ -66,7 +66,10 @@ class EagerAttention(Rule):
 
     def _scores(self, softmax: Node, match: Match, program: Program) -> Miss | None:
         """Peel masks, biases and scale off, down to the product of q and k."""
-        node: Any = softmax
+        if len(softmax.users) > 1:
+            return Miss("the attention weights are used elsewhere too", softmax, 3)
+        match.inside.append(softmax)
+        node: Any = self._behind_views(input_node(softmax), match)
         while node.target not in PRODUCTS:
             if len(node.users) > 1:
                 return Miss("the attention weights are used elsewhere too", node, 3)
@@ -87,8 +90,6 @@ class EagerAttention(Rule):
         return None
 
     def _peel(self, node: Node, match: Match, program: Program) -> Node | Miss:
-        if node.target is aten.softmax.int:
-            return input_node(node)
         factor = _factor(node, program)
         if factor is not None:
             match.bound["scale"] *= factor
@@ -118,6 +119,8 @@ class EagerAttention(Rule):
             return "queries, keys and values have different ranks"
         if isinstance(match["heads"], torch.SymInt):
             return "the number of heads is dynamic"
+        if any(len(shape_of(mask)) > 4 for _, mask in match["masks"]):
+            return "a mask or bias has more axes than batch, heads, queries and keys"
         return _why_not_joined(match["masks"], program) or why_not_attention(match)
 
     def rewrite(self, match: Match, build: Builder) -> Node:

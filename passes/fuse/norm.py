@@ -42,6 +42,11 @@ def _last_axis_only(match: Match) -> str | None:
     return None
 
 
+def _rms_norm(match: Match, weight: Node | None, build: Builder) -> Node:
+    size, eps = int(shape_of(match["x"])[-1]), float(match["eps"])
+    return build.call(aten.rms_norm.default, match["x"], [size], weight, eps)
+
+
 class ScaledRMSNorm(Rule):
     """``weight * (x * rsqrt(mean(x^2) + eps))`` over the last axis (arXiv:1910.07467)."""
 
@@ -55,7 +60,9 @@ class ScaledRMSNorm(Rule):
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         size = int(shape_of(match["x"])[-1])
-        return build.call(aten.rms_norm.default, match["x"], [size], match["weight"], match["eps"])
+        return build.call(
+            aten.rms_norm.default, match["x"], [size], match["weight"], float(match["eps"])
+        )
 
 
 class PlainRMSNorm(Rule):
@@ -68,8 +75,7 @@ class PlainRMSNorm(Rule):
         return _last_axis_only(match)
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        size = int(shape_of(match["x"])[-1])
-        return build.call(aten.rms_norm.default, match["x"], [size], None, match["eps"])
+        return _rms_norm(match, None, build)
 
 
 @dataclass(frozen=True)

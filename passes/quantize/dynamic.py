@@ -48,8 +48,8 @@ class DynamicLinear(Rule):
         weight = values["weight"]
         if not is_weight_expression(weight):
             return Miss("the weight is computed from an input", root, 2)
-        if dtype_of(weight) != torch.float32:
-            return Miss(f"the weight is {dtype_of(weight)}", root, 2)
+        if dtype_of(weight) != torch.float32 or len(shape_of(weight)) != 2:
+            return Miss(f"the weight is no float32 matrix, but {dtype_of(weight)}", root, 2)
         if reason := _kept(weight_names(weight), self.keep):
             return Miss(reason, root, 2)
         return Match(root, values, [root])
@@ -101,7 +101,12 @@ class Int8Table(Rule):
             return Miss("it cuts no table", root)
         if dtype_of(table) != torch.float32 or table.target is strop.stored_int8.default:
             return Miss("the table is no float weight", root, 2)
-        if reason := _kept(weight_names(table), self.keep):
+        if not any(isinstance(s, torch.SymInt) for s in shape_of(root)):
+            return Miss("it is cut to a fixed length: the rest is not stored at all", root, 2)
+        names = weight_names(table)
+        if not all(isinstance(program.weights[n], torch.nn.Parameter) for n in names):
+            return Miss("the table is a buffer: a mask, perhaps, and not on one scale", root, 2)
+        if reason := _kept(names, self.keep):
             return Miss(reason, root, 2)
         return Match(root, {"table": table}, [root])
 

@@ -44,6 +44,17 @@ class NotLowered(Exception):
     """Raised by an emitter that does not cover these arguments; carries the reason."""
 
 
+def onnx_dtype(dtype: torch.dtype) -> ir.DataType:
+    """ONNX's counterpart of a dtype.
+
+    Raises:
+        NotLowered: strop writes none.
+    """
+    if dtype not in DTYPES:
+        raise NotLowered(f"strop writes no {dtype}")
+    return DTYPES[dtype]
+
+
 class Emitter:
     """Turns one program into one ONNX graph.
 
@@ -77,7 +88,10 @@ class Emitter:
         Raises:
             UnsupportedError: naming every operator that nothing lowers, with its source line.
         """
-        inputs = [self._input(n) for n in self.program.graph.find_nodes(op="placeholder")]
+        try:
+            inputs = [self._input(n) for n in self.program.graph.find_nodes(op="placeholder")]
+        except NotLowered as error:
+            raise UnsupportedError(f"an input cannot be given: {error}") from error
         missing = [reason for n in self.program.calls() if (reason := self._visit(n))]
         if missing:
             lines = "\n  ".join(dict.fromkeys(missing))
@@ -141,7 +155,7 @@ class Emitter:
 
     def cast(self, value: ir.Value, dtype: torch.dtype) -> Any:
         """Append a Cast."""
-        return self.op("Cast", value, to=int(DTYPES[dtype]))
+        return self.op("Cast", value, to=int(onnx_dtype(dtype)))
 
     def constant(self, array: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
         """An initializer for a small array; equal ones are shared."""
@@ -245,7 +259,9 @@ class Emitter:
         value = node.meta["val"]
         shape = [self._dim(s) for s in value.shape]
         made = ir.Value(
-            name=str(node.target), type=ir.TensorType(DTYPES[value.dtype]), shape=ir.Shape(shape)
+            name=str(node.target),
+            type=ir.TensorType(onnx_dtype(value.dtype)),
+            shape=ir.Shape(shape),
         )
         self._values[node] = made
         return made
@@ -267,7 +283,7 @@ class Emitter:
             taken = value.producer() is None or any(value is r for r in results)
             value = self.op("Identity", value) if taken else value
             value.name = spec.name
-            value.type = ir.TensorType(DTYPES[node.meta["val"].dtype])
+            value.type = ir.TensorType(onnx_dtype(node.meta["val"].dtype))
             value.shape = ir.Shape([self._dim(s) for s in node.meta["val"].shape])
             results.append(value)
         return results
@@ -279,9 +295,9 @@ class Emitter:
         value = node.meta["val"]
         lazy = ir.LazyTensor(
             lambda: ir.tensor(evaluate(node, self.program).contiguous()),
-            dtype=DTYPES[value.dtype],
+            dtype=onnx_dtype(value.dtype),
             shape=ir.Shape([int(s) for s in value.shape]),
-            name=str(node.target) if node.op == "get_attr" else node.name,
+            name=self._unique(str(node.target) if node.op == "get_attr" else node.name),
         )
         return self._add(lazy)
 

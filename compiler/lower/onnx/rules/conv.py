@@ -95,9 +95,10 @@ def conv_transpose(
     dilation: Any,
 ) -> Any:
     count = len(shape_of(weight)) - 2
-    return on.op(
+    value, batched = _batched(on, x, count)
+    result = on.op(
         "ConvTranspose",
-        on.value(x),
+        value,
         on.value(weight),
         on.value(bias),
         strides=_each(stride, count),
@@ -106,17 +107,31 @@ def conv_transpose(
         dilations=_each(dilation, count),
         group=groups,
     )
+    return result if batched else on.op("Squeeze", result, on.constant([0]))
+
+
+def _pool(on: Emitter, op_type: str, x: Any, kernel: Any, count: int, **attributes: Any) -> Any:
+    value, batched = _batched(on, x, count)
+    result = on.op(op_type, value, kernel_shape=_each(kernel, count), **attributes)
+    return result if batched else on.op("Squeeze", result, on.constant([0]))
+
+
+def _spatial_axes(on: Emitter) -> int:
+    """1 for ``max_pool1d``, 2 for ``max_pool2d``."""
+    return 1 if "1d" in str(on.node.target) else 2
 
 
 @lowers(aten.max_pool1d.default, aten.max_pool2d.default)
 def max_pool(
     on: Emitter, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
 ) -> Any:
-    count = len(shape_of(x)) - 2
-    return on.op(
+    count = _spatial_axes(on)
+    return _pool(
+        on,
         "MaxPool",
-        on.value(x),
-        kernel_shape=_each(kernel, count),
+        x,
+        kernel,
+        count,
         strides=_each(stride or kernel, count),
         pads=_each(padding, count) * 2,
         dilations=_each(dilation, count),
@@ -137,11 +152,13 @@ def avg_pool(
 ) -> Any:
     if divisor is not None:
         raise NotLowered("avg_pool with divisor_override")
-    count = len(shape_of(x)) - 2
-    return on.op(
+    count = _spatial_axes(on)
+    return _pool(
+        on,
         "AveragePool",
-        on.value(x),
-        kernel_shape=_each(kernel, count),
+        x,
+        kernel,
+        count,
         strides=_each(stride or kernel, count),
         pads=_each(padding, count) * 2,
         ceil_mode=int(ceil),
@@ -160,7 +177,7 @@ def adaptive_avg_pool(on: Emitter, x: Any, size: list[Any]) -> Any:
     ):
         raise NotLowered("adaptive pooling to a size that does not divide the input")
     kernel = [int(s) // o for s, o in zip(spatial, size)]
-    return on.op("AveragePool", on.value(x), kernel_shape=kernel, strides=kernel)
+    return _pool(on, "AveragePool", x, kernel, count, strides=kernel)
 
 
 def _scale(on: Emitter, scales: Any) -> tuple[Any, Any]:

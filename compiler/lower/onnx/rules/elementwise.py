@@ -43,6 +43,10 @@ UNARY: dict[OpOverload[Any, Any], str] = {
     aten.hardswish.default: "HardSwish",
     aten.mish.default: "Mish",
 }
+# From here on softplus is its argument, in float32.
+_SOFTPLUS_IS_LINEAR = 17
+# ONNX has these for floats only; an integer is what rounding makes of it, and never odd.
+ROUNDING, ODDITIES = {"Ceil", "Floor", "Round"}, {"IsNaN", "IsInf"}
 FLOAT_RESULT = {
     "Acos",
     "Asin",
@@ -85,8 +89,9 @@ def _promoted(on: Emitter, *arguments: Any, dtype: torch.dtype | None = None) ->
 def _common_dtype(*arguments: Any) -> torch.dtype:
     """The dtype in which torch compares or combines the arguments."""
     values = [a.meta["val"] if isinstance(a, Node) else a for a in arguments]
-    plain = [v if isinstance(v, (torch.Tensor, int, float, bool)) else 1 for v in values]
-    return torch.result_type(*plain)  # type: ignore[arg-type]  # numbers are welcome too
+    sizes = {torch.SymInt: 1, torch.SymFloat: 1.0, torch.SymBool: True}
+    plain = [sizes.get(type(v), v) for v in values]
+    return torch.result_type(*plain)  # numbers are welcome too
 
 
 def _enter_unary() -> None:
@@ -95,7 +100,12 @@ def _enter_unary() -> None:
         @lowers(target)
         def emit(on: Emitter, x: Any, *_: Any, op_type: str = op_type) -> Any:
             dtype = dtype_of(on.node) if op_type in FLOAT_RESULT else dtype_of(x)
-            return on.op(op_type, on.operand(x, dtype))
+            value = on.operand(x, dtype)
+            if not dtype.is_floating_point and op_type in ROUNDING:
+                return value
+            if not dtype.is_floating_point and op_type in ODDITIES:
+                return on.op("Not", on.op("Equal", value, value))
+            return on.op(op_type, value)
 
 
 def _enter_binary() -> None:
@@ -190,7 +200,7 @@ def div_mode(on: Emitter, a: Any, b: Any, rounding_mode: str | None) -> Any:
 def floor_divide(on: Emitter, a: Any, b: Any, *_: Any) -> Any:
     left, right = _promoted(on, a, b)
     if dtype_of(on.node).is_floating_point:
-        return on.op("Floor", on.op("Div", left, right))
+        return _float_floor(on, left, right)
     # ONNX integer Div truncates; subtracting the non-negative remainder first makes it floor.
     return on.op("Div", on.op("Sub", left, on.op("Mod", left, right)), right)
 
@@ -200,7 +210,28 @@ def remainder(on: Emitter, a: Any, b: Any) -> Any:
     left, right = _promoted(on, a, b)
     if not dtype_of(on.node).is_floating_point:
         return on.op("Mod", left, right)
-    return on.op("Sub", left, on.op("Mul", on.op("Floor", on.op("Div", left, right)), right))
+    rest, across = _rest(on, left, right)
+    return on.op("Where", across, on.op("Add", rest, right), rest)
+
+
+def _rest(on: Emitter, left: Any, right: Any) -> tuple[Any, Any]:
+    """The exact remainder of a float division towards zero, and where that is not downwards.
+
+    ``left / right`` would be rounded first: 1 / 0.1 to 10, while 0.1 as a float goes into 1 nine
+    times.
+    """
+    rest = on.op("Mod", left, right, fmod=1)
+    zero = on.constant(0.0, dtype_of(on.node))
+    opposite = on.op("Xor", on.op("Less", rest, zero), on.op("Less", right, zero))
+    return rest, on.op("And", opposite, on.op("Not", on.op("Equal", rest, zero)))
+
+
+def _float_floor(on: Emitter, left: Any, right: Any) -> Any:
+    rest, across = _rest(on, left, right)
+    one, zero = on.constant(1.0, dtype_of(on.node)), on.constant(0.0, dtype_of(on.node))
+    times = on.op("Round", on.op("Div", on.op("Sub", left, rest), right))
+    downwards = on.op("Where", across, on.op("Sub", times, one), times)
+    return on.op("Where", on.op("Equal", right, zero), on.op("Div", left, right), downwards)
 
 
 @lowers(aten.fmod.Scalar, aten.fmod.Tensor)
@@ -273,13 +304,22 @@ def square(on: Emitter, x: Any) -> Any:
 
 @lowers(aten.log1p.default)
 def log1p(on: Emitter, x: Any) -> Any:
-    return on.op("Log", on.op("Add", *_promoted(on, x, 1)))
+    """``log(u) * x / (u - 1)`` with ``u = 1 + x`` as rounded (W. Kahan): exact near zero."""
+    value, one = _promoted(on, x, 1)
+    u = on.op("Add", value, one)
+    ratio = on.op("Div", value, on.op("Sub", u, one))
+    large = on.op("Where", on.op("Equal", u, value), one, ratio)
+    log = on.op("Mul", on.op("Log", u), large)
+    return on.op("Where", on.op("Equal", u, one), value, log)
 
 
 @lowers(aten.expm1.default)
 def expm1(on: Emitter, x: Any) -> Any:
-    one = _promoted(on, 1)[0]
-    return on.op("Sub", on.op("Exp", *_promoted(on, x)), one)
+    """``2 exp(x/2) sinh(x/2)``: no difference of near numbers. Below -40 it is -1."""
+    value, two, least = _promoted(on, x, 2, -40)
+    value = on.op("Where", on.op("Less", value, least), least, value)
+    half = on.op("Div", value, two)
+    return on.op("Mul", on.op("Mul", on.op("Exp", half), on.op("Sinh", half)), two)
 
 
 @lowers(aten.logical_not.default, aten.bitwise_not.default)
@@ -369,9 +409,13 @@ def elu(on: Emitter, x: Any, alpha: float, scale: float, input_scale: float) -> 
 
 @lowers(aten.softplus.default)
 def softplus(on: Emitter, x: Any, beta: float, threshold: float) -> Any:
-    if beta != 1:
-        raise NotLowered("softplus with beta other than 1")
-    return on.op("Softplus", on.value(x))
+    value, factor, most = _promoted(on, x, beta, threshold)
+    scaled = value if beta == 1 else on.op("Mul", value, factor)
+    soft = on.op("Softplus", scaled)
+    soft = soft if beta == 1 else on.op("Div", soft, factor)
+    if threshold >= _SOFTPLUS_IS_LINEAR:
+        return soft
+    return on.op("Where", on.op("Greater", scaled, most), value, soft)
 
 
 @lowers(aten.gelu.default)

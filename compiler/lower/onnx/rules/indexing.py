@@ -176,12 +176,15 @@ def index_put(on: Emitter, x: Any, indices: list[Any], values: Any, accumulate: 
             extra = len(shape_of(x)) - len(shape_of(indices[0]))
             if extra:
                 mask = on.op("Unsqueeze", mask, on.constant(list(range(-extra, 0))))
-            return on.op("Where", mask, on.value(values), on.value(x))
+            new = on.value(values)
+            new = on.op("Add", on.value(x), new) if accumulate else new
+            return on.op("Where", mask, new, on.value(x))
         raise NotLowered("index_put with whole axes or a boolean mask")
     common = torch.broadcast_shapes(*(i.meta["val"].shape for i in indices))
     shape = on.shape(list(common))
     parts = [
-        on.op("Unsqueeze", on.op("Expand", on.value(i), shape), on.constant([-1])) for i in indices
+        on.op("Unsqueeze", on.op("Expand", on.operand(i, torch.int64), shape), on.constant([-1]))
+        for i in indices
     ]
     rest = shape_of(x)[len(indices) :]
     updates = on.op("Expand", on.operand(values, dtype_of(x)), on.shape([*common, *rest]))

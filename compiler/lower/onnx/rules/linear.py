@@ -17,6 +17,9 @@ strop = torch.ops.strop
 @lowers(aten.linear.default)
 def linear(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
     """Weights stay as torch keeps them, [out, in]: a tied one stays one initializer."""
+    if len(shape_of(weight)) == 1:
+        product = on.op("MatMul", on.value(x), on.value(weight))
+        return product if bias is None else on.op("Add", product, on.value(bias))
     if len(shape_of(x)) == 2:
         return on.op("Gemm", on.value(x), on.value(weight), on.value(bias), transB=1)
     product = on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)

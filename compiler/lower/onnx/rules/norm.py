@@ -15,7 +15,9 @@ strop = torch.ops.strop
 
 
 def _ones(on: Emitter, x: Any, width: int) -> Any:
-    sizes = [int(s) for s in shape_of(x)[len(shape_of(x)) - width :]]
+    sizes = list(shape_of(x)[len(shape_of(x)) - width :])
+    if any(isinstance(s, torch.SymInt) for s in sizes):
+        return on.op("Expand", on.constant(1.0, dtype_of(x)), on.shape(sizes))
     return on.constant(torch.ones(sizes).numpy(), dtype_of(x))
 
 
@@ -99,7 +101,9 @@ def _normalize(
     on: Emitter, op_type: str, x: Any, weight: Any, bias: Any, *statistics: Any, **attributes: Any
 ) -> Any:
     """A norm over channels; ONNX wants scale and bias given."""
-    channels = int(shape_of(x)[1])
+    channels = shape_of(x)[1]
+    if isinstance(channels, torch.SymInt):
+        raise NotLowered("the number of channels is dynamic")
     one = on.constant(torch.ones(channels).numpy(), dtype_of(x))
     zero = on.constant(torch.zeros(channels).numpy(), dtype_of(x))
     return on.op(

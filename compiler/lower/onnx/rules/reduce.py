@@ -102,7 +102,9 @@ def _arg(on: Emitter, op_type: str, x: Any, dim: int | None, keepdim: bool) -> A
     dtype = dtype_of(x) if dtype_of(x).is_floating_point else torch.float64
     value = on.operand(x, dtype)
     if dim is None:
-        value, dim = on.op("Reshape", value, on.constant([-1])), 0
+        place = on.op(op_type, on.op("Reshape", value, on.constant([-1])), axis=0, keepdims=0)
+        ones = on.constant([1] * len(shape_of(x)))
+        return on.op("Reshape", place, ones) if keepdim else place
     return on.op(op_type, value, axis=dim, keepdims=int(keepdim))
 
 
@@ -155,7 +157,8 @@ def var(on: Emitter, x: Any, dims: Any, correction: Any, keepdim: bool) -> Any:
         count = count * shape_of(x)[d]
     less = 1 if correction in (None, True) else correction
     total = on.op("ReduceSum", square, axes, keepdims=int(keepdim))
-    return on.op("Div", total, on.cast(on.size(count - less), dtype_of(on.node)))
+    number = on.op("Squeeze", on.size(count - less))
+    return on.op("Div", total, on.cast(number, dtype_of(on.node)))
 
 
 @lowers(aten.std.correction, aten.std.dim)

@@ -60,6 +60,8 @@ def unsqueeze(on: Emitter, x: Any, dim: int) -> Any:
 @lowers(aten.squeeze.dim, aten.squeeze.dims)
 def squeeze(on: Emitter, x: Any, dims: Any) -> Any:
     rank = len(shape_of(x))
+    if rank == 0:
+        return on.value(x)
     wanted = [dims] if isinstance(dims, int) else list(dims)
     ones = [d % rank for d in wanted if same_size(shape_of(x)[d], 1)]
     return on.op("Squeeze", on.value(x), on.constant(ones)) if ones else on.value(x)
@@ -236,6 +238,8 @@ def pad_mode(on: Emitter, x: Any, pad: list[Any], mode: str, value: Any) -> Any:
 
 @lowers(aten.pixel_shuffle.default)
 def pixel_shuffle(on: Emitter, x: Any, factor: int) -> Any:
+    if len(shape_of(x)) != 4:
+        raise NotLowered("pixel_shuffle of other than [batch, channels, height, width]")
     return on.op("DepthToSpace", on.value(x), blocksize=factor, mode="CRD")
 
 
