@@ -15,6 +15,7 @@ from strop.bench.listener import Listener
 from strop.bench.metrics import METRICS, median_speedup
 from strop.bench.process import EngineError
 from strop.bench.record import Plan, Record, size_label
+from strop.compiler.errors import RuntimeRefusedError
 
 _FILE = Path(__file__).with_name("minilm.py")
 # What is raced, on rows without padding; and what is built, calibrated on rows with some.
@@ -78,7 +79,7 @@ def sentence_fidelity(ring: Ring, plan: Plan, count: int = SENTENCES) -> dict[st
     """Agreement with eager torch on real sentences, of every engine that still runs.
 
     Raises:
-        EngineError: eager torch itself did not run.
+        RuntimeRefusedError: eager torch or an artifact does not run on them.
     """
     from strop.bench.minilm import tokenize
     from strop.bench.sentences import sentences
@@ -92,12 +93,15 @@ def sentence_fidelity(ring: Ring, plan: Plan, count: int = SENTENCES) -> dict[st
     threads = max(plan.threads)
     engines = [Eager(REFERENCE, threads, SOURCE), *ring.engines(threads)]
     with workers(engines, batches, plan.timeout) as (running, lost):
-        if REFERENCE in lost:
-            raise EngineError(f"the original {lost[REFERENCE]}")
-        embeddings = {
-            name: embed([worker.outputs(case)[0] for case in batches], masks)
-            for name, worker in running.items()
-        }
+        embeddings = {}
+        for name, worker in running.items():
+            try:
+                embeddings[name] = embed([worker.outputs(case)[0] for case in batches], masks)
+            except EngineError as error:
+                lost[name] = f"does not run: {error}"
+    for name in (REFERENCE, *ring.challenge.artifacts):
+        if name in lost:
+            raise RuntimeRefusedError(f"{name} {lost[name]}, on sentences")
     original = embeddings.pop(REFERENCE)
     return {name: agreement(original, found) for name, found in embeddings.items()}
 

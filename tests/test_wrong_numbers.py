@@ -210,6 +210,16 @@ def test_a_dtype_that_is_not_written_is_exit_4(dtype: torch.dtype, tmp_path: Pat
         build(Model(Cast().eval(), (given,)), tmp_path / "out")
 
 
+class Spectrum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x).abs()
+
+
+def test_complex_numbers_are_exit_4(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="complex numbers"):
+        build(Model(Spectrum().eval(), (x(2, 8),)), tmp_path / "out")
+
+
 class Labels(nn.Module):
     def __init__(self) -> None:
         super().__init__()

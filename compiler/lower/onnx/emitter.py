@@ -235,6 +235,7 @@ class Emitter:
             return None
         emit = choose(node.target, self)
         try:
+            _refuse_complex(node)
             if emit is None:
                 from strop.compiler.lower.onnx.torchlib import emit_by_torchlib
 
@@ -358,6 +359,17 @@ class _Anything:
 def _plain(size: Size) -> int | torch.SymInt:
     value: int | torch.SymInt = size.meta["val"] if isinstance(size, Node) else size
     return value
+
+
+def _refuse_complex(node: Node) -> None:
+    """ONNX Runtime computes no complex numbers; what stands for them has an axis more.
+
+    Raises:
+        NotLowered: the operator takes or gives some.
+    """
+    values = [n.meta["val"] for n in (node, *node.all_input_nodes)]
+    if any(isinstance(v, torch.Tensor) and v.is_complex() for v in values):
+        raise NotLowered("it computes with complex numbers")
 
 
 def _is_data(node: Node) -> bool:

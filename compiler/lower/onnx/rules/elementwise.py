@@ -322,6 +322,37 @@ def expm1(on: Emitter, x: Any) -> Any:
     return on.op("Mul", on.op("Mul", on.op("Exp", half), on.op("Sinh", half)), two)
 
 
+@lowers(aten.logaddexp.default)
+def logaddexp(on: Emitter, a: Any, b: Any) -> Any:
+    """``max(a, b) + log(1 + exp(-|a - b|))``: nothing overflows."""
+    left, right = _promoted(on, a, b)
+    zero, one = on.constant(0.0, dtype_of(on.node)), on.constant(1.0, dtype_of(on.node))
+    apart = on.op("Neg", on.op("Abs", on.op("Sub", left, right)))
+    apart = on.op("Where", on.op("Equal", left, right), zero, apart)  # inf - inf is NaN
+    return on.op(
+        "Add", on.op("Max", left, right), on.op("Log", on.op("Add", one, on.op("Exp", apart)))
+    )
+
+
+@lowers(aten.atan2.default)
+def atan2(on: Emitter, y: Any, x: Any) -> Any:
+    """The angle of |y| and |x|, mirrored by their signs, those of zeros included."""
+    up, right = _promoted(on, y, x)
+    high, wide = on.op("Abs", up), on.op("Abs", right)
+    one, pi, zero = (on.constant(number, dtype_of(on.node)) for number in (1.0, math.pi, 0.0))
+    infinite = on.op("And", on.op("IsInf", high), on.op("IsInf", wide))
+    slope = on.op("Where", infinite, one, on.op("Div", high, wide))
+    angle = on.op("Atan", on.op("Where", on.op("Equal", high, zero), high, slope))
+    angle = on.op("Where", _is_negative(on, right, zero), on.op("Sub", pi, angle), angle)
+    return on.op("Where", _is_negative(on, up, zero), on.op("Neg", angle), angle)
+
+
+def _is_negative(on: Emitter, value: Any, zero: Any) -> Any:
+    """Whether a number has a minus sign; so has -0.0, as its reciprocal shows."""
+    below = on.op("Less", on.op("Reciprocal", value), zero)
+    return on.op("Or", on.op("Less", value, zero), below)
+
+
 @lowers(aten.logical_not.default, aten.bitwise_not.default)
 def logical_not(on: Emitter, x: Any) -> Any:
     if dtype_of(x) != torch.bool and on.node.target is aten.bitwise_not.default:
