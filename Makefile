@@ -34,7 +34,7 @@ types: $(VENV)/.dev .types/strop  ## mypy, strict
 
 check: lint layers types test  ## everything a change must pass
 
-bench: $(VENV)/.dev  ## the figures of the README, measured on this machine
+bench: $(VENV)/.dev  ## the figures of RESULTS.md, measured on this machine
 	$(BIN)/python -m strop.bench
 
 clean:  ## remove everything that make made

@@ -35,28 +35,28 @@ PAUSE = 0.25
 
 
 class Patience:
-    """Seconds that a bout may last longer for the sake of calm.
-
-    Attributes:
-        left: what is left of them.
-    """
+    """Seconds that a bout may last longer for the sake of calm."""
 
     def __init__(self, seconds: float) -> None:
-        self.left = seconds
-        self._spending = False
+        self._kept = seconds
+        self._since: float | None = None
+
+    @property
+    def left(self) -> float:
+        """What is left of them, now."""
+        return self._kept - (0.0 if self._since is None else time.monotonic() - self._since)
 
     @contextmanager
     def spent(self) -> Iterator[None]:
         """The block is time that calm costs; a block within another costs nothing more."""
-        if self._spending:
+        if self._since is not None:
             yield
             return
-        self._spending, start = True, time.monotonic()
+        self._since = time.monotonic()
         try:
             yield
         finally:
-            self._spending = False
-            self.left -= time.monotonic() - start
+            self._kept, self._since = self.left, None
 
 
 class Best:

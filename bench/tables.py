@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from strop.bench.compare import Change
-from strop.bench.record import Case, EngineRow, Record, Result
+from strop.bench.record import Case, EngineRow, Record, Result, size_label
 
 # Letters that a column of names keeps, however narrow the terminal.
 NARROW = 14
@@ -86,7 +86,8 @@ def _ms(value: float) -> str:
 
 def overview(record: Record) -> Grid:
     """Speed, fidelity and size of every engine that ran, one line each."""
-    cases = [case.label for case in record.cases]
+    alike = len({case.threads for case in record.cases}) == 1
+    cases = [size_label(case.sizes) if alike else case.label for case in record.cases]
     rows = [
         Row(
             [

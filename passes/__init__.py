@@ -12,6 +12,7 @@ from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
 from strop.passes.fuse.bias import FoldBiases
 from strop.passes.fuse.conv_bn import FoldBatchNorm
+from strop.passes.fuse.conv_pad import FoldPads
 from strop.passes.fuse.eager_attention import FuseAttention
 from strop.passes.fuse.embedding import FuseEmbeddings
 from strop.passes.fuse.norm import FuseNorms
@@ -33,6 +34,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseAttention,
     PackLinears,
     FoldBatchNorm,
+    FoldPads,
     FuseResiduals,
     FoldBiases,
     FuseBiasGelu,

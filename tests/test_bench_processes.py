@@ -199,6 +199,16 @@ def test_patience_ends() -> None:
     assert time.perf_counter() - start < 20
 
 
+def test_patience_ends_within_a_repeated_round_too() -> None:
+    best = Best()
+    best.see(1)
+    watch = Canary(looks(5), best, Patience(0.6))
+    with watch.patience.spent():
+        assert watch.settle() == 5
+        assert watch.settle() == 5
+    assert watch.patience.left <= 0
+
+
 def test_the_canary_runs_in_the_runtime_and_its_best_is_kept() -> None:
     best = Best()
     with canary(1, best, patience=0) as watch:

@@ -11,6 +11,7 @@ from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import shape_of
 
 aten = torch.ops.aten
+strop = torch.ops.strop
 
 
 def _each(value: Any, count: int) -> list[int]:
@@ -43,6 +44,22 @@ def conv(
         group=groups,
     )
     return result if batched else on.op("Squeeze", result, on.constant([0]))
+
+
+@lowers(strop.padded_conv.default)
+def padded_conv(
+    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, pads: Any, dilation: Any, groups: int
+) -> Any:
+    return on.op(
+        "Conv",
+        on.value(x),
+        on.value(weight),
+        on.value(bias),
+        strides=list(stride),
+        pads=list(pads),
+        dilations=list(dilation),
+        group=groups,
+    )
 
 
 def _batched(on: Emitter, x: Any, count: int) -> tuple[Any, bool]:
