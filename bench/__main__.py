@@ -17,7 +17,7 @@ def run_all() -> int:
     failed = 0
     for name in SUITES:
         console.rule(name)
-        plan = Plan(threads=[os.cpu_count() or 1], bouts=3, rounds=7)
+        plan = Plan(threads=[os.cpu_count() or 1])
         try:
             run_suite(name, Wanted([], "", None, [], plan, None, None, []), None)
         except StropError as error:

@@ -53,14 +53,20 @@ def duel(
         typer.Option(help="Sizes of dims, batch=1,8 seq=16,128. Default: the example's."),
     ] = None,
     threads: Annotated[str, typer.Option(help="Of every engine, 1,2. Default: all cores.")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of an engine at a case in a bout.")] = 7,
-    bouts: Annotated[int, typer.Option(min=1, help="How often all engines start anew.")] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Turns of an engine at a case in a bout. Default: 5.")
+    ] = None,
+    bouts: Annotated[
+        int | None, typer.Option(min=1, help="How often all engines start anew. Default: 5.")
+    ] = None,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds after which an engine is given up.")
-    ] = 300,
+        float | None,
+        typer.Option(min=1, help="Seconds after which an engine is given up. Default: 300."),
+    ] = None,
     patience: Annotated[
-        float, typer.Option(min=0, help="Seconds a bout may wait for a disturbed machine.")
-    ] = 30,
+        float | None,
+        typer.Option(min=0, help="Seconds a bout may wait for a disturbed machine. Default: 30."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the record here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
     fail_if: Annotated[
@@ -81,7 +87,10 @@ def duel(
         sys.stdout.write(commands.schema())
         return
     numbers = parse_threads(threads) if threads else [os.cpu_count() or 1]
-    plan = Plan(threads=numbers, bouts=bouts, rounds=rounds, timeout=timeout, patience=patience)
+    given = {"bouts": bouts, "rounds": rounds, "timeout": timeout, "patience": patience}
+    plan = Plan.model_validate(
+        {"threads": numbers, **{name: value for name, value in given.items() if value is not None}}
+    )
     wanted = commands.Wanted(
         words or [], source, against, shapes or [], plan, json, html, fail_if or []
     )

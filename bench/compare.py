@@ -150,7 +150,7 @@ def differences(old: Record, new: Record) -> list[str]:
         if a != b:
             found.append(f"{name}: {a} before, {b} now")
     for threads in sorted({c.threads for c in old.cases} & {c.threads for c in new.cases}):
-        a, b = (_canary(r, threads) for r in (old, new))
+        a, b = (r.canary_best(threads) for r in (old, new))
         if not 1 / CALM <= b / a <= CALM:
             found.append(f"the machine, {threads} threads: its canary took {a:.3g} ms, {b:.3g} now")
     labels = [{case.label for case in record.cases} for record in (old, new)]
@@ -160,9 +160,3 @@ def differences(old: Record, new: Record) -> list[str]:
     if old.inputs != new.inputs:
         found.append(f"inputs: {old.inputs} before, {new.inputs} now")
     return found
-
-
-def _canary(record: Record, threads: int) -> float:
-    """The best that the canary took."""
-    cases = [case for case in record.cases if case.threads == threads]
-    return min(look for case in cases for bout in case.canary_ms for look in bout)

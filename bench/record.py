@@ -104,9 +104,9 @@ class Plan(_Part):
     """How it was measured."""
 
     threads: list[int]
-    bouts: int
+    bouts: int = 5
     """How often all engines are started anew."""
-    rounds: int
+    rounds: int = 5
     """In each bout: how often each engine has its turn at each case."""
     turn_seconds: float = 0.2
     """How long a turn takes."""
@@ -133,6 +133,16 @@ class Record(_Part):
     def engine(self, name: str) -> EngineRow:
         """The row of an engine."""
         return next(e for e in self.engines if e.name == name)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the machine was calm in enough rounds of every case."""
+        return not any(case.all_count for case in self.cases)
+
+    def canary_best(self, threads: int) -> float:
+        """The least milliseconds that the canary took on so many threads."""
+        cases = [case for case in self.cases if case.threads == threads]
+        return min(look for case in cases for bout in case.canary_ms for look in bout)
 
     @property
     def subjects(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from strop.bench import tables
+from strop.bench import repeatability, tables
 from strop.bench.compare import compare, differences, of_artifacts
 from strop.bench.conditions import parse_condition
 from strop.bench.figures import Spread
@@ -331,3 +331,12 @@ def test_cases_that_only_one_record_has_are_left_out_and_told() -> None:
     assert differences(narrow, wide) == ["only measured now: batch=2 seq=16 threads=2"]
     narrow.cases = []
     assert compare(narrow, wide) == []
+
+
+def test_runs_in_which_the_machine_was_not_quiet_are_told_apart() -> None:
+    slow = record()
+    for found in slow.cases:
+        found.canary_ms = [[1.8] * 3] * 2
+    runs = [record(), disturbed(True), disturbed(False), slow]
+    assert repeatability.quiet(runs) == [runs[0], runs[2]]
+    assert repeatability.quiet([]) == []
