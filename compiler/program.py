@@ -259,3 +259,9 @@ def static_int(value: Any) -> int | None:
         expr = value.node.expr
         return int(expr) if expr.is_Integer else None
     return value if isinstance(value, int) else None
+
+
+def per_axis(value: Any, axes: int) -> list[int]:
+    """A setting of a convolution for each spatial axis: torch repeats a single one."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values

@@ -16,7 +16,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import Match, Miss
-from strop.compiler.program import Program, arguments, shape_of, static_int
+from strop.compiler.program import Program, arguments, per_axis, shape_of, static_int
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import PADS
 
@@ -44,7 +44,7 @@ class ConvPad(Rule):
         zeros = _before_and_after(around["pad"], axes)
         if zeros is None:
             return Miss("the padding is computed, or cuts", pad, 2)
-        own = _each(conv["padding"], axes)
+        own = per_axis(conv["padding"], axes)
         total = [z + o for z, o in zip(zeros, [*own, *own])]
         bound = {**conv, "input": around["self"], "pads": total}
         return Match(root, bound, [root, pad])
@@ -53,7 +53,7 @@ class ConvPad(Rule):
         pads = match["pads"]
         axes = len(pads) // 2
         x, weight, bias, groups = (match[n] for n in ("input", "weight", "bias", "groups"))
-        stride, dilation = (_each(match[n], axes) for n in ("stride", "dilation"))
+        stride, dilation = (per_axis(match[n], axes) for n in ("stride", "dilation"))
         if pads[:axes] == pads[axes:]:
             padding = pads[:axes]
             return build.call(match.root.target, x, weight, bias, stride, padding, dilation, groups)
@@ -70,12 +70,6 @@ def _before_and_after(pad: Sequence[Any], axes: int) -> list[int] | None:
         return None
     known += [0] * (2 * axes - len(known))
     return [*known[-2::-2], *known[::-2]]
-
-
-def _each(value: Any, axes: int) -> list[int]:
-    """A setting per axis: torch repeats a single one."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * axes if len(values) == 1 else values
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,7 @@ class ScaledRMSNorm(Rule):
         return _last_axis_only(match)
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        size = int(shape_of(match["x"])[-1])
-        return build.call(
-            aten.rms_norm.default, match["x"], [size], match["weight"], float(match["eps"])
-        )
+        return _rms_norm(match, match["weight"], build)
 
 
 class PlainRMSNorm(Rule):

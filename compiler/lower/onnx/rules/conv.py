@@ -8,16 +8,10 @@ import torch
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import shape_of
+from strop.compiler.program import per_axis, shape_of
 
 aten = torch.ops.aten
 strop = torch.ops.strop
-
-
-def _each(value: Any, count: int) -> list[int]:
-    """A setting per spatial axis: torch repeats a single one."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * count if len(values) == 1 else values
 
 
 @lowers(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
@@ -38,9 +32,9 @@ def conv(
         value,
         on.value(weight),
         on.value(bias),
-        strides=_each(stride, count),
-        pads=_each(padding, count) * 2,
-        dilations=_each(dilation, count),
+        strides=per_axis(stride, count),
+        pads=per_axis(padding, count) * 2,
+        dilations=per_axis(dilation, count),
         group=groups,
     )
     return result if batched else on.op("Squeeze", result, on.constant([0]))
@@ -80,7 +74,7 @@ def conv_named(
     groups: int,
 ) -> Any:
     count = len(shape_of(weight)) - 2
-    steps = _each(dilation, count)
+    steps = per_axis(dilation, count)
     total = [s * (int(k) - 1) for s, k in zip(steps, shape_of(weight)[2:])]
     if padding == "valid":
         total = [0] * count
@@ -91,7 +85,7 @@ def conv_named(
         value,
         on.value(weight),
         on.value(bias),
-        strides=_each(stride, count),
+        strides=per_axis(stride, count),
         pads=pads,
         dilations=steps,
         group=groups,
@@ -118,10 +112,10 @@ def conv_transpose(
         value,
         on.value(weight),
         on.value(bias),
-        strides=_each(stride, count),
-        pads=_each(padding, count) * 2,
-        output_padding=_each(output_padding, count),
-        dilations=_each(dilation, count),
+        strides=per_axis(stride, count),
+        pads=per_axis(padding, count) * 2,
+        output_padding=per_axis(output_padding, count),
+        dilations=per_axis(dilation, count),
         group=groups,
     )
     return result if batched else on.op("Squeeze", result, on.constant([0]))
@@ -129,7 +123,7 @@ def conv_transpose(
 
 def _pool(on: Emitter, op_type: str, x: Any, kernel: Any, count: int, **attributes: Any) -> Any:
     value, batched = _batched(on, x, count)
-    result = on.op(op_type, value, kernel_shape=_each(kernel, count), **attributes)
+    result = on.op(op_type, value, kernel_shape=per_axis(kernel, count), **attributes)
     return result if batched else on.op("Squeeze", result, on.constant([0]))
 
 
@@ -149,9 +143,9 @@ def max_pool(
         x,
         kernel,
         count,
-        strides=_each(stride or kernel, count),
-        pads=_each(padding, count) * 2,
-        dilations=_each(dilation, count),
+        strides=per_axis(stride or kernel, count),
+        pads=per_axis(padding, count) * 2,
+        dilations=per_axis(dilation, count),
         ceil_mode=int(ceil),
     )
 
@@ -176,8 +170,8 @@ def avg_pool(
         x,
         kernel,
         count,
-        strides=_each(stride or kernel, count),
-        pads=_each(padding, count) * 2,
+        strides=per_axis(stride or kernel, count),
+        pads=per_axis(padding, count) * 2,
         ceil_mode=int(ceil),
         count_include_pad=int(count_pad),
     )
