@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 
 from strop.compiler.errors import UsageError
+from strop.compiler.reading import file_hash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -223,12 +223,6 @@ def confined(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise UsageError(f"{folder}: the manifest names '{name}', which is outside the artifact")
     return path
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read as a stream."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_free(out: Path, force: bool) -> None:

@@ -10,8 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from strop.compiler.artifact import MANIFEST, file_hash
+from strop.compiler.artifact import MANIFEST
 from strop.compiler.files import write_whole
+from strop.compiler.reading import file_hash
 
 
 def remember_source(out: Path, source: str) -> None:

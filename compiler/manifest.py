@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from strop.compiler.artifact import FORMAT, PROVENANCE, file_hash
+from strop.compiler.artifact import FORMAT, PROVENANCE
 from strop.compiler.check import Comparison, runtime_version
 from strop.compiler.instrument import StepRecord
 from strop.compiler.program import Contract
+from strop.compiler.reading import file_hash
 from strop.compiler.recipe import Recipe
 
 PACKAGES = ("strop", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
