@@ -32,7 +32,9 @@ _WITHOUT_WAITING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 @contextmanager
-def opened(path: Path, what: str, *, within: Path | None = None) -> Iterator[io.BufferedReader[io.FileIO]]:
+def opened(
+    path: Path, what: str, *, within: Path | None = None
+) -> Iterator[io.BufferedReader[io.FileIO]]:
     """A regular file, open for reading.
 
     Args:
