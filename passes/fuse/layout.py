@@ -14,20 +14,36 @@ from strop.passes.cleanup.noops import VIEWS
 aten = torch.ops.aten
 
 
+def axis_order(x: Node) -> list[int] | None:
+    """Where each axis of x comes from, if x is its first argument with axes exchanged."""
+    rank = len(shape_of(x))
+    order = list(range(rank))
+    if x.target is aten.permute.default:
+        return [int(a) % rank for a in arg(x, 1)]
+    if x.target is aten.transpose.int:
+        first, second = arg(x, 1) % rank, arg(x, 2) % rank
+    elif x.target in (aten.mT.default, aten.t.default) and rank > 1:
+        first, second = rank - 2, rank - 1
+    else:
+        return None
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
 def transposed_from(x: Any, first: int, second: int) -> Node | None:
     """The value of which x is the transpose of two axes, or None."""
-    if not isinstance(x, Node):
+    found = axis_order(x) if isinstance(x, Node) and x.op == "call_function" else None
+    if found is None:
         return None
-    rank = len(shape_of(x))
-    wanted = list(range(rank))
+    wanted = list(range(len(found)))
     wanted[first], wanted[second] = wanted[second], wanted[first]
-    if x.target is aten.transpose.int:
-        found = {arg(x, 1) % rank, arg(x, 2) % rank} == {first % rank, second % rank}
-    elif x.target is aten.permute.default:
-        found = [int(a) % rank for a in arg(x, 1)] == wanted
-    else:
-        found = x.target is aten.mT.default and wanted[-2:] == [rank - 1, rank - 2]
-    return input_node(x) if found else None
+    return input_node(x) if found == wanted else None
+
+
+def keeps_last_axis(view: Node) -> bool:
+    """Whether a view of another shape leaves the rows, elements of the last axis, alone."""
+    old, new = shape_of(arg(view, 0)), shape_of(view)
+    return bool(old) and bool(new) and same_size(old[-1], new[-1])
 
 
 def pack_heads(x: Node, build: Builder) -> Node | None:
