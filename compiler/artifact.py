@@ -83,6 +83,8 @@ class _Manifest(pydantic.BaseModel):
     metrics: dict[str, dict[str, float]]
     files: dict[str, _File]
     side_files: dict[str, _File] = {}
+    assets: dict[str, _File] = {}
+    labels: dict[str, str] = {}
     notes: list[str]
 
 
@@ -118,7 +120,8 @@ class Artifact:
         """
         problems = []
         side_files = self.manifest.get("side_files", {})
-        for name, entry in (self.manifest["files"] | side_files).items():
+        assets = self.manifest.get("assets", {})
+        for name, entry in (self.manifest["files"] | assets | side_files).items():
             file = confined(self.path, name)
             if not file.is_file():
                 if name not in side_files:

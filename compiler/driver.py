@@ -19,6 +19,7 @@ from strop.compiler.artifact import (
 )
 from strop.compiler.check import Comparison, check_file
 from strop.compiler.collector import collector_paused
+from strop.compiler.companions import Companions, read_companions
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.evaluation import evaluate, file_runner
 from strop.compiler.files import require_folder
@@ -82,6 +83,7 @@ def build(
     recipe.pipeline()
     stages = Stages(progress)
     measure = model.evaluate
+    companions = read_companions(model)
     captured = capture_model(model, place, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
     del model
@@ -93,12 +95,13 @@ def build(
         with stages.stage("write"):
             files = write_model(lowered, folder / MODEL)
             write_provenance(lowered, folder / PROVENANCE)
+            companions.copy_to(folder)
         optimized.program.weights.clear()
         del lowered
         gc.collect()
         with stages.stage("check"):
             checked = _check(folder / MODEL, place, captured, measure, recipe.budget)
-        _describe(folder, files, recipe, captured, optimized, checked, stages)
+        _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
     return read_artifact(out)
 
 
@@ -130,6 +133,7 @@ def _check(
 def _describe(
     folder: Path,
     files: list[str],
+    companions: Companions,
     recipe: Recipe,
     captured: Captured,
     optimized: Optimized,
@@ -145,6 +149,8 @@ def _describe(
         checks=checked.results,
         metrics=both if checked.metrics else {},
         notes=captured.notes,
+        assets=tuple(companions.files),
+        labels=companions.labels,
     )
     described = manifest(record, folder, files)
     write_json(folder / MANIFEST, described)

@@ -62,7 +62,7 @@ def capture_model(model: Model, target: Target, stages: Stages) -> Captured:
         with stages.stage("capture"):
             program = capture(module, signature, example)
             verify(program)
-    return Captured(program, cases, probe, metrics, notes, took)
+    return Captured(program, cases, probe, metrics, [*model.notes, *notes], took)
 
 
 def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[str]]:

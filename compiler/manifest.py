@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,8 @@ class Record:
     Attributes:
         metrics: what the owner's ``evaluate`` gave, for "original" and "artifact".
         notes: what the user should know, in sentences.
+        assets: names of the owner's files that are shipped beside the model.
+        labels: class names by index; empty if there are none.
     """
 
     recipe: Recipe
@@ -37,6 +39,8 @@ class Record:
     checks: Sequence[Comparison]
     metrics: dict[str, dict[str, float]]
     notes: Sequence[str]
+    assets: Sequence[str]
+    labels: Mapping[int, str]
 
 
 def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, Any]:
@@ -51,6 +55,8 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
         "metrics": record.metrics,
         "files": {name: _file(folder / name) for name in files},
         "side_files": {PROVENANCE: _file(folder / PROVENANCE)},
+        "assets": {name: _file(folder / name) for name in record.assets},
+        "labels": {str(index): name for index, name in record.labels.items()},
         "versions": {p: version(p) for p in PACKAGES} | {"onnxruntime": runtime_version()},
         "notes": list(record.notes),
     }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 DimSpec = str | tuple[str, int, int]
@@ -26,6 +28,10 @@ class Model:
         calibration: inputs like ``example_inputs``; what quantization and the checks see.
         evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name.
         train: batches for passes that recover accuracy by training.
+        files: copied beside the model under their own names, hashed in the manifest: a tokenizer,
+            a processor's settings.
+        labels: names of the classes by index, for the manifest.
+        notes: what whoever builds the model should know, in sentences; told and recorded.
     """
 
     module: torch.nn.Module
@@ -34,3 +40,6 @@ class Model:
     calibration: Sequence[Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]] | None = None
     evaluate: Evaluate | None = None
     train: Iterable[Any] | None = None
+    files: Sequence[Path] = ()
+    labels: Mapping[int, str] | None = None
+    notes: Sequence[str] = ()
