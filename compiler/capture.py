@@ -15,6 +15,7 @@ from strop.compiler.exported import to_program
 from strop.compiler.functional import make_functional, writes_in_place
 from strop.compiler.guards import Corner, Watch
 from strop.compiler.inputs import Inputs, Signature, resize
+from strop.compiler.naming import by_position, identifiers, own_names
 from strop.compiler.original import run_original
 from strop.compiler.program import Dim, Program
 from strop.compiler.quiet import quiet_torch
@@ -35,9 +36,10 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
         UnsupportedError: the module cannot be exported; the message points into its source.
     """
     example = resize(example, signature, _plain_sizes(example, signature))
-    exported, watch = _export(module, signature, example)
-    program = to_program(exported, signature)
-    _try_corners(module, program, watch, exported.graph, example)
+    with by_position(module, signature) as called:
+        exported, watch = _export(module, called, example)
+        program = to_program(exported, called)
+        _try_corners(module, program, watch, exported.graph, example)
     return program
 
 
@@ -127,58 +129,34 @@ def _without_writes(exported: Any) -> Any:
 
 
 def _dynamic_shapes(module: nn.Module, signature: Signature, dims: dict[str, Dim]) -> Any:
-    made = {name: _export_dim(dim) for name, dim in dims.items()}
+    known = identifiers(signature)
+    made = {name: _export_dim(dim, known[name]) for name, dim in dims.items()}
     shapes = {
         n: {axis: made[dim] for axis, dim in signature.axes.get(n, {}).items()}
         for n in signature.names
     }
-    takes_any = [p.kind for p in _parameters(module).values()]
-    if signature.positional:
-        rest = inspect.Parameter.VAR_POSITIONAL in takes_any
-        return _fold_var_positional(module, shapes) if rest else tuple(shapes.values())
-    if inspect.Parameter.VAR_KEYWORD in takes_any:
-        return _fold_var_keyword(module, shapes)
-    return shapes
+    if not signature.positional:
+        return shapes
+    rest = any(p.kind is p.VAR_POSITIONAL for p in _parameters(module).values())
+    return _fold_var_positional(module, shapes) if rest else tuple(shapes.values())
 
 
 def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(module.forward).parameters
 
 
-def _fold_var_keyword(module: nn.Module, shapes: dict[str, Any]) -> Any:
-    """Shapes of a module with ``**kwargs``; those it takes by name are as they were.
-
-    Raises:
-        UnsupportedError: ``**kwargs`` takes an input, and there are dynamic dims, which
-            ``torch.export`` cannot express together.
-    """
-    parameters = _parameters(module)
-    caught = [n for n in shapes if n not in parameters]
-    if caught and any(shapes.values()):
-        raise UnsupportedError(
-            f"forward takes '{caught[0]}' by **kwargs, where torch.export cannot have dynamic "
-            f"dims: make '{caught[0]}' a parameter of its own"
-        )
-    return None if caught else shapes
-
-
 def _fold_var_positional(module: nn.Module, shapes: dict[str, Any]) -> Any:
-    """The same for ``*args``: a tuple in the place of that parameter."""
+    """Shapes of a module with ``*args``: a tuple in the place of that parameter."""
     before = list(_parameters(module).values())
     count = next(i for i, p in enumerate(before) if p.kind is p.VAR_POSITIONAL)
     values = list(shapes.values())
     return (*values[:count], tuple(values[count:]))
 
 
-def _export_dim(dim: Dim) -> Any:
+def _export_dim(dim: Dim, identifier: str) -> Any:
     if dim.max is not None and dim.min == dim.max:
         return dim.min
-    return torch.export.Dim(_identifier(dim.name), min=dim.min, max=dim.max)
-
-
-def _identifier(name: str) -> str:
-    clean = re.sub(r"\W", "_", name)
-    return clean if clean.isidentifier() else f"dim_{clean}"
+    return torch.export.Dim(identifier, min=dim.min, max=dim.max)
 
 
 def _try_corners(
@@ -228,7 +206,7 @@ def _difference(
 
 def explain_export_failure(error: Exception, watch: Watch) -> str:
     """One or two sentences for the user, with the place in their source."""
-    text = _own_names(str(error), watch.signature)
+    text = own_names(str(error), watch.signature)
     where = _place_in_source(error)
     fixed = watch.fixed()
     if fixed:
@@ -249,12 +227,6 @@ def explain_export_failure(error: Exception, watch: Watch) -> str:
             "decision out of `forward`."
         )
     return f"torch.export could not capture the model{where}: {_first_lines(text, 3)}"
-
-
-def _own_names(text: str, signature: Signature) -> str:
-    for name in signature.dims:
-        text = re.sub(rf"\b{_identifier(name)}\b", name, text)
-    return text
 
 
 def _explain_fixed(name: str, value: str, place: str) -> str:

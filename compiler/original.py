@@ -53,7 +53,7 @@ def run_original(
 def _path_name(path: Any) -> str:
     parts = [str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path]
     name = ".".join(parts)
-    return f"output_{name}" if name[0].isdigit() else name
+    return f"output_{name}" if not name or name[0].isdigit() else name
 
 
 def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:

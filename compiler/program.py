@@ -13,6 +13,8 @@ from torch import fx, nn
 from torch._ops import OpOverload
 from torch.fx.node import Argument, Node, Target
 
+from strop.compiler.interpreter import interpret
+
 DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.float32: "f32",
     torch.float64: "f64",
@@ -104,21 +106,16 @@ class Program:
             graph, dict(self.weights), self.contract, dict(self.origins), dict(self.symbols)
         )
 
-    def module(self) -> fx.GraphModule:
-        """The program as a module that runs and trains; it shares this program's weights."""
-        root = nn.Module()
-        for node in self.graph.find_nodes(op="get_attr"):
-            _attach(root, str(node.target), self.weights[str(node.target)])
-        made = fx.GraphModule(root, self.graph)
-        # The graph would keep the module it was last given to, and all its weights, alive.
-        self.graph.owning_module = None
-        return made
-
-    def run(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(self, /, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Execute eagerly on keyword tensors; returns the outputs in the contract's order."""
-        ordered = [inputs[spec.name] for spec in self.contract.inputs]
-        result: tuple[torch.Tensor, ...] = self.module()(*ordered)
-        return result
+        ordered = (inputs[spec.name] for spec in self.contract.inputs)
+        result: tuple[torch.Tensor, ...] = interpret(self.graph, self.weights, ordered)
+        return tuple(result)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The weights that can be trained, by name."""
+        return {n: w for n, w in self.weights.items() if isinstance(w, nn.Parameter)}
 
     def find(self, *targets: Target) -> list[Node]:
         """Nodes that call one of the targets, in program order."""
@@ -144,8 +141,7 @@ class Program:
     def add_weight(self, name: str, tensor: torch.Tensor, origin: Origin) -> str:
         """Register a new constant under a name made unique; returns that name."""
         unique, count = name, 1
-        # What every module has ("to", "half") can be no weight of one.
-        while unique in self.weights or hasattr(nn.Module, unique.rpartition(".")[2]):
+        while unique in self.weights:
             count += 1
             unique = f"{name}_{count}"
         self.weights[unique] = tensor
@@ -173,19 +169,6 @@ class Program:
         from strop.compiler.text import program_text
 
         return program_text(self)
-
-
-def _attach(root: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    *path, leaf = name.split(".")
-    owner = root
-    for part in path:
-        if not hasattr(owner, part):
-            owner.add_module(part, nn.Module())
-        owner = getattr(owner, part)
-    if isinstance(tensor, nn.Parameter):
-        owner.register_parameter(leaf, tensor)
-    else:
-        owner.register_buffer(leaf, tensor)
 
 
 @cache

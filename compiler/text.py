@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from torch.fx.node import Node
 
 from strop.compiler.program import DTYPE_NAMES, Program, TensorSpec
+from strop.compiler.visible import visible
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _INTERNAL = ("/torch/", "/transformers/utils/", "/transformers/masking_utils")
@@ -40,7 +41,7 @@ def _innermost(stack_trace: str) -> str | None:
 def describe(node: Node) -> str:
     """``%name = op (file.py:31)``: how messages point at a node."""
     where = source_line(node)
-    return f"%{node.name} = {op_name(node.target)}" + (f" ({where})" if where else "")
+    return visible(f"%{node.name} = {op_name(node.target)}" + (f" ({where})" if where else ""))
 
 
 def op_name(target: Any) -> str:
@@ -96,7 +97,8 @@ def program_text(program: Program) -> str:
         f'"{spec.name}": {_argument(node, symbols)}'
         for spec, node in zip(program.contract.outputs, program.outputs)
     )
-    return "\n".join([f"program({header})", *body, f"  return {result}", ""])
+    lines = [f"program({header})", *body, f"  return {result}", ""]
+    return "\n".join(map(visible, lines))
 
 
 def node_text(node: Node, symbols: dict[str, str]) -> str:
@@ -106,7 +108,7 @@ def node_text(node: Node, symbols: dict[str, str]) -> str:
     text = f"%{node.name} : {type_text(node.meta.get('val'), symbols)}"
     text += f" = {op_name(node.target)}({', '.join(parts)})"
     where = source_line(node)
-    return f"{text}  # {where}" if where else text
+    return visible(f"{text}  # {where}" if where else text)
 
 
 def is_size(node: Node) -> bool:

@@ -72,9 +72,8 @@ class Fuzz:
 
 
 def run(program: Program, feeds: Sequence[dict[str, Tensor]]) -> list[tuple[Tensor, ...]]:
-    module = program.module()
     with torch.no_grad():
-        return [tuple(t.detach() for t in module(*feed.values())) for feed in feeds]
+        return [tuple(t.detach() for t in program.run(**feed)) for feed in feeds]
 
 
 def fuzz_of(recipe: Recipe) -> Fuzz:

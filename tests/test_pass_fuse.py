@@ -96,9 +96,8 @@ def test_packed_qkv_is_one_product_of_joined_weights() -> None:
 def test_training_still_reaches_every_original_weight_after_packing() -> None:
     before = program_of(SelfAttention(), X)
     after = run_passes(before, Noops(), FuseAttention(), Noops(), PackLinears())
-    module = after.module()
-    module(X)[0].sum().backward()
-    names = {name for name, p in module.named_parameters() if p.grad is not None}
+    after.run(input_0=X)[0].sum().backward()
+    names = {name for name, p in after.parameters.items() if p.grad is not None}
     assert names == {
         "inner.q.weight",
         "inner.q.bias",

@@ -49,9 +49,10 @@ def test_weights_are_rounded_to_nearest_within_half_a_step() -> None:
 
 
 def test_gradients_pass_straight_through() -> None:
-    module = QuantizeDynamic(embeddings=False).run(program_of(Small(), IDS)).program.module()
-    module(IDS)[0].sum().backward()
-    gradients = {n: p.grad for n, p in module.named_parameters()}
+    program = QuantizeDynamic(embeddings=False).run(program_of(Small(), IDS)).program
+    program.run(input_0=IDS)[0].sum().backward()
+    gradients = {n: p.grad for n, p in program.parameters.items()}
+    assert gradients
     assert all(g is not None and bool(g.abs().sum() > 0) for g in gradients.values())
 
 

@@ -7,37 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.inputs import Inputs
+from strop.compiler.interpreter import interpret
 from strop.compiler.numerics import Array, drift
 from strop.compiler.program import Program
 from strop.compiler.text import describe
 
 
-class _Watcher(fx.Interpreter):
-    """Runs a graph and keeps a copy of every tensor it computes."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.seen: dict[str, Array] = {}
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node as usual, and look at what it gives."""
-        result = super().run_node(n)
-        if n.op == "call_function" and isinstance(result, torch.Tensor):
-            wide = result.float() if result.dtype == torch.bfloat16 else result  # numpy has none
-            self.seen[n.name] = wide.detach().numpy().copy()
-        return result
-
-
 def values(program: Program, inputs: Inputs) -> dict[str, Array]:
     """Run a program in eager torch; the tensors computed, by node name, in program order."""
-    watcher = _Watcher(program.module())
+    seen: dict[str, Array] = {}
+
+    def watch(node: Node, value: Any) -> None:
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            wide = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
+            seen[node.name] = wide.detach().numpy().copy()
+
+    ordered = (inputs[spec.name] for spec in program.contract.inputs)
     with torch.no_grad():
-        watcher.run(*(inputs[spec.name] for spec in program.contract.inputs))
-    return watcher.seen
+        interpret(program.graph, program.weights, ordered, watch)
+    return seen
 
 
 @dataclass(frozen=True)
