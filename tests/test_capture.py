@@ -156,8 +156,9 @@ def test_inputs_taken_by_star_parameters() -> None:
     inputs = {"first": x(), "extra": x()}
     program = captured(TakesNamed(), inputs)
     holds(TakesNamed(), program, inputs)
-    with pytest.raises(UnsupportedError, match="make 'extra' a parameter of its own"):
-        captured(TakesNamed(), inputs, {"first": {0: "batch"}, "extra": {0: "batch"}})
+    program = captured(TakesNamed(), inputs, {"first": {0: "batch"}, "extra": {0: "batch"}})
+    assert [i.shape[0] for i in program.contract.inputs] == ["batch"] * 2
+    holds(TakesNamed(), program, inputs)
     rows = {"input_0": {0: "batch"}, "input_1": {0: "batch"}, "input_2": {0: "batch"}}
     program = captured(TakesMore(), (x(), x(), x()), rows)
     assert [i.shape[0] for i in program.contract.inputs] == ["batch"] * 3
