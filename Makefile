@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 # may take a torch build of several GB.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 ROOMS := bench compiler passes
+# Which mutants are drawn.
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint layers types check bench clean
+.PHONY: help demo test test-all mutants lint layers types check bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +23,9 @@ test: $(VENV)/.dev  ## the tests, without the slow ones
 
 test-all: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest
+
+mutants: $(VENV)/.dev  ## 200 slips made on purpose, by SEED, and which of them no quick test notices
+	OMP_NUM_THREADS=1 $(BIN)/python -m strop.bench.mutants --seed $(SEED)
 
 lint: $(VENV)/.dev  ## style and formatting
 	$(BIN)/ruff check .
