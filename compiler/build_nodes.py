@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
+from strop.compiler.data_sizes import data_symbols
 from strop.compiler.program import Origin, Program, expression
+from strop.compiler.recurrent import TYPES
 
 
 class Builder:
@@ -82,10 +85,11 @@ def fake_result(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode | None
     known = vars(mode).setdefault("strop_results", {})
     if key in known:
         return known[key]
-    with mode, torch.no_grad():
-        result = target(*values[0], **values[1])
+    # As in capture: some operators have rules for dynamic sizes in Python only.
+    with mode, enable_python_dispatcher(), torch.no_grad():
+        result = TYPES.get(target, target)(*values[0], **values[1])
     # A size that depends on data is a new unknown at every call.
-    if torch.Tag.dynamic_output_shape not in getattr(target, "tags", ()):
+    if set(data_symbols(result)) <= set(data_symbols(leaves)):
         known[key] = result
     return result
 

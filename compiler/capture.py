@@ -19,6 +19,7 @@ from strop.compiler.naming import by_position, identifiers, own_names
 from strop.compiler.original import run_original
 from strop.compiler.program import Dim, Program
 from strop.compiler.quiet import quiet_torch
+from strop.compiler.recurrent import kept_whole
 
 _PLAIN = 5
 
@@ -104,7 +105,7 @@ def _export_once(
     kwargs = {} if signature.positional else example
     handle = module.register_forward_pre_hook(watch, with_kwargs=True)
     try:
-        with quiet_torch(), torch.no_grad():
+        with quiet_torch(), torch.no_grad(), kept_whole():
             exported = torch.export.export(
                 module,
                 args,

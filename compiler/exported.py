@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import fx
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
+from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.inputs import Signature
 from strop.compiler.original import output_leaves
@@ -145,13 +147,16 @@ def _is_tensor_node(value: Any) -> bool:
 
 
 def _symbol_names(program: Program, signature: Signature) -> dict[str, str]:
+    """The user's names of dims; ``u0``, ``u1``, ... for the sizes that only the data know."""
     names: dict[str, str] = {}
     for node in program.graph.find_nodes(op="placeholder"):
         for axis, dim in signature.axes.get(str(node.target), {}).items():
             size = node.meta["val"].shape[axis]
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 names.setdefault(str(size.node.expr), dim)
-    return names
+    made = dict.fromkeys(s for node in program.calls() for s in made_symbols(node))
+    free = (name for i in itertools.count() if (name := f"u{i}") not in names.values())
+    return names | {str(symbol): name for symbol, name in zip(made, free)}
 
 
 def _contract(program: Program, signature: Signature, output_names: list[str]) -> Contract:

@@ -26,6 +26,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.build_nodes import fake_result
+from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UsageError
 from strop.compiler.inputs import Inputs
 from strop.compiler.program import (
@@ -186,6 +187,8 @@ def _node(node: Node, program: Program) -> dict[str, Any]:
     else:
         values["args"] = [_encode(a) for a in node.args]
         values["kwargs"] = {k: _encode(v) for k, v in node.kwargs.items()}
+    if node.op == "call_function":
+        values["makes"] = [program.symbols[str(s)] for s in made_symbols(node)]
     values["source"] = source_line(node)
     values["modules"] = [
         [n, str(kind)] for n, kind in node.meta.get("nn_module_stack", {}).values()
@@ -298,6 +301,8 @@ class _Reader:
         if node.name != values["name"]:
             raise UsageError(f"the snapshot has two nodes named {values['name']}")
         node.meta = _meta(values) | {"val": self._value(values, program, node)}
+        made = map(str, made_symbols(node))
+        program.symbols |= dict(zip(made, values.get("makes", ()), strict=True))
         self.nodes[node.name] = node
 
     def _value(self, values: dict[str, Any], program: Program, node: Node) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.fx.node import Node
 
+from strop.compiler.data_sizes import made_symbols
 from strop.compiler.passes import Pass
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log
@@ -41,7 +42,9 @@ def _key(node: Node) -> Any:
         return ("size", node.meta["val"].node.expr)
     if RANDOM in getattr(node.target, "tags", ()):
         return None
-    return (node.target, _hashable(node.args), _hashable(node.kwargs))
+    # Where sizes come from the data, both calls must name them alike.
+    made = tuple(made_symbols(node))
+    return (node.target, _hashable(node.args), _hashable(node.kwargs), made)
 
 
 def _hashable(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.constants import constant_nodes, evaluate
+from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.sizes import emit_size
@@ -76,6 +77,7 @@ class Emitter:
         self._values: dict[Node, Any] = {}
         self._constants: dict[Any, ir.Value] = {}
         self._sizes: dict[Any, ir.Value] = {}
+        self._made: dict[Any, tuple[ir.Value, int]] = {}
         self._memo: dict[Any, ir.Value] = {}
         self._fixed = constant_nodes(program)
         # The names that callers use are theirs: nothing inside the graph may take them.
@@ -225,7 +227,7 @@ class Emitter:
 
     def _visit(self, node: Node) -> str | None:
         """Emit one node; returns why it could not be."""
-        if node in self._fixed or not _is_data(node):
+        if node in self._fixed or not (_is_data(node) or made_symbols(node)):
             return None
         self.node = node
         if node.target is operator.getitem:
@@ -246,7 +248,22 @@ class Emitter:
             self._values[node] = _Anything()
             return f"{describe(node)}: {reason}"
         self._name(node, node)
+        self._keep_sizes(node)
         return None
+
+    def _keep_sizes(self, node: Node) -> None:
+        """Remember where the sizes that only the data know can be read."""
+        made = made_symbols(node)
+        if not made:
+            return
+        value, emitted = node.meta["val"], self._values[node]
+        if not _is_data(node):
+            self._sizes[expression(value)] = emitted
+            return
+        several = isinstance(value, (tuple, list))
+        for one, of in zip(value, emitted) if several else [(value, emitted)]:
+            for axis, size in enumerate(one.shape):
+                self._made.setdefault(expression(size), (of, axis))
 
     def _name(self, node: Node, emitted_for: Node) -> None:
         """Give the value of a node its name; what else was emitted for it is numbered."""
@@ -325,6 +342,9 @@ class Emitter:
         if source is not None:
             node, axis = source
             return self.op("Shape", self._values[node], start=axis, end=axis + 1)
+        if expr in self._made:
+            value, axis = self._made[expr]
+            return self.op("Shape", value, start=axis, end=axis + 1)
         if expr.is_Symbol:
             raise NotLowered("it takes a number that depends on the data")
         value = emit_size(self, expr, self._size)

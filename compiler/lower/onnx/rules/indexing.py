@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch.fx.node import Node
 
 from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.positions import true_positions
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, same_shape, shape_of, static_int
 
@@ -109,22 +111,49 @@ def index(on: Emitter, x: Any, indices: list[Any]) -> Any:
     """x[i0, i1, ...] with None for whole axes: Gather for one tensor, GatherND for several."""
     axes = [a for a, i in enumerate(indices) if i is not None]
     tensors = [i for i in indices if i is not None]
-    if any(dtype_of(t) in (torch.bool, torch.uint8) for t in tensors):
-        raise NotLowered("indexing by a boolean mask has a size that depends on the data")
+    if any(_is_mask(t) for t in tensors):
+        return _index_by_masks(on, x, indices)
     if len(tensors) == 1:
         return on.op("Gather", on.value(x), on.value(tensors[0]), axis=axes[0])
-    return _gather_nd(on, x, axes, tensors)
-
-
-def _gather_nd(on: Emitter, x: Any, axes: list[int], tensors: list[Any]) -> Any:
-    rank = len(shape_of(x))
     common = torch.broadcast_shapes(*(t.meta["val"].shape for t in tensors))
-    shape, last = on.shape(list(common)), on.constant([-1])
-    parts = [
-        on.op("Unsqueeze", on.op("Expand", on.operand(t, torch.int64), shape), last)
-        for t in tensors
-    ]
-    where = on.op("Concat", *parts, axis=-1)
+    shape = on.shape(list(common))
+    parts = [on.op("Expand", on.operand(t, torch.int64), shape) for t in tensors]
+    return _gather_nd(on, x, axes, parts, len(common))
+
+
+def _index_by_masks(on: Emitter, x: Any, indices: list[Any]) -> Any:
+    """The same with masks among the indices: each stands for the positions where it is true."""
+    mask = indices[-1]
+    if dtype_of(mask) == torch.bool and len(shape_of(mask)) == 1 and not any(indices[:-1]):
+        return on.op("Compress", on.value(x), on.value(mask), axis=len(indices) - 1)
+    axes: list[int] = []
+    parts: list[Any] = []
+    axis = 0
+    for index in indices:
+        found = [None] if index is None else _positions(on, index)
+        axes += range(axis, axis + len(found)) if index is not None else []
+        parts += found if index is not None else []
+        axis += len(found)
+    width = max(1, *(len(shape_of(i)) for i in indices if i is not None and not _is_mask(i)), 0)
+    shape = on.op("Shape", functools.reduce(lambda a, b: on.op("Add", a, b), parts))
+    return _gather_nd(on, x, axes, [on.op("Expand", p, shape) for p in parts], width)
+
+
+def _is_mask(index: Any) -> bool:
+    return dtype_of(index) in (torch.bool, torch.uint8)
+
+
+def _positions(on: Emitter, index: Any) -> list[Any]:
+    """Positions along each axis that an index or a mask covers, int64."""
+    if not _is_mask(index):
+        return [on.operand(index, torch.int64)]
+    return list(true_positions(on, on.operand(index, torch.bool), len(shape_of(index))))
+
+
+def _gather_nd(on: Emitter, x: Any, axes: list[int], parts: list[Any], width: int) -> Any:
+    """Elements of x at positions given for some axes by tensors of one shape, of rank ``width``."""
+    rank = len(shape_of(x))
+    where = on.op("Concat", *(on.op("Unsqueeze", p, on.constant([-1])) for p in parts), axis=-1)
     front = [*axes, *(a for a in range(rank) if a not in axes)]
     value = on.value(x)
     if front != list(range(rank)):
@@ -133,7 +162,7 @@ def _gather_nd(on: Emitter, x: Any, axes: list[int], tensors: list[Any]) -> Any:
     together = axes == list(range(axes[0], axes[0] + len(axes)))
     if axes[0] == 0 or not together:  # torch, too, puts the indexed axes first if they are apart
         return result
-    width, lead = len(common), axes[0]
+    lead = axes[0]
     last_axes = range(width + lead, width + rank - len(axes))
     order = [*range(width, width + lead), *range(width), *last_axes]
     return on.op("Transpose", result, perm=order)

@@ -88,15 +88,12 @@ def repeat(on: Emitter, x: Any, repeats: list[Any]) -> Any:
 
 @lowers(aten.repeat_interleave.self_int)
 def repeat_interleave(on: Emitter, x: Any, repeats: Any, dim: int | None, _: Any) -> Any:
-    count = static_int(repeats)
-    if dim is None or count is None:
-        raise NotLowered("repeat_interleave without an axis or with a computed count")
     rank = len(shape_of(x))
-    axis = dim % rank
+    axis = rank - 1 if dim is None else dim % rank
     value = on.op("Unsqueeze", on.value(x), on.constant([axis + 1]))
-    times = [count if i == axis + 1 else 1 for i in range(rank + 1)]
-    value = on.op("Tile", value, on.constant(times))
-    wide = [*shape_of(x)[: axis + 1], count, *shape_of(x)[axis + 1 :]]
+    times = [repeats if i == axis + 1 else 1 for i in range(rank + 1)]
+    value = on.op("Tile", value, on.shape(times))
+    wide = [*shape_of(x)[: axis + 1], repeats, *shape_of(x)[axis + 1 :]]
     return on.reshape(value, wide, shape_of(on.node))
 
 
@@ -244,13 +241,13 @@ def pixel_shuffle(on: Emitter, x: Any, factor: int) -> Any:
 
 
 @lowers(aten.triu.default)
-def triu(on: Emitter, x: Any, diagonal: int) -> Any:
-    return on.op("Trilu", on.value(x), on.constant(diagonal), upper=1)
+def triu(on: Emitter, x: Any, diagonal: Any) -> Any:
+    return on.op("Trilu", on.value(x), on.operand(diagonal, torch.int64), upper=1)
 
 
 @lowers(aten.tril.default)
-def tril(on: Emitter, x: Any, diagonal: int) -> Any:
-    return on.op("Trilu", on.value(x), on.constant(diagonal), upper=0)
+def tril(on: Emitter, x: Any, diagonal: Any) -> Any:
+    return on.op("Trilu", on.value(x), on.operand(diagonal, torch.int64), upper=0)
 
 
 @lowers(aten.unfold.default)
