@@ -14,6 +14,9 @@ from torch.fx.node import Node
 from strop.compiler.program import arguments, dtype_of
 from strop.compiler.text import describe, op_name
 
+# So many nodes of a pattern must match for a miss to be worth telling the user.
+NEAR = 2
+
 
 @dataclass
 class Match:

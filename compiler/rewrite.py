@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.pattern import Match, Miss, Op, Pattern
+from strop.compiler.pattern import NEAR, Match, Miss, Op, Pattern
 from strop.compiler.program import Program
 from strop.compiler.text import describe, source_line
 
@@ -57,7 +57,7 @@ class Log:
     misses: list[NearMiss] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     limit: int | None = None
-    least_depth: int = 2
+    least_depth: int = NEAR
     looking_at: tuple[str, Node] | None = None
 
     def rewrote(self, rule: str, node: Node) -> None:

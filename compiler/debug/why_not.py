@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from strop.compiler.artifact import Artifact
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.passes import PassResult, Pipeline, RulePass, Step, run_step
+from strop.compiler.pattern import NEAR
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log, NearMiss, Rewrite
 from strop.compiler.text import describe, op_name, source_line
@@ -56,7 +57,7 @@ def why_not(captured: Program, pipeline: Pipeline, name: str, at: str | None = N
         earlier += [(step.name, r) for r in result.log.rewrites]
         program = result.program
     step = pipeline.steps[place]
-    result = run_step(step, program, Log(least_depth=0 if at else 2))
+    result = run_step(step, program, Log(least_depth=0 if at else NEAR))
     if at is None:
         return _answer(step, result, result.log.misses, result.log.rewrites, [], [])
     _require_line(captured, at)

@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss, Op, Var
+from strop.compiler.pattern import NEAR, Match, Miss, Op, Var
 from strop.compiler.program import Program, input_node, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
@@ -72,9 +72,9 @@ class WeightProduct(Rule):
         if root.kwargs or not is_weight_expression(weight) or is_weight_expression(x):
             return Miss("the second factor is no weight", root)
         if len(shape_of(weight)) != 2 or len(shape_of(x)) < 2:
-            return Miss("the factors are no matrices", root, 2)
+            return Miss("the factors are no matrices", root, NEAR)
         if bias is not None and not _is_bias(bias, weight):
-            return Miss("the addend is no bias", root, 2)
+            return Miss("the addend is no bias", root, NEAR)
         return Match(root, {"x": x, "weight": weight, "bias": bias}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:

@@ -16,7 +16,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import Pass
-from strop.compiler.pattern import Miss
+from strop.compiler.pattern import NEAR, Miss
 from strop.compiler.program import (
     Program,
     arg,
@@ -244,12 +244,12 @@ class CanonicalMasks(Pass):
                 continue
             meaning = reader.meaning(mask)
             if not isinstance(meaning, frozenset):
-                log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, 2))
+                log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, NEAR))
             elif len(meaning) > 1 and Causal() in meaning and not _one_size(root):
                 # With both a mask and the flag, torch runs only what its fused kernel takes.
-                log.missed("masks", root, Miss("heads of queries and values differ", mask, 2))
+                log.missed("masks", root, Miss("heads of queries and values differ", mask, NEAR))
             elif Causal() in meaning and not _square(root, mask):
-                log.missed("masks", root, Miss("causal, but queries and keys differ", mask, 2))
+                log.missed("masks", root, Miss("causal, but queries and keys differ", mask, NEAR))
             else:
                 _rewrite(program, root, mask, meaning, masks)
                 log.rewrote("masks", root)

@@ -10,7 +10,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arg, arguments, dtype_of, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
@@ -92,7 +92,7 @@ class SameValue(Rule):
         if root.target in PADS and any(width != 0 for width in arg(root, 1)):
             return Miss("pads", root)
         if root.target is aten.dropout.default and root.args[2]:
-            return Miss("drops elements: it is in train mode", root, depth=2)
+            return Miss("drops elements: it is in train mode", root, NEAR)
         return Match(root, {"x": source}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
@@ -117,9 +117,9 @@ class CastChain(Rule):
             return Miss("no cast inside", root)
         source = inner.args[0]
         if not isinstance(source, Node) or dtype_of(source) != dtype_of(root):
-            return Miss("ends in another dtype", root, depth=1)
+            return Miss("ends in another dtype", root)
         if not torch.can_cast(dtype_of(source), dtype_of(inner)):
-            return Miss("the inner cast may lose something", inner, depth=2)
+            return Miss("the inner cast may lose something", inner, NEAR)
         return Match(root, {"x": source}, [root, inner])
 
     def check(self, match: Match, program: Program) -> str | None:

@@ -11,7 +11,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss, is_weight
+from strop.compiler.pattern import NEAR, Match, Miss, is_weight
 from strop.compiler.program import Program, arg, arguments, input_node, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
@@ -40,17 +40,17 @@ class BiasIntoNorm(Rule):
     def _match(self, root: Node, linear: Node, stream: Node) -> Match | Miss:
         bias = arguments(linear)["bias"]
         if not is_weight(bias) or len(linear.users) > 1:
-            return Miss("the linear layer has no bias of its own", linear, 2)
+            return Miss("the linear layer has no bias of its own", linear, NEAR)
         norm = _norm_of(stream)
         beta = None if norm is None else arguments(norm)["bias"]
         if beta is None:
-            return Miss("the other summand comes out of no norm with a bias", stream, 2)
+            return Miss("the other summand comes out of no norm with a bias", stream, NEAR)
         if not same_shape(shape_of(beta), shape_of(bias)):
-            return Miss("the norm is over several axes, or the bias is one number", stream, 2)
+            return Miss("the norm is over several axes, or the bias is one number", stream, NEAR)
         readers = [user for user in stream.users if user is not root]
         for reader in readers:
             if reader.target is not aten.linear.default or arg(reader, 0) is not stream:
-                return Miss("the norm is read by more than linear layers", reader, 2)
+                return Miss("the norm is read by more than linear layers", reader, NEAR)
         bound = {"linear": linear, "bias": bias, "norm": norm, "beta": beta, "readers": readers}
         return Match(root, bound, [])
 
@@ -104,7 +104,7 @@ class KeyBias(Rule):
         if arguments(key)["bias"] is None:
             return Miss("the keys have no bias", key)
         if len(key.users) > 1 or any(root.args[i] is key for i in (0, 2)):
-            return Miss("the keys are used elsewhere too", key, 2)
+            return Miss("the keys are used elsewhere too", key, NEAR)
         return Match(root, {"key": key}, [])
 
     def rewrite(self, match: Match, build: Builder) -> None:

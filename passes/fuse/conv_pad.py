@@ -15,7 +15,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arguments, per_axis, shape_of, static_int
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import PADS
@@ -38,12 +38,12 @@ class ConvPad(Rule):
         around = arguments(pad)
         axes = len(shape_of(conv["weight"])) - 2
         if around.get("mode", "constant") != "constant" or around["value"]:
-            return Miss("it is padded with something else than zeros", pad, 2)
+            return Miss("it is padded with something else than zeros", pad, NEAR)
         if len(shape_of(pad)) != axes + 2 or len(around["pad"]) > 2 * axes:
-            return Miss("other axes are padded than those of the kernel", pad, 2)
+            return Miss("other axes are padded than those of the kernel", pad, NEAR)
         zeros = _before_and_after(around["pad"], axes)
         if zeros is None:
-            return Miss("the padding is computed, or cuts", pad, 2)
+            return Miss("the padding is computed, or cuts", pad, NEAR)
         own = per_axis(conv["padding"], axes)
         total = [z + o for z, o in zip(zeros, [*own, *own])]
         bound = {**conv, "input": around["self"], "pads": total}

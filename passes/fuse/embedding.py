@@ -16,7 +16,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arg, same_shape, same_size, shape_of
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.masks import Grid, Reader
@@ -62,9 +62,9 @@ class ConstantRow(Rule):
         for user in root.users:
             other = next((a for a in user.args if a is not root), None)
             if user.target is not aten.add.Tensor or not isinstance(other, Node):
-                return Miss("the rows are not only added", user, 2)
+                return Miss("the rows are not only added", user, NEAR)
             if not same_shape(shape_of(other), shape_of(root)):
-                return Miss("the other summand has another shape", user, 2)
+                return Miss("the other summand has another shape", user, NEAR)
         return Match(root, {"table": table, "row": row}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
@@ -84,9 +84,9 @@ class PositionRows(Rule):
             return Miss("the indices are not 0, 1, 2, ...", indices)
         shape = shape_of(indices)
         if len(shape) > 1 and not (len(shape) == 2 and same_size(shape[0], 1)):
-            return Miss("the positions are repeated over the batch", indices, 2)
+            return Miss("the positions are repeated over the batch", indices, NEAR)
         if not is_weight_expression(table):
-            return Miss("the table is no weight", table, 2)
+            return Miss("the table is no weight", table, NEAR)
         return Match(root, {"table": table, "shape": shape}, [root])
 
     def check(self, match: Match, program: Program) -> str | None:
@@ -125,13 +125,13 @@ class RowIntoTable(Rule):
         if not isinstance(inner, Node) or inner.target is not aten.add.Tensor:
             return Miss("no sum of three", root)
         if root.kwargs or inner.kwargs or len(inner.users) > 1:
-            return Miss("the inner sum is used elsewhere or scaled", inner, 1)
+            return Miss("the inner sum is used elsewhere or scaled", inner)
         x, middle = inner.args[:2]
         for row, cut in ((last, middle), (middle, last)):
             table = _cut_table(cut)
             if table is not None and _is_row(row):
                 return Match(root, {"x": x, "row": row, "cut": cut, "table": table}, [root, inner])
-        return Miss("the summands are not a row and a table cut to length", root, 1)
+        return Miss("the summands are not a row and a table cut to length", root)
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         table = build.call(aten.add.Tensor, match["table"], match["row"])

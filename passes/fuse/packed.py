@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arguments, shape_of
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
@@ -52,10 +52,10 @@ class _Packed(Rule):
         groups = [[n for n in linears if n.args[0] is x.args[0]] for x in linears]
         group = max(groups, key=len)
         if len(group) < 2:
-            return Miss("its linear layers read different inputs", linears[0], 2)
+            return Miss("its linear layers read different inputs", linears[0], NEAR)
         computed = next((n for n in group if not _is_constant(n)), None)
         if computed is not None:
-            return Miss("a weight or bias is computed from an input", computed, 2)
+            return Miss("a weight or bias is computed from an input", computed, NEAR)
         return Match(root, {"linears": sorted(group)}, [])
 
     def rewrite(self, match: Match, build: Builder) -> None:

@@ -11,7 +11,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss, is_float
+from strop.compiler.pattern import NEAR, Match, Miss, is_float
 from strop.compiler.program import Program, arguments, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
@@ -32,12 +32,12 @@ class ResidualNorm(Rule):
             return Miss("no sum before the norm", total)
         a, b = total.args[:2]
         if not (is_float(a) and is_float(b)) or not same_shape(shape_of(a), shape_of(b)):
-            return Miss("the summands have different shapes", total, 2)
+            return Miss("the summands have different shapes", total, NEAR)
         if len(arguments(root)["normalized_shape"]) != 1:
-            return Miss("the norm is over several axes", root, 2)
+            return Miss("the norm is over several axes", root, NEAR)
         earlier = [u for u in total.users if u is not root and u < root]
         if earlier:
-            return Miss("the sum is used before the norm", earlier[0], 2)
+            return Miss("the sum is used before the norm", earlier[0], NEAR)
         return Match(root, {"a": a, "b": b, "total": total}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:

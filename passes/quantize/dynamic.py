@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arguments, dtype_of, shape_of
 from strop.compiler.rewrite import Rule
 
@@ -47,11 +47,11 @@ class DynamicLinear(Rule):
         values = arguments(root)
         weight = values["weight"]
         if not is_weight_expression(weight):
-            return Miss("the weight is computed from an input", root, 2)
+            return Miss("the weight is computed from an input", root, NEAR)
         if dtype_of(weight) != torch.float32 or len(shape_of(weight)) != 2:
-            return Miss(f"the weight is no float32 matrix, but {dtype_of(weight)}", root, 2)
+            return Miss(f"the weight is no float32 matrix, but {dtype_of(weight)}", root, NEAR)
         if reason := _kept(weight_names(weight), self.keep):
-            return Miss(reason, root, 2)
+            return Miss(reason, root, NEAR)
         return Match(root, values, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
@@ -74,11 +74,11 @@ class Int8Embedding(Rule):
         weight, indices = root.args[:2]
         assert isinstance(weight, Node)
         if weight.op != "get_attr" or dtype_of(weight) != torch.float32:
-            return Miss("the table is no float weight", root, 2)
+            return Miss("the table is no float weight", root, NEAR)
         if int(shape_of(weight)[0]) < self.min_rows:
-            return Miss(f"the table has fewer than {self.min_rows} rows", root, 2)
+            return Miss(f"the table has fewer than {self.min_rows} rows", root, NEAR)
         if reason := _kept([str(weight.target)], self.keep):
-            return Miss(reason, root, 2)
+            return Miss(reason, root, NEAR)
         return Match(root, {"weight": weight, "indices": indices}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
@@ -100,14 +100,14 @@ class Int8Table(Rule):
         if axis != 0 or not is_weight_expression(table) or len(shape_of(table)) != 2:
             return Miss("it cuts no table", root)
         if dtype_of(table) != torch.float32 or table.target is strop.stored_int8.default:
-            return Miss("the table is no float weight", root, 2)
+            return Miss("the table is no float weight", root, NEAR)
         if not any(isinstance(s, torch.SymInt) for s in shape_of(root)):
-            return Miss("it is cut to a fixed length: the rest is not stored at all", root, 2)
+            return Miss("it is cut to a fixed length: the rest is not stored at all", root, NEAR)
         names = weight_names(table)
         if not all(isinstance(program.weights[n], torch.nn.Parameter) for n in names):
-            return Miss("the table is a buffer: a mask, perhaps, and not on one scale", root, 2)
+            return Miss("the table is a buffer: a mask, perhaps, and not on one scale", root, NEAR)
         if reason := _kept(names, self.keep):
-            return Miss(reason, root, 2)
+            return Miss(reason, root, NEAR)
         return Match(root, {"table": table}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
