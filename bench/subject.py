@@ -19,7 +19,7 @@ Sizes = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Original:
-    """A model as it is raced: in fp32, as artifacts are.
+    """A model as it is raced: as it is, but in float32 where it holds bfloat16, as artifacts are.
 
     Attributes:
         module: in eval mode.
@@ -44,11 +44,7 @@ class Original:
 
     def sizes(self) -> dict[str, int]:
         """The example's own sizes, by dim."""
-        return {
-            dim: int(self.example[name].shape[axis])
-            for name, axes in self.signature.axes.items()
-            for axis, dim in axes.items()
-        }
+        return self.signature.sizes(self.example)
 
 
 def load_original(source: str) -> Original:
@@ -57,17 +53,23 @@ def load_original(source: str) -> Original:
     Raises:
         UsageError: the source or the model is wrong.
     """
-    import torch
-
-    from strop.compiler.inputs import in_float32, read_inputs
-    from strop.compiler.original import in_dtype
+    from strop.compiler.inputs import read_inputs
     from strop.compiler.source import load_model
 
     model = load_model(source)
     signature, example, calibration = read_inputs(model)
-    given = [in_float32(inputs) for inputs in (example, *calibration)]
-    module = in_dtype(model.module, torch.float32)
+    given = [
+        {n: _without_bfloat16(t) for n, t in inputs.items()} for inputs in (example, *calibration)
+    ]
+    module = model.module._apply(_without_bfloat16)
     return Original(module, signature, given[0], given[1:] or given[:1])
+
+
+def _without_bfloat16(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a dtype that NumPy has, too."""
+    import torch
+
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 @dataclass(frozen=True)

@@ -44,21 +44,13 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
     return program
 
 
-def _sizes(inputs: Inputs, signature: Signature) -> dict[str, int]:
-    return {
-        dim: int(inputs[name].shape[axis])
-        for name, axes in signature.axes.items()
-        for axis, dim in axes.items()
-    }
-
-
 def _plain_sizes(example: Inputs, signature: Signature) -> dict[str, int]:
     """The example's sizes, with small ones and accidental equalities avoided where ranges allow.
 
     ``torch.export`` takes sizes of 0 and 1 for constants, those of ``x[1:]`` included, and two
     dims of one size are not always two. Nothing is computed at these sizes.
     """
-    given = _sizes(example, signature)
+    given = signature.sizes(example)
     kept = {size: name for name, size in reversed(given.items()) if size >= _PLAIN}
     chosen = {name: size for size, name in kept.items()}
     for name, size in given.items():
@@ -170,17 +162,17 @@ def _try_corners(
     """
     signature = watch.signature
     ends = [
-        Corner(_sizes(example, signature) | {name: end}, watch.place(name))
+        Corner(signature.sizes(example) | {name: end}, watch.place(name))
         for name in watch.narrowed()
         for end in (signature.dims[name].min, signature.dims[name].max)
         if end is not None
     ]
-    for corner in [*watch.corners(graph, _sizes(example, signature)), *ends]:
+    for corner in [*watch.corners(graph, signature.sizes(example)), *ends]:
         inputs = resize(example, signature, corner.sizes)
         different = _difference(module, program, signature, inputs)
         if different:
             sizes = ", ".join(f"{n} = {v}" for n, v in corner.sizes.items())
-            traced = ", ".join(f"{n} = {v}" for n, v in _sizes(example, signature).items())
+            traced = ", ".join(f"{n} = {v}" for n, v in signature.sizes(example).items())
             raise UnsupportedError(
                 f"the model takes another path at {sizes} than at {traced}{corner.place}: "
                 f"{different}. Narrow the ranges in `dynamic`, or remove the branch on sizes."

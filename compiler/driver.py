@@ -84,7 +84,7 @@ def build(
     stages = Stages(progress)
     measure = model.evaluate
     companions = read_companions(model)
-    captured = capture_model(model, place, stages)
+    captured = capture_model(model, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
     del model
     dump = Dump(Path(dump_ir), captured.probe.inputs) if dump_ir is not None else None
@@ -148,7 +148,7 @@ def _describe(
         steps=optimized.records,
         checks=checked.results,
         metrics=both if checked.metrics else {},
-        notes=captured.notes,
+        notes=[*captured.notes, *(note for step in optimized.records for note in step.notes)],
         assets=tuple(companions.files),
         labels=companions.labels,
     )
@@ -177,7 +177,7 @@ def compile_program(
         raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
     place = Path(dump_ir) if dump_ir else None
     require_folder(place, "--dump-ir")
-    captured = capture_model(model, get_target(recipe.target), Stages())
+    captured = capture_model(model, Stages())
     dump = Dump(place, captured.probe.inputs) if place else None
     if stop_after == "capture":
         if dump:

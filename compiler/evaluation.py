@@ -11,10 +11,10 @@ import torch
 
 from strop.compiler.check import open_session
 from strop.compiler.errors import UsageError
-from strop.compiler.inputs import Signature
+from strop.compiler.inputs import Signature, to_array
 from strop.compiler.model import Evaluate
 from strop.compiler.numerics import Array
-from strop.compiler.original import output_leaves
+from strop.compiler.original import run_original
 from strop.compiler.source import blame
 from strop.compiler.target import Target
 
@@ -48,9 +48,8 @@ def module_runner(module: torch.nn.Module, signature: Signature) -> Run:
 
     def run(**inputs: Any) -> tuple[Array, ...]:
         tensors = {n: torch.as_tensor(value) for n, value in inputs.items()}
-        with torch.no_grad():
-            outputs = output_leaves(signature.call(module, tensors))
-        return tuple(t.numpy() for t in outputs.values())
+        outputs = run_original(module, signature, tensors)
+        return tuple(to_array(t) for t in outputs.values())
 
     return run
 
@@ -61,6 +60,7 @@ def file_runner(path: Path, target: Target) -> Run:
     used = [i.name for i in session.get_inputs()]
 
     def run(**inputs: Any) -> tuple[Array, ...]:
-        return tuple(session.run(None, {n: np.asarray(inputs[n]) for n in used}))
+        arrays = {n: to_array(torch.as_tensor(inputs[n])) for n in used}
+        return tuple(session.run(None, arrays))
 
     return run

@@ -131,6 +131,8 @@ def _user_outputs(exported: Any) -> dict[str, Node]:
     for spec, node in zip(
         exported.graph_signature.output_specs, exported.graph.output_node().args[0]
     ):
+        if spec.kind.name == "USER_INPUT_MUTATION":
+            continue  # what is written is not read again: an artifact leaves its inputs alone
         if spec.kind.name != "USER_OUTPUT":
             what = spec.target or spec.arg.name
             raise UnsupportedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
@@ -11,13 +12,12 @@ from strop.compiler.capture import capture
 from strop.compiler.check import Case, make_cases, make_probe
 from strop.compiler.errors import UsageError
 from strop.compiler.evaluation import evaluate, module_runner
-from strop.compiler.inputs import in_float32, read_inputs
+from strop.compiler.inputs import Inputs, Signature, read_inputs
 from strop.compiler.latency import quick_look
 from strop.compiler.model import Model
-from strop.compiler.original import in_dtype, run_original, weights_not_finite
+from strop.compiler.original import run_original, weights_not_finite
 from strop.compiler.program import Program
 from strop.compiler.stages import Stages
-from strop.compiler.target import Target
 from strop.compiler.verify import verify
 
 
@@ -42,31 +42,32 @@ class Captured:
     milliseconds: float
 
 
-def capture_model(model: Model, target: Target, stages: Stages) -> Captured:
+def capture_model(model: Model, stages: Stages) -> Captured:
     """Compute references and capture; the module itself is not needed afterwards.
 
     Raises:
         UsageError: the module or its inputs are not as they must be.
         UnsupportedError: the module cannot be captured.
     """
-    module, notes = _ready_module(model, target)
+    module = model.module
+    _require_ready(module)
     with torch.no_grad():
         signature, example, calibration = read_inputs(model)
-        example = in_float32(example)
-        calibration = [in_float32(c) for c in calibration] or [example]
+        calibration = calibration or [example]
         with stages.stage("reference"):
             cases = make_cases(module, signature, calibration)
             probe = make_probe(module, signature, calibration[0])
             metrics = evaluate(model.evaluate, lambda: module_runner(module, signature))
             took = quick_look(lambda: run_original(module, signature, calibration[0]))
+            notes = [*_written(module, signature, probe.inputs), *_not_numbers(cases)]
         with stages.stage("capture"):
             program = capture(module, signature, example)
             verify(program)
     return Captured(program, cases, probe, metrics, [*model.notes, *notes], took)
 
 
-def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[str]]:
-    module = model.module
+def _require_ready(module: object) -> None:
+    """Hold a module to being one, in eval mode, with weights that are numbers."""
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"Model.module is {type(module).__name__}, not a torch.nn.Module")
     training = [name for name, part in module.named_modules() if part.training]
@@ -80,8 +81,30 @@ def _ready_module(model: Model, target: Target) -> tuple[torch.nn.Module, list[s
     if bad:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise UsageError(f"weights hold NaN or Inf: {shown}")
-    ready = in_dtype(module, torch.float32)
-    if ready is module:
-        return module, []
-    found = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
-    return ready, [f"weights were {', '.join(found)}; built in float32 for {target.name}"]
+
+
+def _written(module: torch.nn.Module, signature: Signature, inputs: Inputs) -> list[str]:
+    """A note where the module writes to an input of its caller's."""
+    copies = {name: tensor.clone() for name, tensor in inputs.items()}
+    signature.call(module, copies)
+    written = [n for n, t in inputs.items() if not _same(t, copies[n])]
+    if not written:
+        return []
+    return [f"the model writes to its input '{written[0]}'; the artifact leaves inputs as they are"]
+
+
+def _not_numbers(cases: list[Case]) -> list[str]:
+    """A note for each output in which the original itself gives NaN."""
+    found: dict[str, str] = {}
+    for case in cases:
+        for name, array in case.expected.items():
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                found.setdefault(name, case.name)
+    return [
+        f"the original gives NaN in '{name}' (case '{case}'); the artifact gives it there too"
+        for name, case in found.items()
+    ]
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)

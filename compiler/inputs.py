@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.model import Model
-from strop.compiler.program import Dim
+from strop.compiler.model import InputsAt, Model
+from strop.compiler.numerics import Array
+from strop.compiler.program import Contract, Dim
+from strop.compiler.source import blame
 
 Inputs = dict[str, torch.Tensor]
 
@@ -25,18 +27,28 @@ class Signature:
         positional: whether they are passed by position.
         axes: per input, the dim name of each dynamic axis.
         dims: the dims, by name.
+        inputs_at: the owner's inputs at given sizes; None where the example is resized.
     """
 
     names: tuple[str, ...]
     positional: bool
     axes: dict[str, dict[int, str]]
     dims: dict[str, Dim]
+    inputs_at: InputsAt | None = None
 
     def call(self, module: torch.nn.Module, inputs: Inputs) -> Any:
         """Call the module the way its owner does."""
         if self.positional:
             return module(*(inputs[n] for n in self.names))
         return module(**inputs)
+
+    def sizes(self, inputs: Inputs) -> dict[str, int]:
+        """The sizes of the dynamic dims in one set of inputs, by name."""
+        return {
+            dim: int(inputs[name].shape[axis])
+            for name, axes in self.axes.items()
+            for axis, dim in axes.items()
+        }
 
 
 def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
@@ -57,7 +69,7 @@ def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
         for axis, dim in _mapping(spec, f"dynamic['{name}']").items():
             axes[name][axis] = _add_dim(dims, name, axis, dim, example[name])
     positional = not isinstance(model.example_inputs, Mapping)
-    signature = Signature(names, positional, axes, dims)
+    signature = Signature(names, positional, axes, dims, model.inputs_at)
     _check_sizes(example, signature, "example_inputs")
     given = model.calibration or ()
     calibration = [_named(c, names, f"calibration[{i}]") for i, c in enumerate(given)]
@@ -133,7 +145,7 @@ def _dim(spec: Any, what: str) -> Dim:
     if not isinstance(spec, (tuple, list)) or [type(v) for v in spec] != [str, int, int]:
         raise UsageError(f"{what} is {spec!r}; write 'name' or ('name', min, max)")
     name, low, high = spec
-    if not 0 < low <= high:
+    if not 0 <= low <= high:
         raise UsageError(f"{what}: dim '{name}' has the range {low} to {high}")
     return Dim(name, low, high)
 
@@ -171,21 +183,73 @@ def _check_sizes(inputs: Inputs, signature: Signature, what: str) -> None:
                 )
 
 
-def in_float32(inputs: Inputs) -> Inputs:
-    """The inputs as artifacts take them: floats narrower than float32 become float32."""
+def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> Inputs:
+    """Inputs at the given sizes of dynamic dims; other dims keep the sizes they have.
+
+    They are the owner's where the model has ``inputs_at``, else the inputs cropped, or repeated
+    from their start.
+
+    Raises:
+        UsageError: ``inputs_at`` raised, or gave inputs of other names, dtypes or sizes.
+    """
+    present = signature.sizes(inputs)
+    wanted = present | {dim: size for dim, size in sizes.items() if dim in present}
+    if wanted == present:
+        return inputs
+    if signature.inputs_at is not None:
+        return _given_at(signature.inputs_at, wanted, signature, inputs)
     return {
-        n: t.float() if t.is_floating_point() and t.dtype != torch.float64 else t
-        for n, t in inputs.items()
+        name: _resized(
+            tensor, {axis: wanted[d] for axis, d in signature.axes.get(name, {}).items()}
+        )
+        for name, tensor in inputs.items()
     }
 
 
-def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> Inputs:
-    """The inputs cropped, or repeated from their start, to the given sizes of dynamic dims."""
-    result = {}
-    for name, tensor in inputs.items():
-        for axis, dim in signature.axes.get(name, {}).items():
-            if dim in sizes:
-                index = torch.arange(sizes[dim]) % tensor.shape[axis]
-                tensor = tensor.index_select(axis, index)
-        result[name] = tensor
-    return result
+def _resized(tensor: torch.Tensor, sizes: Mapping[int, int]) -> torch.Tensor:
+    for axis, size in sizes.items():
+        if tensor.shape[axis] == 0 and size > 0:  # there is nothing to repeat
+            tensor = tensor.new_zeros([*tensor.shape[:axis], 1, *tensor.shape[axis + 1 :]])
+        tensor = tensor.index_select(axis, torch.arange(size) % max(tensor.shape[axis], 1))
+    return tensor
+
+
+def _given_at(
+    inputs_at: InputsAt, sizes: dict[str, int], signature: Signature, like: Inputs
+) -> Inputs:
+    what = f"inputs_at({sizes})"
+    try:
+        given = inputs_at(dict(sizes))
+    except Exception as error:  # the owner's code may raise anything
+        file = inputs_at.__code__.co_filename if hasattr(inputs_at, "__code__") else ""
+        raise UsageError(f"{what} raised {blame(error, file)}") from error
+    inputs = _named(given, signature.names, what)
+    _check_like(inputs, like, signature, what)
+    if signature.sizes(inputs) != sizes:
+        raise UsageError(f"{what} gave inputs of the sizes {signature.sizes(inputs)}")
+    return inputs
+
+
+def in_dtypes(inputs: Inputs, wanted: Mapping[str, str]) -> Inputs:
+    """bfloat16 inputs in float32 where that is what a contract, ``{input: dtype}``, asks for.
+
+    NumPy and so the runtime's callers have no bfloat16. Any other difference stays as it is.
+    """
+    return {
+        name: tensor.float()
+        if tensor.dtype == torch.bfloat16 and wanted.get(name) == "f32"
+        else tensor
+        for name, tensor in inputs.items()
+    }
+
+
+def in_contract(inputs: Inputs, contract: Contract) -> Inputs:
+    """The inputs as a program takes them whose pass changed bfloat16 inputs to float32."""
+    return in_dtypes(inputs, {spec.name: spec.dtype for spec in contract.inputs})
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """A tensor for NumPy; bfloat16, which NumPy lacks, as float32, which holds all of it."""
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    array: Array = wide.detach().numpy()
+    return array

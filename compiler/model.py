@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 DimSpec = str | tuple[str, int, int]
+InputsAt = Callable[[Mapping[str, int]], "Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]"]
 Evaluate = Callable[[Callable[..., tuple[Any, ...]]], Mapping[str, float]]
 
 
@@ -27,6 +28,9 @@ class Model:
             of ``forward``.
         calibration: inputs like ``example_inputs``; what quantization and the checks see.
         evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name.
+        inputs_at: called with a size for every dynamic dim, ``{"seq": 7}``; returns inputs of these
+            sizes. Needed where values depend on sizes (positions, lengths, indices): without it
+            the example is cropped, or repeated, to the sizes that the checks try.
         train: batches for passes that recover accuracy by training.
         files: copied beside the model under their own names, hashed in the manifest: a tokenizer,
             a processor's settings.
@@ -40,6 +44,7 @@ class Model:
     calibration: Sequence[Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]] | None = None
     evaluate: Evaluate | None = None
     train: Iterable[Any] | None = None
+    inputs_at: InputsAt | None = None
     files: Sequence[Path] = ()
     labels: Mapping[int, str] | None = None
     notes: Sequence[str] = ()

@@ -87,7 +87,7 @@ def _nan_last(value: float) -> float:
 def _drift(name: str, got: Array, want: Array) -> Drift:
     if got.shape != want.shape:
         raise ValueError(f"'{name}' has shape {got.shape}, expected {want.shape}")
-    a, b = _without_shared_infinities(got.astype(np.float64), want.astype(np.float64))
+    a, b = without_shared_infinities(got.astype(np.float64), want.astype(np.float64))
     with np.errstate(invalid="ignore", over="ignore"):
         max_abs = float(np.abs(a - b).max(initial=0.0))
     if want.dtype.kind != "f":
@@ -98,8 +98,8 @@ def _drift(name: str, got: Array, want: Array) -> Drift:
     return Drift(name, max_abs, sqnr(a, b), row_cosine(a, b), _same_argmax(a, b), True)
 
 
-def _without_shared_infinities(got: Array, want: Array) -> tuple[Array, Array]:
-    """Zeros where both hold the same infinity, or NaN: a mask's -inf is no difference."""
+def without_shared_infinities(got: Array, want: Array) -> tuple[Array, Array]:
+    """Two arrays with zeros where both hold the same infinity, or NaN: no difference there."""
     shared = ~np.isfinite(want) & ((got == want) | (np.isnan(got) & np.isnan(want)))
     return np.where(shared, 0.0, got), np.where(shared, 0.0, want)
 

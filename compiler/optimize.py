@@ -19,6 +19,7 @@ from strop.compiler.passes import Instrument, RulePass, Step, is_strops
 from strop.compiler.program import Program
 from strop.compiler.recipe import Recipe
 from strop.compiler.report.graph import Line, graph_view
+from strop.compiler.rounding import with_rounding
 from strop.compiler.stages import Stages
 from strop.compiler.stale import verify_types
 
@@ -56,6 +57,7 @@ def optimize(
         BudgetError: the program is too far from the original, or a pass missed its expectation.
     """
     recorder = _run_passes(captured, recipe, out, dump, stages)
+    captured.cases = with_rounding(captured.cases, [captured.program, *recorder.programs])
     _check_passes(captured, recorder, recipe, instruments, stages)
     before, after = captured.program, [captured.program, *recorder.programs][-1]
     captured.program = after

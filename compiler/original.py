@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,14 +37,16 @@ def run_original(
 ) -> dict[str, torch.Tensor]:
     """What the module gives, by output name: the reference for everything built from it.
 
-    The fused kernels of ``nn.MultiheadAttention`` are off: they drop padded positions or write
-    zeros there, which the module's own formulas, and so the graph, do not.
+    It is called on copies: a module may write to its inputs. The fused kernels of
+    ``nn.MultiheadAttention`` are off: they drop padded positions or write zeros there, which the
+    module's own formulas, and so the graph, do not.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad():
-            return output_leaves(signature.call(module, inputs))
+            copies = {name: tensor.clone() for name, tensor in inputs.items()}
+            return output_leaves(signature.call(module, copies))
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
 
@@ -54,14 +55,6 @@ def _path_name(path: Any) -> str:
     parts = [str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path]
     name = ".".join(parts)
     return f"output_{name}" if not name or name[0].isdigit() else name
-
-
-def in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The module with its floating-point weights in one dtype; itself if they are already."""
-    tensors = [*module.parameters(), *module.buffers()]
-    if all(t.dtype == dtype for t in tensors if t.is_floating_point()):
-        return module
-    return copy.deepcopy(module).to(dtype)
 
 
 def weights_not_finite(module: nn.Module) -> Iterator[str]:

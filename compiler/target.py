@@ -15,19 +15,17 @@ class Target:
         name: how recipes and the command line call it.
         opset: ONNX opset of the lowered model.
         providers: ONNX Runtime execution providers, in order.
-        compute_dtype: dtype in which floating-point models are built ("f32").
         dynamic_int8: whether the runtime multiplies u8 activations by s8 weights.
     """
 
     name: str
     opset: int
     providers: tuple[str, ...]
-    compute_dtype: str
     dynamic_int8: bool
 
 
 TARGETS = {
-    "cpu": Target("cpu", 23, ("CPUExecutionProvider",), "f32", dynamic_int8=True),
+    "cpu": Target("cpu", 23, ("CPUExecutionProvider",), dynamic_int8=True),
 }
 
 

@@ -120,21 +120,23 @@ def test_nan_or_inf_in_weights_is_refused_by_name(
     refused(strop("build", source, "-o", out), 2, out, "weights hold NaN or Inf: 0.weight")
 
 
-def test_nan_in_the_models_own_outputs_is_refused(strop: Strop, write: Write, out: Path) -> None:
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_an_output_without_any_number_is_refused(
+    strop: Strop, write: Write, out: Path, value: str
+) -> None:
     source = write(
         dedent(LINEAR)
-        + dedent("""
-        class Root(torch.nn.Module):
+        + dedent(f"""
+        class Nothing(torch.nn.Module):
             def forward(self, input):
-                return {"root": input.sqrt(), "same": input}
+                return {{"none": input * float("{value}"), "same": input}}
 
         def make():
-            return model(module=Root().eval())
+            return model(module=Nothing().eval())
         """)
     )
-    refused(
-        strop("build", source, "-o", out), 2, out, "NaN or Inf in 'root'", "case 'calibration[0]'"
-    )
+    said = ["nothing but NaN or Inf in 'none'", "case 'calibration[0]'"]
+    refused(strop("build", source, "-o", out), 2, out, *said)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def captured() -> Captured:
     axes = {0: "batch", 1: ("seq", 2, 16)}
     dynamic = {"x": axes, "mask": {0: "batch", 1: "seq", 2: "seq"}}
     model = Model(Stack().eval(), example, dynamic)
-    return capture_model(model, get_target("cpu"), Stages())
+    return capture_model(model, Stages())
 
 
 class Renewed(Rule):

@@ -165,12 +165,13 @@ def test_inputs_taken_by_star_parameters() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_models_are_built_in_fp32_with_a_note(
+def test_half_precision_models_are_computed_in_fp32_with_a_note(
     dtype: torch.dtype, tmp_path: Path
 ) -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.GELU()).to(dtype).eval()
     manifest = build(Model(module, (x().to(dtype),)), out=tmp_path / "o").manifest
-    assert {o["dtype"] for o in manifest["contract"]["outputs"]} == {"f32"}
+    kept = "f16" if dtype == torch.float16 else "f32"  # callers in NumPy have no bfloat16
+    assert {o["dtype"] for o in manifest["contract"]["outputs"]} == {kept}
     assert any(str(dtype).removeprefix("torch.") in note for note in manifest["notes"])
     assert next(module.parameters()).dtype == dtype
 
@@ -337,12 +338,7 @@ class Counts(nn.Module):
         return x + self.count
 
 
-class WritesToItsInput(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.add_(1)
-
-
-@pytest.mark.parametrize(("module", "name"), [(Counts(), "count"), (WritesToItsInput(), "x")])
-def test_state_is_refused_by_name(module: nn.Module, name: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"writes to '{name}' while it runs"):
+def test_state_is_refused_by_name() -> None:
+    module = Counts()
+    with pytest.raises(UnsupportedError, match="writes to 'count' while it runs"):
         captured(module, {"x": x()}, ROWS)

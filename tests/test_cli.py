@@ -425,13 +425,13 @@ def test_an_encoder_without_a_pooler_has_no_pooled_output(tmp_path: Path) -> Non
     assert names == ["last_hidden_state"]
 
 
-def test_a_checkpoint_in_bfloat16_is_built_in_float32_and_says_so(
+def test_a_checkpoint_in_bfloat16_is_computed_in_float32_and_says_so(
     strop: Strop, tmp_path: Path
 ) -> None:
     source = saved(tiny_llama().to(torch.bfloat16), tmp_path / "model")
     result = strop("build", f"hf:{source}", "-o", tmp_path / "out")
     assert result.code == 0, result.err
-    note = "weights were bfloat16; built in float32 for cpu"
+    note = "bfloat16 is computed in float32"
     assert manifest(tmp_path / "out")["notes"] == [note]
     assert note in result.out
 

@@ -277,9 +277,8 @@ def _captured(source: str, recipe: Recipe) -> Captured:
         from strop.compiler.front import capture_model
         from strop.compiler.source import load_model
         from strop.compiler.stages import Stages
-        from strop.compiler.target import get_target
 
-        return capture_model(load_model(source), get_target(recipe.target), Stages())
+        return capture_model(load_model(source), Stages())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.debug.lowering import under_ir_names
 from strop.compiler.debug.values import values
 from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.inputs import Inputs
+from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.numerics import Array, Drift, drift
 from strop.compiler.program import Program
@@ -102,7 +102,8 @@ def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
     _require_one_model(snapshot, known, artifact, built.manifest["contract"]["inputs"])
     path = built.model_path
     old = values(program, inputs)
-    found = file_values(path, {n: t.numpy() for n, t in inputs.items()})
+    taken = in_contract(inputs, program.contract)
+    found = file_values(path, {n: to_array(t) for n, t in taken.items()})
     new = under_ir_names(found, program)
     described = {n.name: describe(n) for n in program.calls()}
     return compare_values(old, new, described, text_diff(program_text(program), file_text(path)))

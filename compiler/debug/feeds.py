@@ -11,7 +11,7 @@ import numpy as np
 from strop.compiler.artifact import Artifact
 from strop.compiler.errors import UsageError
 from strop.compiler.history import recall_source
-from strop.compiler.inputs import in_float32, read_inputs, resize
+from strop.compiler.inputs import in_dtypes, read_inputs, resize, to_array
 from strop.compiler.numerics import Array
 from strop.compiler.program import DTYPE_NAMES
 from strop.compiler.sizes import parse_sizes
@@ -79,17 +79,13 @@ def feeds_of(source: str, contract: Mapping[str, Any], sizes: Mapping[str, int])
     if set(signature.dims) != {d["name"] for d in contract["dims"]}:
         raise UsageError(f"{source} has the dims {sorted(signature.dims)}, the artifact others")
     largest = max([example, *calibration], key=lambda i: sum(t.numel() for t in i.values()))
-    inputs = in_float32(resize(largest, signature, sizes))
-    found = {n: DTYPE_NAMES.get(t.dtype, str(t.dtype)) for n, t in inputs.items()}
     wanted = {i["name"]: i["dtype"] for i in contract["inputs"]}
+    inputs = in_dtypes(resize(largest, signature, sizes), wanted)
+    found = {n: DTYPE_NAMES.get(t.dtype, str(t.dtype)) for n, t in inputs.items()}
     if found != wanted:
         raise UsageError(f"{source} gives the inputs {found}, the artifact takes {wanted}")
-    reached = {
-        dim: int(inputs[name].shape[axis])
-        for name, axes in signature.axes.items()
-        for axis, dim in axes.items()
-    }
-    return Feeds({n: t.numpy() for n, t in inputs.items()}, reached, f"inputs of {source}")
+    arrays = {n: to_array(t) for n, t in inputs.items()}
+    return Feeds(arrays, signature.sizes(inputs), f"inputs of {source}")
 
 
 def made_up(contract: Mapping[str, Any], sizes: Mapping[str, int], why: str = "") -> Feeds:

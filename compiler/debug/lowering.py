@@ -13,7 +13,7 @@ from pathlib import Path
 
 from strop.compiler.check import open_session, run_session
 from strop.compiler.debug.values import first_moved, values
-from strop.compiler.inputs import Inputs
+from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.values import file_text, file_values
@@ -54,7 +54,7 @@ def departure(program: Program, inputs: Inputs, target: Target) -> Departure | N
         UnsupportedError: the program cannot be lowered.
         RuntimeRefusedError: the runtime does not take the file.
     """
-    feeds = {n: t.numpy() for n, t in inputs.items()}
+    feeds = {n: to_array(t) for n, t in in_contract(inputs, program.contract).items()}
     with tempfile.TemporaryDirectory(prefix="strop-lowered-") as folder:
         path = Path(folder) / "model.onnx"
         write_model(lower_to_onnx(program, target, shipped(target.name)), path)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.inputs import Inputs
+from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.interpreter import interpret
 from strop.compiler.numerics import Array, drift
 from strop.compiler.program import Program
@@ -22,10 +22,10 @@ def values(program: Program, inputs: Inputs) -> dict[str, Array]:
 
     def watch(node: Node, value: Any) -> None:
         if node.op == "call_function" and isinstance(value, torch.Tensor):
-            wide = value.float() if value.dtype == torch.bfloat16 else value  # numpy has none
-            seen[node.name] = wide.detach().numpy().copy()
+            seen[node.name] = to_array(value).copy()
 
-    ordered = (inputs[spec.name] for spec in program.contract.inputs)
+    taken = in_contract(inputs, program.contract)
+    ordered = (taken[spec.name] for spec in program.contract.inputs)
     with torch.no_grad():
         interpret(program.graph, program.weights, ordered, watch)
     return seen

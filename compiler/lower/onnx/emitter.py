@@ -80,6 +80,7 @@ class Emitter:
         self._made: dict[Any, tuple[ir.Value, int]] = {}
         self._memo: dict[Any, ir.Value] = {}
         self._fixed = constant_nodes(program)
+        self._may_be_empty = any(dim.min == 0 for dim in program.contract.dims)
         # The names that callers use are theirs: nothing inside the graph may take them.
         specs = (*program.contract.inputs, *program.contract.outputs)
         self._taken: set[str] = {spec.name for spec in specs}
@@ -212,8 +213,12 @@ class Emitter:
             else:
                 kept = axis < len(before) and same_size(before[axis], size)
                 spec.append(0 if kept else None)
-        if spec.count(None) > 1 or any(expression(s) == 0 for s in plain):
-            return self.op("Reshape", value, self.shape(plain))
+        # Beside a size of 0 the runtime cannot tell what -1 stands for, and 0 is "as it was".
+        empty = self._may_be_empty or any(expression(s) == 0 for s in plain)
+        if spec.count(None) > 1 or (empty and 0 in spec and None in spec):
+            return self.op("Reshape", value, self.shape(plain), allowzero=1 if empty else None)
+        if any(expression(s) == 0 for s in plain):
+            return self.op("Reshape", value, self.shape(plain), allowzero=1)
         final = [-1 if s is None else s for s in spec]
         return self.op("Reshape", value, self.constant(np.array(final, dtype=np.int64)))
 

@@ -1,0 +1,46 @@
+"""How far the original's own rounding to 16 bits moves its outputs.
+
+A model in float16 or bfloat16 rounds every intermediate result; an artifact that computes in
+float32 does not. What lies between the two is no error of the artifact: it is measured, by running
+the captured program in float32, and added to what the budget allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from strop.compiler.check import Case, compare, run_program
+from strop.compiler.program import Program
+
+# More than this many units in the last place would hide a fault.
+MOST_UNITS = 32
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def with_rounding(cases: Sequence[Case], programs: Sequence[Program]) -> list[Case]:
+    """The cases, each with the rounding of its outputs.
+
+    Args:
+        cases: with what the original gave.
+        programs: as captured, and after each pass. Of these the first that computes nothing in
+            16 bits is run; where there is none, or the captured program is it, nothing is added.
+    """
+    units = max((torch.finfo(d).eps for d in _computed_in(programs[0])), default=0.0)
+    exact = next((p for p in programs if not _computed_in(p)), None)
+    if exact is None or units == 0:
+        return list(cases)
+    return [replace(case, rounding=_rounding(case, exact, MOST_UNITS * units)) for case in cases]
+
+
+def _rounding(case: Case, exact: Program, most: float) -> dict[str, float]:
+    results = compare(case, run_program(exact, case.inputs))
+    return {r.output: min(r.max_error, most) for r in results if r.cosine is not None and r.finite}
+
+
+def _computed_in(program: Program) -> set[torch.dtype]:
+    """The 16-bit types that operators other than casts give."""
+    values = [n.meta["val"] for n in program.calls() if n.target is not torch.ops.aten.to.dtype]
+    return {v.dtype for v in values if isinstance(v, torch.Tensor)} & set(HALVES)
