@@ -12,8 +12,13 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from hypothesis import settings
 
 from strop.compiler import cli
+
+# How long an example takes says more about what else the machine does than about the example.
+settings.register_profile("strop", deadline=None)
+settings.load_profile("strop")
 
 SMALL = """
     import torch
