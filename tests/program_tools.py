@@ -82,3 +82,11 @@ def run_passes(program: Program, *passes: Pass) -> Program:
     for one in passes:
         program = one.run(program).program
     return program
+
+
+def assert_left_alone(one: Pass, program: Program, reason: str) -> None:
+    """The pass changes nothing, and gives this reason for one of its near misses."""
+    result = one.run(program)
+    assert not result.modified, body(result.program)
+    reasons = [miss.reason for miss in result.log.misses]
+    assert any(reason in said for said in reasons), reasons

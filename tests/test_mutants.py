@@ -189,12 +189,18 @@ def _crash() -> None:
     os.kill(os.getpid(), 9)
 
 
+def _spin() -> None:
+    while True:
+        pass
+
+
 def test_copies_of_the_process_return_raise_crash_or_run_out_of_time() -> None:
     calls = [
         Call(partial(int, "7"), 20.0, "a number"),
         Call(partial(int, "seven"), 20.0, "no number"),
         Call(_crash, 20.0, "a crash"),
-        Call(partial(time.sleep, 60), 0.2, "a long sleep"),
+        Call(partial(time.sleep, 60), 0.1, "a long sleep"),
+        Call(_spin, 0.5, "an endless loop"),
     ]
     found = {ended.about: ended for ended in forked(calls, 2)}
     assert {about: ended.how for about, ended in found.items()} == {
@@ -202,6 +208,7 @@ def test_copies_of_the_process_return_raise_crash_or_run_out_of_time() -> None:
         "no number": "raised",
         "a crash": "crashed",
         "a long sleep": "timeout",
+        "an endless loop": "timeout",
     }
     assert found["a number"].value == 7
     assert "ValueError" in found["no number"].value

@@ -24,7 +24,7 @@ from strop.bench.mutants.session import preload
 from strop.bench.mutants.targets import ROOT, target_files
 from strop.bench.mutants.trial import try_mutant
 
-STARTUP = 20.0  # seconds that a mutant gets beyond three times what its tests take
+STARTUP = 20.0  # CPU seconds that a mutant gets beyond three times what its tests take
 
 
 def nearest(index: Index, mutant: Mutant, budget: float) -> list[tuple[str, float]]:
@@ -71,7 +71,7 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
     only: Annotated[str, typer.Option(help="From files whose path contains this.")] = "",
     tests: Annotated[str, typer.Option(help="Use files of tests named like this, or this.")] = "",
-    budget: Annotated[float, typer.Option(help="Seconds of tests for one mutant.")] = 30.0,
+    budget: Annotated[float, typer.Option(help="CPU seconds of tests for one mutant.")] = 30.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     results: Annotated[Path | None, typer.Option(help="Folder for the JSON.")] = None,
 ) -> None:

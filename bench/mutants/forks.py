@@ -5,6 +5,7 @@ A copy starts with everything that this process has imported, so it starts at on
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import resource
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _MEMORY = 8 << 30  # bytes: a mutant may ask for far more than the program ever would
+_PATIENCE = 5.0  # other programs may be at work on the same cores
 _context = multiprocessing.get_context("fork")
 
 
@@ -27,7 +29,7 @@ class Call:
 
     Attributes:
         function: called without arguments; what it returns must be picklable.
-        limit: seconds after which the copy is ended.
+        limit: CPU seconds after which the copy is ended; it may wait five times as long.
         about: handed back with the result.
     """
 
@@ -59,7 +61,7 @@ class _Running:
 
     @property
     def deadline(self) -> float:
-        return self.start + self.call.limit
+        return self.start + _PATIENCE * self.call.limit
 
 
 def forked(calls: Iterable[Call], at_once: int) -> Iterator[Ended]:
@@ -99,6 +101,8 @@ def _start(call: Call) -> tuple[Connection, _Running]:
 def _run(call: Call, pipe: Connection) -> None:
     os.setsid()
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    spent = math.ceil(time.process_time() + call.limit)
+    resource.setrlimit(resource.RLIMIT_CPU, (spent, spent + 1))
     with Path(os.devnull).open("w") as silence:
         os.dup2(silence.fileno(), 1)
         os.dup2(silence.fileno(), 2)
@@ -121,6 +125,8 @@ def _end(running: _Running, pipe: Connection, answered: bool) -> Ended:
     pipe.close()
     _kill_group(running.process.pid)
     running.process.join()
+    if running.process.exitcode == -signal.SIGXCPU:
+        how = "timeout"
     return Ended(running.call.about, how, value, time.monotonic() - running.start)
 
 

@@ -86,6 +86,6 @@ def try_mutant(mutant: Mutant, tests: Sequence[str], root: Path = ROOT) -> str:
     # conftest.py itself may import the mutant: then pytest cannot even be started
     if status == pytest.ExitCode.USAGE_ERROR:
         return "conftest.py"
-    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    if not chosen.killer and status != pytest.ExitCode.OK:
         raise RuntimeError(f"pytest ended with status {status} over {len(tests)} tests")
     return chosen.killer

@@ -35,7 +35,7 @@ class ResidualNorm(Rule):
             return Miss("the summands have different shapes", total, NEAR)
         if len(arguments(root)["normalized_shape"]) != 1:
             return Miss("the norm is over several axes", root, NEAR)
-        earlier = [u for u in total.users if u is not root and u < root]
+        earlier = [u for u in total.users if u < root]
         if earlier:
             return Miss("the sum is used before the norm", earlier[0], NEAR)
         return Match(root, {"a": a, "b": b, "total": total}, [root])

@@ -67,7 +67,7 @@ class HalfRotary(Rule):
         assert whole is not None
         size = int(shape_of(x)[-1])
         for user in whole.users:
-            if user.meta.get("made_by") == build.made_by and user.target is aten.slice.Tensor:
+            if user.meta.get("made_by") == build.made_by:
                 return user
         # Right after the table itself, so that every later rotation can share it.
         near = Builder(build.program, whole.next, build.made_by)
@@ -91,8 +91,8 @@ def _is_rotated_half(halves: Any, x: Node) -> bool:
     return _is_part(halves[0].args[0], x, half, 2 * half) and _is_part(halves[1], x, 0, half)
 
 
-def _is_part(part: Any, x: Node, start: int, end: int) -> bool:
-    if not isinstance(part, Node) or part.target is not aten.slice.Tensor:
+def _is_part(part: Node, x: Node, start: int, end: int) -> bool:
+    if part.target is not aten.slice.Tensor:
         return False
     a = arguments(part)
     last = len(shape_of(x)) - 1
@@ -115,7 +115,7 @@ def half_table(table: Node, x: Node) -> Node | None:
     whole = table.args[0]
     assert isinstance(whole, Node)
     shape, (batch, _, length, size) = shape_of(whole), shape_of(x)
-    if len(shape) != 3 or not same_shape(shape[1:], (length, size)):
+    if not same_shape(shape[1:], (length, size)):
         return None
     if not same_size(shape[0], batch) and not same_size(shape[0], 1):
         return None
@@ -140,7 +140,7 @@ class PartialRotary(Rule):
     name = "rotary-partial"
     pattern = Op(
         aten.cat.default,
-        Var("parts", lambda v: isinstance(v, (list, tuple)) and len(v) == 2, "two parts"),
+        Var("parts", lambda v: len(v) == 2, "two parts"),
         Var("dim"),
     )
 
