@@ -186,7 +186,8 @@ def _difference(
         try:
             expected = list(run_original(module, signature, inputs).values())
         except Exception as error:
-            return f"the module itself fails there ({_first_lines(str(error), 1)})"
+            own = " on inputs of inputs_at" if signature.inputs_at else " on the resized example"
+            return f"the module itself fails there{own} ({_first_lines(str(error), 1)})"
         try:
             got = program.run(**inputs)
         except Exception as error:

@@ -98,9 +98,7 @@ class Comparison:
 def make_cases(
     module: torch.nn.Module, signature: Signature, calibration: Sequence[Inputs]
 ) -> list[Case]:
-    """Reference outputs on the calibration inputs, and at the smallest and largest sizes.
-
-    An unbounded dim goes to twice its example size plus one.
+    """Reference outputs on the calibration inputs, and at sizes over the whole of the ranges.
 
     Raises:
         UsageError: the module itself fails, or gives NaN or Inf, on such inputs.
@@ -109,20 +107,27 @@ def make_cases(
         _case(f"calibration[{i}]", module, signature, inputs)
         for i, inputs in enumerate(calibration)
     ]
-    if signature.dims:
-        first = calibration[0]
-        known = signature.sizes(first)
-        low = {d.name: d.min for d in signature.dims.values()}
-        high = {
-            d.name: 2 * known[d.name] + 1 if d.max is None else d.max
-            for d in signature.dims.values()
-        }
-        for label, sizes in (("smallest", low), ("largest", high)):
-            text = ", ".join(f"{k}={v}" for k, v in sizes.items())
-            inputs = resize(first, signature, sizes)
-            cases.append(_case(f"{label}: {text}", module, signature, inputs, inputs is not first))
+    first = calibration[0]
+    for label, sizes in _sizes_to_check(signature, first).items():
+        text = ", ".join(f"{k}={v}" for k, v in sizes.items())
+        inputs = resize(first, signature, sizes)
+        cases.append(_case(f"{label}: {text}", module, signature, inputs, inputs is not first))
     _require_numbers(cases)
     return cases
+
+
+def _sizes_to_check(signature: Signature, example: Inputs) -> dict[str, dict[str, int]]:
+    """The smallest sizes, the largest, and odd ones between, at which divisions leave a rest.
+
+    An unbounded dim goes to twice its example size plus one.
+    """
+    known, dims = signature.sizes(example), signature.dims.values()
+    low = {d.name: d.min for d in dims}
+    high = {d.name: 2 * known[d.name] + 1 if d.max is None else d.max for d in dims}
+    between = {name: min((low[name] + high[name]) // 2 | 1, high[name]) for name in low}
+    found = {"smallest": low, "between": between, "largest": high}
+    new = {tuple(sizes.values()): label for label, sizes in reversed(found.items())}
+    return {label: found[label] for label in found if label in new.values() and signature.dims}
 
 
 def make_probe(module: torch.nn.Module, signature: Signature, inputs: Inputs) -> Case:

@@ -27,7 +27,8 @@ class Captured:
 
     Attributes:
         program: the module as captured.
-        cases: inputs with what the module gives for them: calibration, smallest, largest.
+        cases: inputs with what the module gives for them: calibration, and at sizes
+            over the ranges of the dims.
         probe: one small case, to run after every pass.
         metrics: what the owner's ``evaluate`` says of the module.
         notes: what the user should know, in sentences.

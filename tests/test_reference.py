@@ -145,6 +145,23 @@ def test_no_rows_at_all_is_a_size(function: Callable[[Tensor], Tensor], tmp_path
         np.testing.assert_allclose(ran(artifact, x.numpy()), function(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dim", "sizes"),
+    [
+        (("n", 1, 8), [1, 5, 8]),
+        (("n", 1, 7), [1, 5, 7]),
+        (("n", 2, 3), [2, 3]),
+        (("n", 3, 3), [3]),
+        ("n", [1, 5, 7]),
+    ],
+)
+def test_the_check_covers_the_range_of_a_dim(dim: Any, sizes: list[int]) -> None:
+    model = Model(nn.Identity().eval(), {"input": torch.ones(3)}, {"input": {0: dim}})
+    signature, example, _ = read_inputs(model)
+    cases = make_cases(model.module, signature, [example])
+    assert [c.inputs["input"].shape[0] for c in cases] == [3, *sizes]
+
+
 def test_an_example_without_rows_grows() -> None:
     model = Model(nn.Identity().eval(), {"x": torch.ones(0, 4)}, {"x": {0: ("n", 0, 6)}})
     signature, example, _ = read_inputs(model)
@@ -178,6 +195,7 @@ def test_inputs_whose_values_depend_on_sizes_come_from_the_owner(tmp_path: Path)
     assert {c["case"] for c in artifact.manifest["checks"]} == {
         "calibration[0]",
         "smallest: batch=1, seq=2",
+        "between: batch=3, seq=5",
         "largest: batch=4, seq=9",
     }
 
