@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # may take a torch build of several GB.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 ROOMS := bench compiler passes
+# A test file stays in one process; each of them has one thread, so that they do not disturb another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # Which mutants are drawn.
 SEED ?= 0
 
@@ -19,10 +21,10 @@ demo: $(VENV)/.demo  ## build the MiniLM sentence encoder as int8 and compare it
 	$(BIN)/python -m strop.bench.demo
 
 test: $(VENV)/.dev  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 mutants: $(VENV)/.dev  ## 200 slips made on purpose, by SEED, and which of them no quick test notices
 	OMP_NUM_THREADS=1 $(BIN)/python -m strop.bench.mutants --seed $(SEED)
