@@ -58,6 +58,16 @@ class Builder:
         return node
 
 
+def reordered(x: Node, order: list[int], build: Builder) -> Node:
+    """x with axis ``order[i]`` in place i: itself, one exchange of two axes, or a permutation."""
+    moved = [axis for axis, place in enumerate(order) if axis != place]
+    if not moved:
+        return x
+    if len(moved) == 2:
+        return build.call(torch.ops.aten.transpose.int, x, *moved)
+    return build.call(torch.ops.aten.permute.default, x, order)
+
+
 def _inherited(node: Node) -> dict[str, Any]:
     return {k: node.meta[k] for k in ("stack_trace", "nn_module_stack") if k in node.meta}
 

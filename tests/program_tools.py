@@ -6,14 +6,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
+import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from strop.compiler import Model
 from strop.compiler.capture import capture
 from strop.compiler.inputs import read_inputs
+from strop.compiler.lower.onnx.choices import shipped
+from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.passes import Pass, PassResult
 from strop.compiler.program import Program
+from strop.compiler.target import get_target
 
 
 class Wrapped(nn.Module):
@@ -74,7 +79,16 @@ def same_numbers(before: Program, after: Program, *inputs: Tensor, tolerance: fl
     feeds = {f"input_{i}": x for i, x in enumerate(inputs)}
     with torch.no_grad():
         for want, got in zip(before.run(**feeds), after.run(**feeds)):
-            torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
+            torch.testing.assert_close(got, want, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def session(program: Program) -> Any:
+    """ONNX Runtime on the program lowered for the CPU."""
+    model = lower_to_onnx(program, get_target("cpu"), shipped("cpu"))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    data = ir.serde.serialize_model(model).SerializeToString()
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def run_passes(program: Program, *passes: Pass) -> Program:

@@ -15,6 +15,7 @@ from strop.compiler.passes import RulePass
 from strop.compiler.pattern import NEAR, Match, Miss, Op, Var
 from strop.compiler.program import Program, input_node, same_shape, shape_of
 from strop.compiler.rewrite import Rule
+from strop.passes.cleanup.einsum import EinsumProduct
 
 aten = torch.ops.aten
 
@@ -84,9 +85,9 @@ class WeightProduct(Rule):
 
 @dataclass(frozen=True)
 class PlainLinears(RulePass):
-    """Turn every product with a weight into ``aten.linear``."""
+    """Turn products by ``einsum`` into plain ones, and those with a weight into ``aten.linear``."""
 
     name = "linears"
 
     def rules(self) -> Sequence[Rule]:
-        return (FlattenedAddmm(), WeightProduct())
+        return (EinsumProduct(), FlattenedAddmm(), WeightProduct())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
@@ -12,12 +13,12 @@ from strop.compiler.pattern import Match, Miss
 from strop.compiler.program import (
     Program,
     arguments,
-    dtype_of,
     input_node,
     same_shape,
     same_size,
     shape_of,
     static_int,
+    value_of,
 )
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
@@ -69,32 +70,38 @@ class SdpaAttention(Rule):
         return Match(root, bound, [root, a["key"], a["value"]])
 
     def check(self, match: Match, program: Program) -> str | None:
-        return why_not_attention(match)
+        return why_not_attention(*(value_of(match[name]) for name in ("q", "k", "v")))
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        return build_attention(match, build)
+        q, k, v, mask, scale, causal = (
+            match[name] for name in ("q", "k", "v", "mask", "scale", "causal")
+        )
+        return build_attention(q, k, v, mask, scale, causal, build)
 
 
-def why_not_attention(match: Match) -> str | None:
-    """The condition on q, k and v that fails, in words, or None."""
-    q, k, v = shape_of(match["q"]), shape_of(match["k"]), shape_of(match["v"])
-    for what, name in (("queries", "q"), ("keys", "k"), ("values", "v")):
-        if dtype_of(match[name]) != torch.float32:
-            return f"{what} are {dtype_of(match[name])}"
-    if len(q) == 4 and any(isinstance(s, torch.SymInt) for s in (q[1], k[1], v[1])):
+def why_not_attention(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """The condition on the types of q, k and v, [batch, heads, seq, size], that fails, in words."""
+    for what, value in (("queries", q), ("keys", k), ("values", v)):
+        if value.dtype != torch.float32:
+            return f"{what} are {value.dtype}"
+    heads = [value.shape[1] for value in (q, k, v)]
+    if any(isinstance(count, torch.SymInt) for count in heads):
         return "the number of heads is dynamic"
-    if len(q) == 4 and (k[1] != v[1] or int(q[1]) % int(k[1])):
-        return f"{q[1]} query heads do not divide over {k[1]} key and {v[1]} value heads"
-    if not same_size(q[0], k[0]) or not same_shape(k[:-1], v[:-1]):
+    if heads[1] != heads[2] or heads[0] % heads[1]:
+        return (
+            f"{heads[0]} query heads do not divide over {heads[1]} key and {heads[2]} value heads"
+        )
+    if not same_size(q.shape[0], k.shape[0]) or not same_shape(k.shape[:-1], v.shape[:-1]):
         return "batch or key sizes differ"
     return None
 
 
-def build_attention(match: Match, build: Builder) -> Node:
+def build_attention(
+    q: Node, k: Node, v: Node, mask: Node | None, scale: float, causal: bool, build: Builder
+) -> Node:
     """One attention node, on packed heads where q, k and v come from packed heads."""
-    q, k, v = match["q"], match["k"], match["v"]
     q_heads, kv_heads = int(shape_of(q)[1]), int(shape_of(k)[1])
-    rest = (match["mask"], q_heads, kv_heads, float(match["scale"]), match["causal"])
+    rest = (mask, q_heads, kv_heads, float(scale), causal)
     packed = [pack_heads(x, build) for x in (q, k, v)]
     if any(x is None for x in packed):
         return build.call(strop.attention.default, q, k, v, *rest)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
+from strop.compiler.build_nodes import Builder, reordered
 from strop.compiler.program import arg, input_node, same_size, shape_of
 from strop.passes.cleanup.noops import VIEWS
 
@@ -38,6 +38,15 @@ def transposed_from(x: Any, first: int, second: int) -> Node | None:
     wanted = list(range(len(found)))
     wanted[first], wanted[second] = wanted[second], wanted[first]
     return input_node(x) if found == wanted else None
+
+
+def transposed(x: Node, build: Builder) -> Node:
+    """x with its last two axes exchanged; where x is made by exchanging axes, by other ones."""
+    order = axis_order(x) if x.op == "call_function" else None
+    if order is None:
+        return build.call(aten.transpose.int, x, -2, -1)
+    order[-2:] = order[:-3:-1]
+    return reordered(input_node(x), order, build)
 
 
 def keeps_last_axis(view: Node) -> bool:

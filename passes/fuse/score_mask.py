@@ -1,0 +1,192 @@
+"""What was done to attention scores, as one scale and one mask that is added."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx.node import Node
+
+from strop.compiler.build_nodes import Builder
+from strop.compiler.constants import evaluate, is_weight_expression
+from strop.compiler.pattern import is_float
+from strop.compiler.program import Program
+from strop.passes.fuse.batch_axes import BatchAxes
+from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, Step
+
+aten = torch.ops.aten
+
+# Added to any score it is this number, so a row that hides everything is a plain mean.
+_FAR = -1e30
+# What people hide scores behind is no larger than this, and above it are biases.
+_HIDES = -1e4
+# A sum of two numbers beyond this may be infinite in float32.
+_OVERFLOWS = 1e38
+_END = 2**63 - 1  # The end of a slice, in a graph.
+# What makes infinities of ordinary numbers.
+_MAKE_INFINITE = ("log", "log2", "log10", "log1p", "logit", "reciprocal", "exp", "pow", "tan")
+
+
+@dataclass(frozen=True)
+class Later:
+    """A step, and what multiplies its result after it: a number, and factors of whole rows."""
+
+    step: Step
+    number: float
+    rows: tuple[ScaledRows, ...]
+
+    @property
+    def fill(self) -> float | None:
+        """The number at which softmax sees filled scores; None if the step fills none."""
+        return self.step.number * self.number if isinstance(self.step, Filled) else None
+
+
+def with_later_factors(steps: Sequence[Step]) -> list[Later]:
+    """Each step with the product of the factors after it, in the order of the steps."""
+    number, found = 1.0, list[Later]()
+    rows: tuple[ScaledRows, ...] = ()
+    for step in reversed(steps):
+        found.append(Later(step, number, rows))
+        if isinstance(step, Scaled):
+            number *= step.factor
+        elif isinstance(step, ScaledRows):
+            rows = (step, *rows)
+    return found[::-1]
+
+
+def why_not_one_mask(steps: Sequence[Step], program: Program) -> str | None:
+    """Why no added mask says the same in every row, those that hide everything included."""
+    later = with_later_factors(steps)
+    filled = {i: one.fill for i, one in enumerate(later) if one.fill is not None}
+    if any(later[i].number <= 0 or later[i].rows for i in filled):
+        return "hidden scores are scaled by a tensor, or by a number that is not positive"
+    weak = [number for number in filled.values() if not number <= _HIDES]
+    if weak:
+        return f"scores are filled with {weak[0]:g}, which may not hide them"
+    finite = {number for number in filled.values() if math.isfinite(number)}
+    if len(finite) > 1:
+        return f"scores are hidden behind different numbers, {sorted(finite)}"
+    near = [i for i, number in filled.items() if number > _FAR]
+    if near and any(isinstance(one.step, Added) for one in later[near[0] :]):
+        return (
+            f"a summand comes after scores were filled with {filled[near[0]]:g}: "
+            "it counts where a row hides everything"
+        )
+    added = [one.step.value for one in later if isinstance(one.step, Added)]
+    if near and any(_may_hold(value, program, _hides) for value in added):
+        return "scores are hidden by a fill and by a sum, which differ where a row hides everything"
+    return None
+
+
+def scale_of(steps: Sequence[Step]) -> float:
+    """The product of all numbers by which scores are multiplied."""
+    return math.prod(step.factor for step in steps if isinstance(step, Scaled))
+
+
+def scaled_queries(q: Node, steps: Sequence[Step], axes: BatchAxes, build: Builder) -> Node:
+    """Queries, [batch, heads, rows, size], with the factors of whole rows of the scores."""
+    whole = q
+    for step in steps:
+        if isinstance(step, ScaledRows):
+            whole = build.call(step.operator, whole, axes.of_mask(step.by, step.lead, q, build))
+    return whole
+
+
+def build_mask(steps: Sequence[Step], q: Node, axes: BatchAxes, build: Builder) -> Node | None:
+    """All that is added to scores, or hides them, as one float mask to add; None if nothing is."""
+    total: Node | None = None
+    later = with_later_factors(steps)
+    for one in later:
+        if isinstance(one.step, Added):
+            bias = _scaled_bias(one.step, one, q, axes, build)
+            total = bias if total is None else build.call(aten.add.Tensor, total, bias)
+        elif isinstance(one.step, Filled) and one.fill is not None:
+            total = _filled(total, one.step, one.fill, q, axes, build)
+    if total is None or not _may_hide_a_row(total, later, build.program):
+        return total
+    return _not_a_number_where_all_is_hidden(total, build)
+
+
+def _scaled_bias(step: Added, later: Later, q: Node, axes: BatchAxes, build: Builder) -> Node:
+    bias, times = axes.of_mask(step.value, step.lead, q, build), step.times * later.number
+    if times != 1:
+        bias = build.call(aten.mul.Tensor, bias, times)
+    for rows in later.rows:
+        bias = build.call(rows.operator, bias, axes.of_mask(rows.by, rows.lead, q, build))
+    return bias
+
+
+def _filled(
+    total: Node | None, step: Filled, fill: float, q: Node, axes: BatchAxes, build: Builder
+) -> Node:
+    number = fill if math.isinf(fill) else min(fill, _FAR)
+    mask = axes.of_mask(step.mask, step.lead, q, build)
+    if total is None:
+        both = (number, 0.0) if step.where_true else (0.0, number)
+        return build.call(aten.where.Scalar, mask, *both)
+    if step.where_true:
+        return build.call(aten.where.ScalarSelf, mask, number, total)
+    return build.call(aten.where.ScalarOther, mask, total, number)
+
+
+def _not_a_number_where_all_is_hidden(mask: Node, build: Builder) -> Node:
+    """A mask with NaN in rows that are -inf throughout, where softmax gives NaN.
+
+    The attention operator gives zeros there. Any other number times 0 adds nothing.
+    """
+    highest = build.call(aten.amax.default, mask, [-1], True)
+    return build.call(aten.add.Tensor, mask, build.call(aten.mul.Tensor, highest, 0.0))
+
+
+def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> bool:
+    """Whether a row of the joined mask may be -inf throughout."""
+    if is_weight_expression(mask):
+        return bool((evaluate(mask, program).amax(-1) == -math.inf).any())
+    added = [one.step.value for one in later if isinstance(one.step, Added)]
+    unbounded = _is_infinite if len(added) < 2 else _may_overflow
+    infinite = any(one.fill == -math.inf for one in later)
+    return infinite or any(_may_hold(value, program, unbounded) for value in added)
+
+
+def _hides(numbers: torch.Tensor) -> torch.Tensor:
+    """Which numbers hide a score that they are added to, and are not surely infinite or so."""
+    return (numbers.abs() >= -_HIDES) & (numbers.abs() < -_FAR)
+
+
+def _is_infinite(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.isinf()
+
+
+def _may_overflow(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.abs() >= _OVERFLOWS
+
+
+def _may_hold(value: Node, program: Program, bad: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether a value may hold numbers of a kind: it is given, or computed from such numbers."""
+    pending, seen = [value], {value}
+    while pending and len(seen) < 64:
+        node = pending.pop()
+        if node.op == "placeholder" or _makes_infinite(node):
+            return True
+        weight = program.weight_of(node)
+        if bool(bad(_literals(node) if weight is None else weight.detach().float()).any()):
+            return True
+        new = [n for n in node.all_input_nodes if n not in seen and is_float(n)]
+        pending += new
+        seen.update(new)
+    return bool(pending)
+
+
+def _makes_infinite(node: Node) -> bool:
+    """Whether an operator may make infinities of ordinary numbers."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    by_tensor = name == "div" and isinstance(node.args[1], Node)
+    return name in _MAKE_INFINITE or by_tensor
+
+
+def _literals(node: Node) -> torch.Tensor:
+    given = (*node.args, *node.kwargs.values())
+    found = [float(a) for a in given if isinstance(a, (int, float)) and a != _END]
+    return torch.tensor(found, dtype=torch.float64)
