@@ -8,7 +8,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder, reordered
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arg, same_size, shape_of
 from strop.compiler.rewrite import Rule
 
@@ -37,13 +37,13 @@ class EinsumProduct(Rule):
         if len(values) != 2 or "." in inputs or not result:
             return Miss("the equation is not of two values with all their axes named", root)
         if any(len(set(term)) < len(term) for term in (*terms, result)):
-            return Miss("the equation takes a diagonal", root, 2)
+            return Miss("the equation takes a diagonal", root, NEAR)
         product = _product(terms[0], terms[1], result)
         if product is None:
-            return Miss("the equation is no product of matrices", root, 2)
+            return Miss("the equation is no product of matrices", root, NEAR)
         sizes = [dict(zip(term, shape_of(x))) for term, x in zip(terms, values)]
         if not all(same_size(sizes[0][n], sizes[1][n]) for n in product.batch + product.k):
-            return Miss("an axis of the equation is repeated", root, 2)
+            return Miss("an axis of the equation is repeated", root, NEAR)
         bound = {"terms": terms, "values": values, "result": result, "product": product}
         return Match(root, bound, [root])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import (
     Program,
     arguments,
@@ -58,14 +58,14 @@ class SdpaAttention(Rule):
     def match(self, root: Node, program: Program) -> Match | Miss:
         a = arguments(root)
         if len(shape_of(a["query"])) != 4:
-            return Miss("queries are not [batch, heads, seq, size]", root, 2)
+            return Miss("queries are not [batch, heads, seq, size]", root, NEAR)
         if a["dropout_p"]:
-            return Miss("drops attention weights: the module is in train mode", root, 2)
+            return Miss("drops attention weights: the module is in train mode", root, NEAR)
         k, v = ungroup(a["key"]), ungroup(a["value"])
         bound = {"q": a["query"], "k": k, "v": v, "mask": a["attn_mask"], "causal": a["is_causal"]}
         size = static_int(shape_of(a["query"])[-1])
         if size is None or isinstance(a["scale"], Node):
-            return Miss("the size of a head, or the scale, is dynamic", root, 2)
+            return Miss("the size of a head, or the scale, is dynamic", root, NEAR)
         bound["scale"] = a["scale"] if a["scale"] is not None else 1 / math.sqrt(size)
         return Match(root, bound, [root, a["key"], a["value"]])
 

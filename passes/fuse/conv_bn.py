@@ -11,7 +11,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arg, arguments, dtype_of, input_node, shape_of
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
@@ -47,18 +47,18 @@ class LayerBatchNorm(Rule):
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         if arguments(root)["training"]:
-            return Miss("batch norm is in train mode", root, 2)
+            return Miss("batch norm is in train mode", root, NEAR)
         node, axis, between = input_node(root), _CHANNELS, list[Node]()
         while node.target not in LAYERS:
             if len(node.users) > 1:
-                return Miss("the value before the batch norm is used elsewhere too", node, 2)
+                return Miss("the value before the batch norm is used elsewhere too", node, NEAR)
             before = _axis_before(node, axis)
             if before is None:
-                return Miss("batch norm comes after no convolution or linear layer", node, 2)
+                return Miss("batch norm comes after no convolution or linear layer", node, NEAR)
             between.append(node)
             node, axis = input_node(node), before
         if len(node.users) > 1:
-            return Miss("an inner value is used elsewhere too", node, 2)
+            return Miss("an inner value is used elsewhere too", node, NEAR)
         bound = {"layer": node, "axis": axis, "between": between}
         return Match(root, bound, [root, *between, node])
 

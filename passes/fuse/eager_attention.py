@@ -10,7 +10,7 @@ from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Miss
+from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arg, dtype_of, same_shape, shape_of, value_of
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
@@ -90,12 +90,12 @@ class EagerAttention(Rule):
             return _why_no_softmax(root)
         softmax = weights[-1]
         if int(arg(softmax, 1)) % len(shape_of(softmax)) != len(shape_of(softmax)) - 1:
-            return Miss("softmax is not over the last axis", softmax, 2)
+            return Miss("softmax is not over the last axis", softmax, NEAR)
         if dtype_of(softmax) != dtype_of(softmax.args[0]):
-            return Miss(f"softmax is computed in {dtype_of(softmax)}", softmax, 2)
+            return Miss(f"softmax is computed in {dtype_of(softmax)}", softmax, NEAR)
         used = next((n for n in weights if len(n.users) > 1), None)
         if used is not None:
-            return Miss("the attention weights are used elsewhere too", used, 3)
+            return Miss("the attention weights are used elsewhere too", used, NEAR)
         scores = take_apart(arg(softmax, 0), program)
         if isinstance(scores, Miss):
             return scores
@@ -147,7 +147,9 @@ def _why_no_softmax(root: Node) -> Miss:
             break
         node = arg(node, 0)
         if isinstance(node, Node) and node.target is aten.softmax.int:
-            return Miss("the attention weights are changed before they meet the values", first, 3)
+            return Miss(
+                "the attention weights are changed before they meet the values", first, NEAR
+            )
     return Miss("no factor is a softmax", root)
 
 

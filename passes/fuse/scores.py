@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.pattern import Miss, is_number
+from strop.compiler.pattern import NEAR, Miss, is_number
 from strop.compiler.program import (
     Program,
     arg,
@@ -118,7 +118,7 @@ def lead_of(x: Node) -> Sizes:
     return shape_of(x)[:-2]
 
 
-def take_apart(node: Any, program: Program, depth: int = 3) -> Scores | Miss:
+def take_apart(node: Any, program: Program, depth: int = NEAR) -> Scores | Miss:
     """Follow the scores from ``node`` inwards to the product of queries and keys.
 
     Args:
