@@ -16,7 +16,9 @@ def quiet_torch() -> Iterator[None]:
     Standard error is held back too: where an export fails, torch prints the graph so far.
     """
     names = [n for n in logging.root.manager.loggerDict if n.startswith("torch.")]
-    levels = {n: logging.getLogger(n).level for n in ("torch", *names)}
+    # Those without a level of their own take that of "torch".
+    own = [n for n in names if logging.getLogger(n).level != logging.NOTSET]
+    levels = {n: logging.getLogger(n).level for n in ("torch", *own)}
     try:
         for name in levels:
             logging.getLogger(name).setLevel(logging.CRITICAL)

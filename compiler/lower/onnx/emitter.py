@@ -17,11 +17,11 @@ from strop.compiler.constants import constant_nodes, evaluate
 from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.sizes import emit_size
-from strop.compiler.lower.onnx.table import choose
-from strop.compiler.program import Program, arguments, expression, same_shape, same_size
+from strop.compiler.program import Program, expression, same_shape, same_size
 from strop.compiler.target import Target
-from strop.compiler.text import describe
+from strop.compiler.text import describe, op_name
 
 MICROSOFT = "com.microsoft"
 # In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
@@ -39,10 +39,6 @@ DTYPES: dict[torch.dtype, ir.DataType] = {
     torch.bool: ir.DataType.BOOL,
 }
 Size = int | torch.SymInt | Node
-
-
-class NotLowered(Exception):
-    """Raised by an emitter that does not cover these arguments; carries the reason."""
 
 
 def onnx_dtype(dtype: torch.dtype) -> ir.DataType:
@@ -63,23 +59,24 @@ class Emitter:
         program: what is lowered.
         node: the operator being lowered now.
         choices: which variant of an emitter the target takes.
-        exported: one-operator models that ``torch.onnx`` made, by signature.
+        made_from: the operator of the program that it stands for.
+        exported: what ``torch.onnx`` made of single operators, or why it did not, by signature.
     """
 
     def __init__(self, program: Program, target: Target, choices: Choices) -> None:
         self.program = program
         self.target = target
         self.choices = choices
-        self.exported: dict[str, ir.Model] = {}
+        self.exported: dict[str, ir.Model | NotLowered] = {}
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
-        self.node: Node = program.graph.output_node()
+        self.node = self.made_from = program.graph.output_node()
         self._values: dict[Node, Any] = {}
         self._constants: dict[Any, ir.Value] = {}
         self._sizes: dict[Any, ir.Value] = {}
         self._made: dict[Any, tuple[ir.Value, int]] = {}
         self._memo: dict[Any, ir.Value] = {}
-        self._fixed = constant_nodes(program)
+        self._fixed = dict.fromkeys(constant_nodes(program), program)
         self._may_be_empty = any(dim.min == 0 for dim in program.contract.dims)
         # The names that callers use are theirs: nothing inside the graph may take them.
         specs = (*program.contract.inputs, *program.contract.outputs)
@@ -103,7 +100,7 @@ class Emitter:
         graph = ir.Graph(
             inputs,
             outputs,
-            nodes=self.nodes,
+            nodes=_used(self.nodes, outputs),
             initializers=[v for v in self.initializers.values() if v.uses()],
             opset_imports={"": self.target.opset, MICROSOFT: 1},
             name="strop",
@@ -126,9 +123,9 @@ class Emitter:
         kept = {k: v for k, v in attributes.items() if v is not None}
         node = ir.node(op_type, inputs, kept, domain=domain, num_outputs=outputs)
         for value in node.outputs:
-            value.name = self._unique(self.node.name, start=1)
+            value.name = self.unique(self.made_from.name, start=1)
         node.name = node.outputs[0].name
-        node.meta[MADE_FROM] = self.node
+        node.meta[MADE_FROM] = self.made_from
         self.nodes.append(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
@@ -165,7 +162,7 @@ class Emitter:
         tensor = torch.as_tensor(np.asarray(array)).to(dtype)
         key = (dtype, tuple(tensor.shape), str(tensor.tolist()))
         if key not in self._constants:
-            name = self._unique(f"const_{len(self._constants)}")
+            name = self.unique(f"const_{len(self._constants)}")
             self._constants[key] = self._add(ir.tensor(tensor.numpy(), name=name))
         return self._constants[key]
 
@@ -182,7 +179,7 @@ class Emitter:
             name = f"{weight.target if weight.op == 'get_attr' else weight.name}.int8"
             shape = ir.Shape(rows[::-1] if transposed else rows)
             return self._add(
-                ir.LazyTensor(read, ir.DataType.INT8, shape=shape, name=self._unique(name))
+                ir.LazyTensor(read, ir.DataType.INT8, shape=shape, name=self.unique(name))
             )
 
         return self.once(("int8", weight, scale, transposed), make)
@@ -228,33 +225,56 @@ class Emitter:
             self._memo[key] = make()
         return self._memo[key]
 
+    def inline(self, part: Program, inputs: Sequence[ir.Value]) -> None:
+        """Emit the calls of a program that stands for the current call, on values of this graph.
+
+        Raises:
+            NotLowered: no candidate takes one of them.
+        """
+        self._values.update(zip(part.graph.find_nodes(op="placeholder"), inputs))
+        self._fixed.update(dict.fromkeys(constant_nodes(part), part))
+        for node in part.calls():
+            if node in self._fixed or not _is_emitted(node):
+                continue
+            try:
+                self._emit(node)
+            except NotLowered as reason:
+                raise NotLowered(f"its part {op_name(node.target)}: {reason}") from reason
+
     # How it works inside ---------------------------------------------------------------------
 
     def _visit(self, node: Node) -> str | None:
         """Emit one node; returns why it could not be."""
-        if node in self._fixed or not (_is_data(node) or made_symbols(node)):
+        if node in self._fixed or not _is_emitted(node):
             return None
-        self.node = node
-        if node.target is operator.getitem:
-            source, index = cast(tuple[Node, int], node.args)
-            self._values[node] = self._values.get(source, _Anything())[index]
-            self._name(node, source)
-            return None
-        emit = choose(node.target, self)
+        self.made_from = node
         try:
-            _refuse_complex(node)
-            if emit is None:
-                from strop.compiler.lower.onnx.torchlib import emit_by_torchlib
-
-                self._values[node] = emit_by_torchlib(self, node)
-            else:
-                self._values[node] = emit(self, *arguments(node).values())
+            self._emit(node)
         except NotLowered as reason:
             self._values[node] = _Anything()
             return f"{describe(node)}: {reason}"
-        self._name(node, node)
-        self._keep_sizes(node)
+        self._name(node, cast(Node, node.args[0]) if node.target is operator.getitem else node)
         return None
+
+    def _emit(self, node: Node) -> None:
+        """Emit one call.
+
+        Raises:
+            NotLowered: no candidate takes it.
+        """
+        from strop.compiler.lower.onnx.candidates import emit_call
+
+        if node.target is operator.getitem:
+            source, index = cast(tuple[Node, int], node.args)
+            self._values[node] = self._values.get(source, _Anything())[index]
+            return
+        _refuse_complex(node)
+        outer, self.node = self.node, node
+        try:
+            self._values[node] = emit_call(self, node)
+        finally:
+            self.node = outer
+        self._keep_sizes(node)
 
     def _keep_sizes(self, node: Node) -> None:
         """Remember where the sizes that only the data know can be read."""
@@ -275,7 +295,7 @@ class Emitter:
         value = self._values[node]
         made = value.producer() if isinstance(value, ir.Value) else None
         if made is not None and made.meta[MADE_FROM] is emitted_for:
-            value.name = self._unique(node.name)
+            value.name = self.unique(node.name)
             made.name = made.outputs[0].name
 
     def _input(self, node: Node) -> ir.Value:
@@ -298,7 +318,7 @@ class Emitter:
 
     def _outputs(self) -> list[ir.Value]:
         results: list[ir.Value] = []
-        self.node = self.program.graph.output_node()
+        self.node = self.made_from = self.program.graph.output_node()
         for spec, node in zip(self.program.contract.outputs, self.program.outputs):
             # An Identity keeps names apart where an output is an input, a weight or given twice;
             # ONNX Runtime removes it.
@@ -317,10 +337,10 @@ class Emitter:
             raise NotLowered(f"%{node.name} was not lowered")
         value = node.meta["val"]
         lazy = ir.LazyTensor(
-            lambda: ir.tensor(evaluate(node, self.program).contiguous()),
+            lambda: ir.tensor(evaluate(node, self._fixed[node]).contiguous()),
             dtype=onnx_dtype(value.dtype),
             shape=ir.Shape([int(s) for s in value.shape]),
-            name=self._unique(str(node.target) if node.op == "get_attr" else node.name),
+            name=self.unique(str(node.target) if node.op == "get_attr" else node.name),
         )
         return self._add(lazy)
 
@@ -334,7 +354,7 @@ class Emitter:
         self.initializers[tensor.name] = value
         return value
 
-    def _unique(self, name: str, start: int = 0) -> str:
+    def unique(self, name: str, start: int = 0) -> str:
         """The name, or with the first free number behind it; numbered in any case from 1 on."""
         count = start
         while (unique := f"{name}.{count}" if count else name) in self._taken:
@@ -395,6 +415,23 @@ def _refuse_complex(node: Node) -> None:
     values = [n.meta["val"] for n in (node, *node.all_input_nodes)]
     if any(isinstance(v, torch.Tensor) and v.is_complex() for v in values):
         raise NotLowered("it computes with complex numbers")
+
+
+def _used(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """Without what nothing reads: a candidate that gave up leaves nodes behind."""
+    kept: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(value.uses() or value in outputs for value in node.outputs):
+            kept.append(node)
+            continue
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+    return kept[::-1]
+
+
+def _is_emitted(node: Node) -> bool:
+    """Whether a node stands for tensors, or for sizes that only the data know."""
+    return _is_data(node) or bool(made_symbols(node))
 
 
 def _is_data(node: Node) -> bool:

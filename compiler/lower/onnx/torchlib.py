@@ -1,4 +1,4 @@
-"""The long tail: operators without a row of ours, lowered one at a time by ``torch.onnx``."""
+"""The last candidate: one operator exported by ``torch.onnx``, checked, and grafted."""
 
 from __future__ import annotations
 
@@ -6,87 +6,94 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import InlinePass
 from torch import nn
 from torch.fx.node import Node
 
-from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.decompose import bind
+from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
+from strop.compiler.lower.onnx.trial import sample_values, try_export
 from strop.compiler.quiet import quiet_torch
 
+Exported = ir.Model | NotLowered
 
-class _OneOp(nn.Module):
+
+class OneCall(nn.Module):
     """Calls one operator with its literal arguments bound."""
 
-    def __init__(self, node: Node, tensors: list[Node]) -> None:
+    def __init__(self, node: Node, inputs: list[Node]) -> None:
         super().__init__()
-        self.node = node
-        self.tensors = tensors
+        self.call = bind(node, inputs)
 
     def forward(self, *values: torch.Tensor) -> Any:
-        bound = dict(zip(self.tensors, values))
-        args, kwargs = torch.fx.map_arg((self.node.args, self.node.kwargs), bound.__getitem__)
-        return self.node.target(*args, **kwargs)  # type: ignore[operator]
+        """The operator's result on values of its input nodes."""
+        return self.call(*values)
 
 
 def emit_by_torchlib(on: Emitter, node: Node) -> Any:
-    """Export a program of this one operator and graft its nodes.
+    """Export a program of this one operator, hold it to torch, and graft its nodes.
 
     Raises:
-        NotLowered: torch.onnx does not know it either, or one of its sizes is computed.
+        NotLowered: torch.onnx does not know it, gets it wrong, or one of its sizes is computed.
     """
     inputs = list(node.all_input_nodes)
-    if getattr(node.target, "namespace", "") not in ("aten", "prims"):
-        raise NotLowered("not an ATen operator, and no row of the lowering table names it")
+    if not _knows(node.target):
+        raise NotLowered("torch.onnx has no such operator")
     if any(not isinstance(n.meta["val"], torch.Tensor) for n in inputs):
-        raise NotLowered("neither strop nor torch.onnx lowers it at a computed size")
+        raise NotLowered("torch.onnx lowers no operator at a computed size")
     key = _signature(node, inputs)
     if key not in on.exported:
-        on.exported[key] = _export(node, inputs, on.target.opset)
-    return _graft(on, on.exported[key], [on.value(n) for n in inputs])
+        on.exported[key] = _checked(node, inputs, on.target.opset)
+    exported = on.exported[key]
+    if isinstance(exported, NotLowered):
+        raise exported
+    return _graft(on, exported, [on.value(n) for n in inputs])
+
+
+def _knows(target: Any) -> bool:
+    """Whether torchlib, the table of ``torch.onnx``, has the operator: an export takes seconds."""
+    from onnxscript.function_libs.torch_lib import ops  # noqa: F401  (fills the registry)
+    from onnxscript.function_libs.torch_lib.registration import default_registry
+
+    return target.name() in default_registry
 
 
 def _signature(node: Node, inputs: list[Node]) -> str:
     """Equal for calls that export to the same graph: a layer repeated costs one export."""
     places: dict[Node, Any] = {n: f"#{i}" for i, n in enumerate(inputs)}
     call = torch.fx.map_arg((node.args, node.kwargs), places.__getitem__)
-    types = [(n.meta["val"].dtype, [_static(s) for s in n.meta["val"].shape]) for n in inputs]
+    types = [(n.meta["val"].dtype, [str(s) for s in n.meta["val"].shape]) for n in inputs]
     return repr((str(node.target), call, types))
 
 
-def _static(size: int | torch.SymInt) -> int | None:
-    return None if isinstance(size, torch.SymInt) else int(size)
+def _checked(node: Node, inputs: list[Node], opset: int) -> Exported:
+    module = OneCall(node, inputs).eval()
+    try:
+        model = export_call(module, [n.meta["val"] for n in inputs], opset)
+        try_export(model, module, [n.meta["val"] for n in inputs])
+    except NotLowered as reason:
+        return reason
+    return model
 
 
-def _export(node: Node, inputs: list[Node], opset: int) -> ir.Model:
-    values = tuple(_example(n.meta["val"]) for n in inputs)
-    shapes = tuple(_dynamic(n.meta["val"]) for n in inputs)
+def export_call(module: nn.Module, types: list[torch.Tensor], opset: int) -> ir.Model:
+    """What ``torch.onnx`` makes of a call with inputs of these types, functions inlined.
+
+    Raises:
+        NotLowered: it refuses.
+    """
+    values = tuple(next(sample_values(types)))
     try:
         with quiet_torch():
             exported = torch.onnx.export(
-                _OneOp(node, inputs).eval(), values, dynamo=True, verbose=False,
-                dynamic_shapes=(shapes,), opset_version=opset,
+                module, values, dynamo=True, verbose=False, opset_version=opset,
+                dynamic_shapes=(tuple(map(_dynamic, types)),),
             )  # fmt: skip
-    except Exception as error:
-        raise NotLowered(f"torch.onnx refuses it: {_root_cause(error)}") from error
+    except Exception as error:  # whatever torch.onnx raises, it does not lower the operator
+        raise NotLowered(f"torch.onnx refuses it: {root_cause(error)}") from error
     assert exported is not None
-    if exported.model.functions:
-        raise NotLowered("torch.onnx lowers it to a function of its own, not to operators")
-    return exported.model
-
-
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _example(value: torch.Tensor) -> torch.Tensor:
-    """Zeros whose dynamic sizes are equal where the program's are."""
-    seen: dict[str, int] = {}
-    sizes = [
-        seen.setdefault(str(s.node.expr), 3 + 2 * len(seen)) if isinstance(s, torch.SymInt) else s
-        for s in value.shape
-    ]
-    return torch.zeros(sizes, dtype=value.dtype)
+    return InlinePass()(exported.model).model
 
 
 def _dynamic(value: torch.Tensor) -> dict[int, Any]:
@@ -99,17 +106,46 @@ def _graft(on: Emitter, model: ir.Model, inputs: list[Any]) -> Any:
     """Copy the nodes of a one-operator model into the graph; returns its outputs."""
     values: dict[Any, Any] = dict(zip(model.graph.inputs, inputs))
     for value in model.graph.initializers.values():
-        array = value.const_value.numpy()  # type: ignore[union-attr]
-        values[value] = on.constant(array, torch.from_numpy(array.copy()).dtype)
+        values[value] = _constant(on, value)
     for node in model.graph:
         result = on.op(
             node.op_type,
             *(values[v] if v is not None else None for v in node.inputs),
             domain=node.domain,
             outputs=len(node.outputs),
-            **{k: a.value for k, a in node.attributes.items()},
+            **{k: _attribute(on, a, values) for k, a in node.attributes.items()},
         )
         made = result if isinstance(result, tuple) else (result,)
         values.update(zip(node.outputs, made))
     outputs = tuple(values[v] for v in model.graph.outputs)
     return outputs if len(outputs) > 1 else outputs[0]
+
+
+def _constant(on: Emitter, value: ir.Value) -> ir.Value:
+    array = value.const_value.numpy().copy()  # type: ignore[union-attr]
+    return on.constant(array, torch.from_numpy(array).dtype)
+
+
+def _attribute(on: Emitter, attribute: ir.Attr, values: dict[Any, Any]) -> Any:
+    if attribute.type != ir.AttributeType.GRAPH:
+        return attribute.value
+    return _subgraph(on, attribute.as_graph(), values)
+
+
+def _subgraph(on: Emitter, graph: ir.Graph, values: dict[Any, Any]) -> ir.Graph:
+    """A copy of a loop's or branch's body that reads the values of the graph grafted into.
+
+    Names are new: a body may not use one that its surroundings have.
+    """
+    body = graph.clone(allow_outer_scope_values=True)
+    for place in (body, *body.subgraphs()):
+        for value in (*place.inputs, *place.initializers.values()):
+            value.name = on.unique("body")
+    for node in body.all_nodes():
+        for index, read in enumerate(node.inputs):
+            if read in values:
+                node.replace_input_with(index, values[read])
+        for value in node.outputs:
+            value.name = on.unique("body")
+        node.name = node.outputs[0].name
+    return body

@@ -10,7 +10,8 @@ import onnx_ir as ir
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.lower.onnx.emitter import DTYPES, Emitter, NotLowered
+from strop.compiler.lower.onnx.emitter import DTYPES, Emitter
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, same_size, shape_of
 

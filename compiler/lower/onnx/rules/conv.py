@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import per_axis, shape_of
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.positions import true_positions
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of, static_int
 

@@ -9,7 +9,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.lower.onnx.emitter import Emitter, NotLowered
+from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter, NotLowered
+from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of
 

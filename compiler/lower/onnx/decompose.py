@@ -1,0 +1,92 @@
+"""Torch's own decomposition of one operator call, traced at the program's symbolic sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import fx
+from torch._decomp import global_decomposition_table
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.node import Node
+
+from strop.compiler.lower.onnx.formulas import FORMULAS
+from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
+from strop.compiler.program import Contract, Program
+from strop.compiler.quiet import quiet_torch
+
+
+def decompose(node: Node, mode: FakeTensorMode, kept: Container[Any]) -> Program:
+    """The call as a program of simpler operators; its inputs are the node's input nodes, in order.
+
+    Operators that are ``kept`` are not decomposed, unless torch itself always does so. Sizes stay
+    symbols of the program that the node is in.
+
+    Raises:
+        NotLowered: there is no decomposition, or it holds for some sizes only.
+    """
+    inputs = list(node.all_input_nodes)
+    table = {
+        target: formula
+        for target, formula in {**global_decomposition_table["post_autograd"], **FORMULAS}.items()
+        if target is node.target or target not in kept
+    }
+    made = _trace(bind(node, inputs), [n.meta["val"] for n in inputs], mode, table)
+    if any(n.target is node.target for n in made.graph.nodes):
+        raise NotLowered("torch does not decompose it")
+    return _as_program(made, mode)
+
+
+def bind(node: Node, inputs: list[Node]) -> Callable[..., Any]:
+    """The call as a function of its input nodes' values."""
+
+    def call(*values: Any) -> Any:
+        bound = dict(zip(inputs, values))
+        args, kwargs = fx.map_arg((node.args, node.kwargs), bound.__getitem__)
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    return call
+
+
+def _trace(
+    call: Callable[..., Any], values: list[Any], mode: FakeTensorMode, table: dict[Any, Any]
+) -> fx.GraphModule:
+    sizes = mode.shape_env or ShapeEnv()
+    try:
+        with ExitStack() as active:
+            # A new guard would tie the graph to the sizes at which the program was captured.
+            for context in (
+                quiet_torch(),
+                torch.no_grad(),
+                sizes.error_on_new_guards(),
+                enable_python_dispatcher(),
+                mode,
+            ):
+                active.enter_context(context)
+            pure = dispatch_functionalize(call, FunctionalTensorMode())
+            made: fx.GraphModule = make_fx(pure, decomposition_table=table)(*values)
+            return made
+    except Exception as error:  # a decomposition may raise anything; the next candidate is tried
+        raise NotLowered(
+            f"torch does not decompose it at these sizes: {root_cause(error)}"
+        ) from error
+
+
+def _as_program(made: fx.GraphModule, mode: FakeTensorMode) -> Program:
+    """The traced graph, with the tensors that it holds as weights."""
+    program = Program(made.graph, {}, Contract((), (), ()))
+    for node in made.graph.find_nodes(op="get_attr"):
+        tensor = getattr(made, str(node.target))
+        if isinstance(tensor, FakeTensor):
+            raise NotLowered("its decomposition holds a tensor without values")
+        program.weights[str(node.target)] = tensor
+        node.meta["val"] = mode.from_tensor(tensor, static_shapes=True)
+    if any("val" not in n.meta for n in program.calls()):
+        raise NotLowered("its decomposition has values without a type")
+    return program
