@@ -43,6 +43,7 @@ class File:
     Attributes:
         function: what was captured.
         program: after the passes.
+        model: as lowered.
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class File:
         module = function if isinstance(function, nn.Module) else Called(function)
         model = Model(module.eval(), dict(zip("xyz", inputs)), dynamic=axes)
         self.program = _optimized(model)
-        lowered = lower_to_onnx(self.program, get_target("cpu"), Choices({}))
-        data = ir.serde.serialize_model(lowered).SerializeToString()
+        self.model = lower_to_onnx(self.program, get_target("cpu"), Choices({}))
+        data = ir.serde.serialize_model(self.model).SerializeToString()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -170,19 +170,35 @@ class Emitter:
         """The int8 grid of a float weight under a scale per row; shared where it is used again."""
         quantize = torch.ops.strop.int8_weight.default
 
+        def compute(*both: torch.Tensor) -> torch.Tensor:
+            grid: torch.Tensor = quantize(*both)
+            return grid.t() if transposed else grid
+
+        name = f"{weight.target if weight.op == 'get_attr' else weight.name}.int8"
+        key = ("int8", weight, scale, transposed)
+        return self.once(key, lambda: self.derived([weight, scale], compute, name))
+
+    def derived(
+        self, sources: Sequence[Node], compute: Callable[..., torch.Tensor], name: str = ""
+    ) -> ir.Value:
+        """An initializer computed from constant values when the file is written.
+
+        Raises:
+            NotLowered: a source is no constant.
+        """
+        for source in sources:
+            if source not in self._fixed:
+                raise NotLowered(f"%{source.name} is no weight, but computed from inputs")
+        values = [n.meta["val"] for n in sources]
+        typed = compute(*(torch.empty(v.shape, dtype=v.dtype, device="meta") for v in values))
+
         def read() -> ir.TensorProtocol:
-            grid = quantize(evaluate(weight, self.program), evaluate(scale, self.program))
-            return ir.tensor((grid.t() if transposed else grid).contiguous())
+            made = compute(*(evaluate(n, self.program) for n in sources))
+            return ir.tensor(made.contiguous())
 
-        def make() -> ir.Value:
-            rows = [int(s) for s in weight.meta["val"].shape]
-            name = f"{weight.target if weight.op == 'get_attr' else weight.name}.int8"
-            shape = ir.Shape(rows[::-1] if transposed else rows)
-            return self._add(
-                ir.LazyTensor(read, ir.DataType.INT8, shape=shape, name=self.unique(name))
-            )
-
-        return self.once(("int8", weight, scale, transposed), make)
+        unique = self.unique(name or f"{self.node.name}.weight")
+        shape = ir.Shape(list(typed.shape))
+        return self._add(ir.LazyTensor(read, onnx_dtype(typed.dtype), shape=shape, name=unique))
 
     def size(self, size: Size) -> ir.Value:
         """A size as an int64 tensor of shape [1]; equal expressions are computed once."""

@@ -11,6 +11,7 @@ from strop.compiler.lower.onnx.rules import (
     indexing,
     linear,
     norm,
+    recurrent,
     reduce,
     shape,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "indexing",
     "linear",
     "norm",
+    "recurrent",
     "reduce",
     "shape",
 ]
