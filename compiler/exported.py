@@ -11,12 +11,18 @@ from torch import fx
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
+import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.inputs import Signature
 from strop.compiler.original import output_leaves
 from strop.compiler.program import DTYPE_NAMES, Contract, Origin, Program, TensorSpec
 from strop.compiler.text import source_line, tensor_spec
+
+# Operators of other libraries that mean what one of strop's does.
+_STANDARD = {
+    "transformers.grouped_mm_fallback.default": torch.ops.strop.grouped_matmul.default,
+}
 
 
 def to_program(exported: Any, signature: Signature) -> Program:
@@ -31,10 +37,10 @@ def to_program(exported: Any, signature: Signature) -> Program:
     _copy_calls(exported.graph_module, program.graph, copies)
     outputs = _user_outputs(exported)
     program.graph.output(tuple(copies[n] for n in outputs.values()))
-    program.symbols = _symbol_names(program, signature)
-    program.contract = _contract(program, signature, list(outputs))
     program.erase_dead(n for n in reversed(list(program.calls())) if not n.users)
     program.erase_dead(list(program.graph.find_nodes(op="get_attr")))
+    program.symbols = _symbol_names(program, signature)
+    program.contract = _contract(program, signature, list(outputs))
     program.drop_unused_weights()
     return program
 
@@ -71,6 +77,7 @@ def _copy_calls(source: fx.GraphModule, graph: fx.Graph, copies: dict[Node, Any]
             copies[node] = copies[node.args[0]][node.args[1]]
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node].target = _STANDARD.get(str(node.target), node.target)
     return None
 
 

@@ -7,7 +7,7 @@ Importing this package registers them all.
 
 from __future__ import annotations
 
-from strop.compiler.dialect import attention, conv, embedding, linear, norm, rotary
+from strop.compiler.dialect import attention, conv, embedding, experts, linear, norm, rotary
 from strop.compiler.dialect.registry import stored_dtype
 
-__all__ = ["attention", "conv", "embedding", "linear", "norm", "rotary", "stored_dtype"]
+__all__ = ["attention", "conv", "embedding", "experts", "linear", "norm", "rotary", "stored_dtype"]

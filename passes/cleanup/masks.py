@@ -247,7 +247,8 @@ class CanonicalMasks(Pass):
                 log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, NEAR))
             elif len(meaning) > 1 and Causal() in meaning and not _one_size(root):
                 # With both a mask and the flag, torch runs only what its fused kernel takes.
-                log.missed("masks", root, Miss("heads of queries and values differ", mask, NEAR))
+                reason = "queries, keys and values have other batches, heads or sizes of heads"
+                log.missed("masks", root, Miss(reason, mask, NEAR))
             elif Causal() in meaning and not _square(root, mask):
                 log.missed("masks", root, Miss("causal, but queries and keys differ", mask, NEAR))
             else:
@@ -256,8 +257,12 @@ class CanonicalMasks(Pass):
 
 
 def _one_size(root: Node) -> bool:
-    """Whether queries and values have heads of one size."""
-    return same_size(shape_of(arg(root, 0))[-1], shape_of(arg(root, 2))[-1])
+    """Whether queries, keys and values agree in batch, number and size of heads."""
+    queries, keys, values = (shape_of(arg(root, i)) for i in range(3))
+    if not same_size(queries[-1], values[-1]):
+        return False
+    shared = slice(0, -3 if arguments(root)["enable_gqa"] else -2)
+    return all(same_shape(other[shared], queries[shared]) for other in (keys, values))
 
 
 def _square(root: Node, mask: Node) -> bool:
