@@ -71,7 +71,7 @@ class Reader:
 
     def meaning(self, value: Any) -> Meaning:
         """What a value says, or None."""
-        if not isinstance(value, Node) or value.op == "placeholder":
+        if not isinstance(value, Node):
             return None
         if value not in self.read:
             self.read[value] = self._of(value)
@@ -136,18 +136,13 @@ def _unrepeated(part: Node, whole: Node, meaning: Meaning) -> bool:
 
 
 def _add(reader: Reader, node: Node) -> Meaning:
-    other = static_int(node.args[1]) if not isinstance(node.args[1], float) else None
-    return reader.meaning(node.args[0]) if other == 0 else None
+    return reader.meaning(node.args[0]) if static_int(node.args[1]) == 0 else None
 
 
 def _cast(reader: Reader, node: Node) -> Meaning:
-    source = node.args[0]
-    inner = reader.meaning(source)
-    if isinstance(inner, Grid):
-        return inner if dtype_of(node) in _COUNTING else None
-    assert isinstance(source, Node)
-    both_bool = dtype_of(source) == dtype_of(node) == torch.bool
-    return inner if both_bool else None
+    inner = reader.meaning(node.args[0])
+    wanted = _COUNTING if isinstance(inner, Grid) else (torch.bool,)
+    return inner if dtype_of(node) in wanted else None
 
 
 def _compare(less_or_equal: bool) -> Callable[[Reader, Node], Meaning]:
@@ -155,9 +150,6 @@ def _compare(less_or_equal: bool) -> Callable[[Reader, Node], Meaning]:
 
     def read(reader: Reader, node: Node) -> Meaning:
         keys, queries = node.args[:2] if less_or_equal else node.args[1::-1]
-        if isinstance(node.args[1], int):
-            nonnegative = isinstance(reader.meaning(node.args[0]), Grid) and node.args[1] <= 0
-            return TRUE if nonnegative and not less_or_equal else None
         for index, grid in ((keys, Grid(-1)), (queries, Grid(-2))):
             if reader.meaning(index) != grid or not _unrepeated(index, node, grid):  # type: ignore[arg-type]
                 return None
@@ -166,12 +158,13 @@ def _compare(less_or_equal: bool) -> Callable[[Reader, Node], Meaning]:
     return read
 
 
-def _strict(less: bool) -> Callable[[Reader, Node], Meaning]:
-    """``gt(grid, -1)`` is always true."""
+def _compare_with_number(highest: int) -> Callable[[Reader, Node], Meaning]:
+    """``ge(grid, 0)`` and ``gt(grid, -1)`` are always true."""
 
     def read(reader: Reader, node: Node) -> Meaning:
-        above = isinstance(node.args[1], int) and node.args[1] < 0 and not less
-        return TRUE if above and isinstance(reader.meaning(node.args[0]), Grid) else None
+        number = node.args[1]
+        below = isinstance(number, int) and number <= highest
+        return TRUE if below and isinstance(reader.meaning(node.args[0]), Grid) else None
 
     return read
 
@@ -196,16 +189,12 @@ def _index(reader: Reader, node: Node) -> Meaning:
     assert isinstance(source, Node) and isinstance(indices, (list, tuple))
     if dtype_of(source) != torch.bool or len(shape_of(source)) != 2 or len(indices) != 2:
         return None
-    rank = len(shape_of(node))
-    grids = [reader.meaning(i) for i in indices]
-    whole = same_size(shape_of(node)[0], shape_of(source)[0]) and same_size(
-        shape_of(node)[-1], shape_of(source)[1]
-    )
-    expected = [Grid(-4), Grid(-1)]
-    alone = all(_unrepeated(i, node, grid) for i, grid in zip(indices, expected))
-    if rank == 4 and grids == expected and whole and alone:
-        return frozenset({Padding(source)})
-    return None
+    grids = [Grid(-4), Grid(-1)]
+    if len(shape_of(node)) != 4 or [reader.meaning(i) for i in indices] != grids:
+        return None
+    ends = (shape_of(node)[0], shape_of(node)[-1])
+    alone = all(_unrepeated(index, node, grid) for index, grid in zip(indices, grids))
+    return frozenset({Padding(source)}) if alone and same_shape(ends, shape_of(source)) else None
 
 
 READERS: dict[Any, Callable[[Reader, Node], Meaning]] = {
@@ -215,8 +204,8 @@ READERS: dict[Any, Callable[[Reader, Node], Meaning]] = {
     aten.add.Tensor: _add,
     aten.le.Tensor: _compare(True),
     aten.ge.Tensor: _compare(False),
-    aten.ge.Scalar: _compare(False),
-    aten.gt.Scalar: _strict(False),
+    aten.ge.Scalar: _compare_with_number(0),
+    aten.gt.Scalar: _compare_with_number(-1),
     aten.bitwise_and.Tensor: _and,
     aten.logical_and.default: _and,
     aten.__and__.Tensor: _and,
