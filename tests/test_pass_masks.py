@@ -89,6 +89,7 @@ HOLED = KEPT_ONES.clone()
 HOLED[3, 1] = False
 COLUMN = torch.arange(5)[:, None]
 LATER = torch.arange(1, 6)
+EXCHANGED = torch.tensor([1, 0])
 ONE = torch.zeros(1, dtype=torch.int64)
 
 KEPT: dict[str, Mask] = {
@@ -130,6 +131,8 @@ KEPT: dict[str, Mask] = {
         p, torch.arange(1)[:, None, None, None], i[None, None, None, :].expand(2, 1, 1, 5)
     ),
     "padding of the first alone": lambda i, p: padded(p, torch.arange(1)[:, None, None, None]),
+    "padding with batches exchanged": lambda i, p: padded(p, EXCHANGED[:, None, None, None]),
+    "padding with keys exchanged": lambda i, p: padded(p, None, (4 - i)[None, None, None, :]),
     "padding of one row": lambda i, p: p[0][i][None, None, None, :],
     "numbers looked up": lambda i, p: padded(p.long()).bool(),
     "a longer padding cut": lambda i, p: padded(torch.cat((p, p), 1), None, i[None, None, None, :]),
@@ -153,6 +156,17 @@ def test_padding_looked_up_in_the_wrong_order_is_kept() -> None:
 
     program = program_of(model, q, square)
     assert_left_alone(CanonicalMasks(), program, "the mask is not causal-and-padding")
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_causal_mask_with_an_axis_within_or_behind_is_kept(axis: int) -> None:
+    q = torch.randn(2, 5, 5, 4)
+
+    def model(q: Tensor) -> Tensor:
+        mask = causal(torch.arange(5)).unsqueeze(axis)
+        return F.scaled_dot_product_attention(q, q, q, mask)
+
+    assert_left_alone(CanonicalMasks(), program_of(model, q), "not causal-and-padding")
 
 
 def test_attention_without_a_mask_is_no_miss() -> None:

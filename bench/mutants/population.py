@@ -37,7 +37,7 @@ class Mutant:
     """One file with one slip.
 
     Attributes:
-        line: the number of the first line that differs, from 1.
+        line: where the slip is, from 1.
         before, after: the lines that differ, without indentation, joined by a space.
         source: the whole file with the slip.
     """
@@ -99,12 +99,12 @@ def _mutate(place: Place, name: str, occurrence: int, root: Path) -> Mutant | No
     mutated = mutate_code(source, operators()[name], occurrence)
     if mutated is None or not _differ(source, mutated):
         return None
-    line, before, after = _changed(source, mutated)
-    return Mutant(place.file, line, name, before, after, mutated)
+    before, after = _changed(source, mutated)
+    return Mutant(place.file, place.line, name, before, after, mutated)
 
 
 def _differ(source: str, mutated: str) -> bool:
-    """Whether the mutant parses, and differs in more than annotations, which nothing evaluates."""
+    """Whether the mutant parses, and differs in more than what is there for programmers only."""
     try:
         return _executed(mutated) != _executed(source)
     except SyntaxError:
@@ -112,10 +112,15 @@ def _differ(source: str, mutated: str) -> bool:
 
 
 def _executed(source: str) -> str:
-    return ast.dump(_WithoutAnnotations().visit(ast.parse(source)))
+    return ast.dump(_WithoutGuards().visit(ast.parse(source)))
 
 
-class _WithoutAnnotations(ast.NodeTransformer):
+class _WithoutGuards(ast.NodeTransformer):
+    """Drops annotations, which nothing evaluates, and ``frozen`` of a dataclass."""
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
+        return None if node.arg == "frozen" else self.generic_visit(node)
+
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
         return node
@@ -129,13 +134,13 @@ class _WithoutAnnotations(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def _changed(source: str, mutated: str) -> tuple[int, str, str]:
-    """Number of the first line that differs, and the differing lines of both, joined."""
+def _changed(source: str, mutated: str) -> tuple[str, str]:
+    """The differing lines of both, joined."""
     old, new = source.splitlines(), mutated.splitlines()
     start = next(i for i, (a, b) in enumerate(zip(old, new)) if a != b)
     tail = 0
     while old[-1 - tail] == new[-1 - tail] and tail < min(len(old), len(new)) - start - 1:
         tail += 1
     sides = (lines[start : len(lines) - tail] for lines in (old, new))
-    before, after = (" ".join(line.strip() for line in side) for side in sides)
-    return start + 1, before, after
+    before, after = (" ".join(line.strip() for line in side).strip() for side in sides)
+    return before, after

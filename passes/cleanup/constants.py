@@ -31,7 +31,7 @@ class FoldConstants(Pass):
 
     def apply(self, program: Program, log: Log) -> None:
         fixed = constant_nodes(program)
-        trained = _from_parameters(program, fixed)
+        trained = _from_parameters(program)
         for node in list(program.calls()):
             if node in fixed and node not in trained and self._is_frontier(node, fixed):
                 self._fold(program, node, log)
@@ -56,11 +56,11 @@ class FoldConstants(Pass):
         log.rewrote("constants", node)
 
 
-def _from_parameters(program: Program, fixed: set[Node]) -> set[Node]:
+def _from_parameters(program: Program) -> set[Node]:
     found: set[Node] = set()
     for node in program.graph.nodes:
         weight = program.weight_of(node)
-        inherits = node in fixed and any(n in found for n in node.all_input_nodes)
+        inherits = any(n in found for n in node.all_input_nodes)
         if inherits or isinstance(weight, torch.nn.Parameter):
             found.add(node)
     return found

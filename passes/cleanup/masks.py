@@ -187,10 +187,9 @@ def _index(reader: Reader, node: Node) -> Meaning:
     """``padding[batch_grid, key_grid]`` with a bool [batch, keys] padding."""
     source, indices = node.args[0], node.args[1]
     assert isinstance(source, Node) and isinstance(indices, (list, tuple))
-    if dtype_of(source) != torch.bool or len(shape_of(source)) != 2 or len(indices) != 2:
-        return None
     grids = [Grid(-4), Grid(-1)]
-    if len(shape_of(node)) != 4 or [reader.meaning(i) for i in indices] != grids:
+    read = [reader.meaning(index) for index in indices]
+    if dtype_of(source) != torch.bool or len(shape_of(node)) != 4 or read != grids:
         return None
     ends = (shape_of(node)[0], shape_of(node)[-1])
     alone = all(_unrepeated(index, node, grid) for index, grid in zip(indices, grids))

@@ -11,7 +11,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arg, arguments, dtype_of, same_shape, shape_of
+from strop.compiler.program import Program, arg, dtype_of, input_node, same_shape, shape_of
 from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
@@ -78,17 +78,13 @@ class SameValue(Rule):
     )
 
     def match(self, root: Node, program: Program) -> Match | Miss:
-        source = root.args[0]
-        if not isinstance(source, Node) or not isinstance(source.meta["val"], torch.Tensor):
-            return Miss("the first argument is no tensor", root)
+        source = input_node(root)
         if dtype_of(source) != dtype_of(root) or not same_shape(shape_of(source), shape_of(root)):
             return Miss("shape or dtype changes", root)
         if root.target in (aten.add.Tensor, aten.sub.Tensor) and not _is_number(root, 0):
             return Miss("adds something", root)
         if root.target in (aten.mul.Tensor, aten.div.Tensor) and not _is_number(root, 1):
             return Miss("scales", root)
-        if root.target is aten.slice.Tensor and arguments(root)["step"] != 1:
-            return Miss("reorders", root)
         if root.target in PADS and any(width != 0 for width in arg(root, 1)):
             return Miss("pads", root)
         if root.target is aten.dropout.default and root.args[2]:
@@ -101,8 +97,7 @@ class SameValue(Rule):
 
 
 def _is_number(node: Node, number: float) -> bool:
-    other = node.args[1]
-    return isinstance(other, (int, float)) and other == number
+    return bool(node.args[1] == number)
 
 
 class CastChain(Rule):
@@ -112,11 +107,11 @@ class CastChain(Rule):
     roots = CASTS
 
     def match(self, root: Node, program: Program) -> Match | Miss:
-        inner = root.args[0]
-        if not isinstance(inner, Node) or inner.target not in CASTS:
+        inner = input_node(root)
+        if inner.target not in CASTS:
             return Miss("no cast inside", root)
-        source = inner.args[0]
-        if not isinstance(source, Node) or dtype_of(source) != dtype_of(root):
+        source = input_node(inner)
+        if dtype_of(source) != dtype_of(root):
             return Miss("ends in another dtype", root)
         if not torch.can_cast(dtype_of(source), dtype_of(inner)):
             return Miss("the inner cast may lose something", inner, NEAR)
@@ -155,11 +150,10 @@ class ViewChain(Rule):
     roots = VIEWS
 
     def match(self, root: Node, program: Program) -> Match | Miss:
-        inner = root.args[0]
-        if not isinstance(inner, Node) or inner.target not in VIEWS:
+        inner = input_node(root)
+        if inner.target not in VIEWS:
             return Miss("no view inside", root)
-        source = inner.args[0]
-        assert isinstance(source, Node)
+        source = input_node(inner)
         if not same_shape(shape_of(source), shape_of(root)):
             return Miss("the first shape does not come back", root)
         return Match(root, {"x": source}, [root, inner])
@@ -176,8 +170,8 @@ class TransposePair(Rule):
     roots = (aten.transpose.int,)
 
     def match(self, root: Node, program: Program) -> Match | Miss:
-        inner = root.args[0]
-        if not isinstance(inner, Node) or inner.target is not aten.transpose.int:
+        inner = input_node(root)
+        if inner.target is not aten.transpose.int:
             return Miss("no transpose inside", root)
         if _axes(root) != _axes(inner):
             return Miss("other axes", inner)
