@@ -67,15 +67,21 @@ def duel(
         float | None,
         typer.Option(min=0, help="Seconds a bout may wait for a disturbed machine. Default: 30."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the record here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(resolve_path=True, help="Write the record here.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(resolve_path=True, help="Write a page with plots here.")
+    ] = None,
     fail_if: Annotated[
         list[str] | None, typer.Option(help="Exit 3 if it holds, 'speedup<1.5'; repeatable.")
     ] = None,
     suite: Annotated[
         str, typer.Option(help="Measure the README's: encoders, vision, decoders or build.")
     ] = "",
-    results: Annotated[Path | None, typer.Option(help="Where --suite writes its JSON.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(resolve_path=True, help="Where --suite writes its JSON.")
+    ] = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON schema of --json.")] = False,
 ) -> None:
     """Race an artifact against what you would otherwise ship, on your machine."""

@@ -20,6 +20,9 @@ MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 BUILD = "build.json"
 PROVENANCE = "provenance.json"
+REPORT = "report.html"
+# Every file that a build writes, but for what is shipped beside the model at its owner's wish.
+OWN_NAMES = frozenset({MODEL, f"{MODEL}.data", MANIFEST, BUILD, PROVENANCE, REPORT})
 FORMAT = 1
 
 
@@ -104,6 +107,11 @@ class Artifact:
     def size(self) -> int:
         """Bytes of the model: the ONNX file and its external data."""
         return sum(f["bytes"] for f in self.manifest["files"].values())
+
+    def file_names(self) -> set[str]:
+        """The files that the manifest names, and those that every build writes beside them."""
+        named = (self.manifest.get(part, {}) for part in ("files", "assets", "side_files"))
+        return {MANIFEST, BUILD, REPORT}.union(*named)
 
     def build_record(self) -> dict[str, Any]:
         """Times and memory of the build; empty where ``build.json`` was not kept."""
@@ -203,11 +211,6 @@ def read_intact(path: str | os.PathLike[str]) -> Artifact:
     return artifact
 
 
-def is_artifact(folder: Path) -> bool:
-    """Whether the folder was written by strop."""
-    return _read_manifest(folder) is not None
-
-
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         values = json.loads((folder / MANIFEST).read_text())
@@ -226,25 +229,6 @@ def confined(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise UsageError(f"{folder}: the manifest names '{name}', which is outside the artifact")
     return path
-
-
-def require_free(out: Path, force: bool) -> None:
-    """Refuse an output path that holds something not ours.
-
-    Raises:
-        UsageError: it exists and is neither empty nor an artifact, and ``force`` is off; or it
-            is the working folder or holds it, or cannot be written, ``force`` or not.
-    """
-    parent = next(p for p in out.resolve().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UsageError(f"{out} cannot be written: {parent} is no folder that may be written to")
-    if Path.cwd().is_relative_to(out.resolve()):
-        raise UsageError(f"{out} is the working folder or holds it; name a folder of its own")
-    if not out.exists() or force or is_artifact(out):
-        return
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    raise UsageError(f"{out} exists and is not a strop artifact; --force replaces it")
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -2,9 +2,9 @@
 
 ``program.json`` is the IR before the pass (``program.txt`` for people), ``pass.toml`` the pass
 with its options, ``recipe.toml`` where it stood, ``inputs.safetensors`` one small set of its
-owner's inputs, ``crash.json`` the error, versions and seed. A bundle names no code to run: a pass
-of the user's own is given again when it is replayed. Large float weights are left out, and seeded
-noise stands in for them, unless the crash needs them.
+owner's inputs, ``crash.json`` the error, versions, the seed and the names of all files. A bundle
+names no code to run: a pass of the user's own is given again when it is replayed. Large float
+weights are left out, and seeded noise stands in for them, unless the crash needs them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import platform
 import shutil
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -22,19 +23,29 @@ import torch
 
 from strop.compiler.artifact import write_json
 from strop.compiler.errors import StropError, UsageError
-from strop.compiler.files import require_folder
+from strop.compiler.holdings import Kind
 from strop.compiler.inputs import Inputs
 from strop.compiler.passes import Pass, Step, is_strops
 from strop.compiler.program import Program
 from strop.compiler.recipe import PassEntry, Recipe, load_recipe, recipe_text
 from strop.compiler.registry import is_users, make_pass, origin
-from strop.compiler.snapshot import WEIGHTS, WeightStore, load_program, save_inputs, save_program
-from strop.compiler.staging import staged
+from strop.compiler.snapshot import (
+    INPUTS,
+    WEIGHTS,
+    WeightStore,
+    load_program,
+    save_inputs,
+    save_program,
+)
+from strop.compiler.staging import require_place, staged
 
 CRASH, PROGRAM, PASS, RECIPE = "crash.json", "program.json", "pass.toml", "recipe.toml"
+PROGRAM_TEXT = "program.txt"
 FORMAT = 1
 PACKAGES = ("strop", "torch", "onnxscript", "numpy")
 SEED = 0
+# What a bundle is written as, but for its weights.
+NAMES = (CRASH, PROGRAM, PROGRAM_TEXT, PASS, RECIPE, INPUTS)
 # A float weight with more elements is replaced by noise.
 SMALL = 4096
 
@@ -106,7 +117,7 @@ def write_bundle(
     folder = out.resolve().with_name(f"{out.name}.crash")
     own = "" if is_strops(step.run) else f" --pass {origin(step.run)}"
     try:
-        _require_ours(folder)
+        require_place(folder, BUNDLE, NAMES)
         pieces = (step, Failure.of(error), inputs, recipe)
         _write(folder, without_weights(program), *pieces)
         again = fails(step.run, load_program(folder / PROGRAM))
@@ -119,9 +130,15 @@ def write_bundle(
         error.add_note(f"to see it again: strop debug replay {folder}{own}")
 
 
-def _require_ours(folder: Path) -> None:
-    if folder.exists() and not (folder / CRASH).is_file():
-        raise UsageError(f"{folder} exists and is not a crash bundle; move it away")
+def _named(folder: Path) -> Collection[str] | None:
+    try:
+        values = json.loads((folder / CRASH).read_text())
+        return {CRASH, *map(str, values["files"])} if "strop_crash" in values else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # whatever it is, strop did not write it
+
+
+BUNDLE = Kind("a crash bundle", CRASH, _named, "Move it away, or name another folder.")
 
 
 def _write(
@@ -135,17 +152,23 @@ def _write(
         "seed": SEED,
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
     }
-    with staged(folder) as new:
+    with staged(folder, BUNDLE) as new:
         _write_program(program, new)
         save_inputs(inputs, new)
         (new / PASS).write_text(recipe_text(Recipe(name=step.name, passes=[_entry(step.run)])))
         (new / RECIPE).write_text(recipe_text(recipe.model_copy(update={"passes": named})))
-        write_json(new / CRASH, values)
+        _seal(new, values)
+
+
+def _seal(folder: Path, values: dict[str, Any]) -> None:
+    """Write the record of the failure, with the names of all other files."""
+    files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    write_json(folder / CRASH, values | {"files": sorted(files)})
 
 
 def _write_program(program: Program, folder: Path) -> None:
     save_program(program, folder / PROGRAM, WeightStore(folder / WEIGHTS))
-    (folder / "program.txt").write_text(str(program))
+    (folder / PROGRAM_TEXT).write_text(str(program))
 
 
 def replace_program(bundle: Bundle, program: Program, out: Path) -> None:
@@ -154,10 +177,11 @@ def replace_program(bundle: Bundle, program: Program, out: Path) -> None:
     Raises:
         UsageError: the place cannot be written.
     """
-    with staged(out) as new:
-        for name in (CRASH, PASS, RECIPE):
-            shutil.copy(bundle.folder / name, new / name)
+    with staged(out, BUNDLE) as new:
+        for name in (PASS, RECIPE):
+            shutil.copyfile(bundle.folder / name, new / name)
         _write_program(program, new)
+        _seal(new, json.loads((bundle.folder / CRASH).read_text()))
 
 
 def require_bundle_place(out: Path) -> None:
@@ -166,8 +190,7 @@ def require_bundle_place(out: Path) -> None:
     Raises:
         UsageError: something that is no bundle stands there.
     """
-    require_folder(out, "-o")
-    _require_ours(out)
+    require_place(out, BUNDLE, NAMES)
 
 
 def _entry(run: Pass) -> PassEntry:

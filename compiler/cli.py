@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from strop.bench.cli import app as bench_app
+from strop.compiler import interrupts
 from strop.compiler.debug.cli import app as debug_app
 from strop.compiler.errors import StropError, UsageError, did_you_mean
+from strop.compiler.interrupts import Interrupted
+from strop.compiler.source import absolute_source, held_to_return
+
+if TYPE_CHECKING:
+    from strop.compiler.recipe import Recipe
+
+
+class _Commands(TyperGroup):
+    """No command ends before its end, whatever the user's code calls."""
+
+    # The context's class is click's, which typer carries under a private name.
+    def invoke(self, ctx: Any) -> Any:
+        with held_to_return():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="strop",
     help="A compiler for trained models.",
     no_args_is_help=True,
@@ -59,10 +76,14 @@ def build(
         Literal["off", "cheap", "full"], typer.Option(help="What to measure after every pass.")
     ] = "cheap",
     print_recipe: Annotated[bool, typer.Option(help="Write the recipe in force.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace a folder that is not an artifact.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Write into a folder that is not an artifact, and keep its files.")
+    ] = False,
     tune: Annotated[bool, typer.Option(help="Measure emitter choices on this machine.")] = False,
 ) -> None:
     """Build a model into a checked artifact."""
+    # The user's code may change the working folder: paths are what they are now.
+    here = Path.cwd()
     settings = [*settings, *(f"expect.{count}" for count in expect)]
     from strop.compiler.recipe import asked_recipe
 
@@ -74,38 +95,39 @@ def build(
         return
     if not source:
         raise UsageError("say what to build: FILE.py:make or hf:PATH")
+    source = absolute_source(source)
+    dump_ir = dump_ir and here / dump_ir
+    chosen = chosen.in_folder(here)
+    if stop_after:
+        _print_program(source, chosen, stop_after, dump_ir)
+    elif out is None:
+        raise UsageError("say where to write: -o OUT")
+    else:
+        _build(source, here / out, chosen, dump_ir, force, tune, instruments)
+
+
+def _print_program(source: str, recipe: Recipe, stop_after: str, dump_ir: Path | None) -> None:
+    from strop.compiler.driver import compile_program
     from strop.compiler.source import load_model
 
-    if stop_after:
-        from strop.compiler.driver import compile_program
-
-        program = compile_program(
-            load_model(source), chosen, stop_after, str(dump_ir) if dump_ir else None
-        )
-        sys.stdout.write(str(program))
-        return
-    if out is None:
-        raise UsageError("say where to write: -o OUT")
-    _build(source, out, chosen, dump_ir, force, tune, instruments)
+    sys.stdout.write(str(compile_program(load_model(source), recipe, stop_after, dump_ir)))
 
 
 def _build(
     source: str,
     out: Path,
-    recipe: Any,
+    recipe: Recipe,
     dump_ir: Path | None,
     force: bool,
     tune: bool,
     instruments: Literal["off", "cheap", "full"],
 ) -> None:
-    from strop.compiler.artifact import require_free
-
-    require_free(out, force)
     # Bound to the stream itself, so that it goes on while others' output is held back.
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler import driver
-        from strop.compiler.source import load_model
+        from strop.compiler.source import load_model, source_path
 
+        driver.require_places(out, dump_ir, force, [source_path(source), *recipe.files()])
         choices = None
         if tune:
             from strop.compiler.lower.onnx.tune import tuned
@@ -255,19 +277,38 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
 
 
 def main() -> None:
-    """Entry point: errors become sentences and exit codes."""
-    # Being told to end is no reason to leave a half-written folder: unwind as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Entry point: errors and signals become sentences and exit codes."""
+    interrupts.listen()
+    code = _run()
+    if interrupts.received() is not None:
+        code = interrupts.exit_code()
+    interrupts.stop_listening()
+    sys.exit(code)
+
+
+def _run() -> Any:
+    """Run the command that was asked for; returns its exit code."""
     try:
         app()
+    except SystemExit as end:  # typer's own: the user's code cannot raise it here
+        return end.code
+    except Interrupted:
+        _say(_interruption())
     except StropError as error:
         _say("\n".join([str(error), *getattr(error, "__notes__", ())]))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
         if os.environ.get("STROP_TRACEBACK"):
             raise
         _say(_bug(error))
-        sys.exit(1)
+    return 1
+
+
+def _interruption() -> str:
+    number = interrupts.received()
+    assert number is not None
+    when = "" if interrupts.exit_code() else "; it came after the artifact was written"
+    return f"ended by {number.name}{when}"
 
 
 def _say(problem: str) -> None:

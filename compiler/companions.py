@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from strop.compiler.artifact import BUILD, MANIFEST, MODEL, PROVENANCE
+from strop.compiler.artifact import OWN_NAMES
 from strop.compiler.errors import UsageError
 from strop.compiler.model import Model
-from strop.compiler.report.page import REPORT
-
-OWN_NAMES = frozenset({MODEL, f"{MODEL}.data", MANIFEST, BUILD, PROVENANCE, REPORT})
 
 
 @dataclass(frozen=True)

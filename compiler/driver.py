@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from strop.compiler import interrupts
 from strop.compiler.artifact import (
     BUILD,
     MANIFEST,
     MODEL,
     PROVENANCE,
+    REPORT,
     Artifact,
     read_artifact,
-    require_free,
     write_json,
 )
 from strop.compiler.check import Comparison, check_file
 from strop.compiler.collector import collector_paused
 from strop.compiler.companions import Companions, read_companions
+from strop.compiler.dump import Dump, require_dump_place
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.evaluation import evaluate, file_runner
-from strop.compiler.files import require_folder
 from strop.compiler.front import Captured, capture_model
 from strop.compiler.holds import hold_to_budget
-from strop.compiler.instrument import Dump
 from strop.compiler.latency import quick_look
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
@@ -33,15 +34,18 @@ from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.manifest import Record, build_record, manifest
 from strop.compiler.model import Evaluate, Model
 from strop.compiler.optimize import Instruments, Optimized, optimize
+from strop.compiler.output import ARTIFACT, require_output
 from strop.compiler.program import Program
 from strop.compiler.provenance import write_provenance
 from strop.compiler.recipe import Budget, Recipe, load_recipe
-from strop.compiler.report.page import REPORT, render
+from strop.compiler.report.page import render
+from strop.compiler.source import held_to_return
 from strop.compiler.stages import Progress, Stages
 from strop.compiler.staging import staged
 from strop.compiler.target import Target, get_target
 
 
+@held_to_return()
 def build(
     model: Model,
     out: str | os.PathLike[str],
@@ -58,10 +62,12 @@ def build(
 
     Args:
         model: what to build.
-        out: the folder to write; replaced if it is an artifact.
+        out: the folder to write. The files of an artifact that stands there are replaced;
+            whatever else it holds stays.
         recipe: a built-in name, a TOML path, or a ``Recipe``.
         target: overrides the recipe's.
-        force: replace ``out`` even if it is not an artifact.
+        force: write into ``out`` even if it is not an artifact; what else it holds stays, but
+            for files that have the names of the new ones.
         dump_ir: a folder for the IR after each pass that changed something, as text and as
             snapshots that ``strop debug diff`` reads.
         instruments: what to measure after every pass.
@@ -75,23 +81,25 @@ def build(
         BudgetError: the file is too far from the original, or a pass did not rewrite as often as
             the recipe expects; nothing is written.
     """
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    # The model's code may change the working folder: paths are what they are now.
+    here = Path.cwd()
+    out, dump_folder = here / out, here / dump_ir if dump_ir is not None else None
+    recipe = (load_recipe(recipe) if isinstance(recipe, str) else recipe).in_folder(here)
     place = get_target(target or recipe.target)
     recipe = recipe.model_copy(update={"target": place.name})
-    require_free(Path(out), force)
-    require_folder(Path(dump_ir) if dump_ir is not None else None, "--dump-ir")
+    companions = read_companions(model)
+    require_places(out, dump_folder, force, recipe.files(), companions.files)
     recipe.pipeline()
     stages = Stages(progress)
     measure = model.evaluate
-    companions = read_companions(model)
     captured = capture_model(model, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
     del model
-    dump = Dump(Path(dump_ir), captured.probe.inputs) if dump_ir is not None else None
-    optimized = optimize(captured, recipe, Path(out), dump, instruments, stages)
+    dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
+    optimized = optimize(captured, recipe, out, dump, instruments, stages)
     with stages.stage("lower"), collector_paused():
         lowered = lower_to_onnx(optimized.program, place, choices or shipped(place.name))
-    with staged(Path(out)) as folder:
+    with staged(out, ARTIFACT, force, interrupts.settle) as folder:
         with stages.stage("write"):
             files = write_model(lowered, folder / MODEL)
             write_provenance(lowered, folder / PROVENANCE)
@@ -103,6 +111,30 @@ def build(
             checked = _check(folder / MODEL, place, captured, measure, recipe.budget)
         _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
     return read_artifact(out)
+
+
+def require_places(
+    out: Path,
+    dump_ir: Path | None,
+    force: bool,
+    sources: Sequence[Path],
+    more: Collection[str] = (),
+) -> None:
+    """Refuse what cannot be written, or must not be replaced, before anything is compiled.
+
+    Args:
+        out: where the artifact will stand.
+        dump_ir: the folder for dumps of the IR.
+        force: ``out`` need not be an artifact.
+        sources: files and folders that the build reads.
+        more: files that will be shipped beside the model.
+
+    Raises:
+        UsageError: a sentence about one of the two folders.
+    """
+    require_output(out, force, more, sources)
+    if dump_ir is not None:
+        require_dump_place(dump_ir, out)
 
 
 @dataclass(frozen=True)
@@ -163,8 +195,12 @@ def _describe(
     write_json(folder / BUILD, built)
 
 
+@held_to_return()
 def compile_program(
-    model: Model, recipe: Recipe, stop_after: str, dump_ir: str | None = None
+    model: Model,
+    recipe: Recipe,
+    stop_after: str,
+    dump_ir: Path | None = None,
 ) -> Program:
     """Capture and run the passes, up to and including one: what ``--stop-after`` prints.
 
@@ -175,10 +211,10 @@ def compile_program(
     names = ["capture", *(s.name for s in pipeline.steps)]
     if stop_after not in names:
         raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
-    place = Path(dump_ir) if dump_ir else None
-    require_folder(place, "--dump-ir")
+    if dump_ir is not None:
+        require_dump_place(dump_ir)
     captured = capture_model(model, Stages())
-    dump = Dump(place, captured.probe.inputs) if place else None
+    dump = Dump(dump_ir, captured.probe.inputs) if dump_ir else None
     if stop_after == "capture":
         if dump:
             dump.start(captured.program)

@@ -13,13 +13,16 @@ def require_writable(path: Path | None, option: str) -> None:
     """Refuse a place for a file before the work for it begins.
 
     Raises:
-        UsageError: it is a folder, or its folder is not there or may not be written to.
+        UsageError: it is a folder, a device or a pipe, or its folder is not there or may not be
+            written to.
     """
     if path is None:
         return
     folder = path.absolute().parent
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option}: {path} is no regular file; name another")
     if not folder.is_dir():
         raise UsageError(f"{option}: {path} cannot be written: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -44,10 +47,15 @@ def require_folder(path: Path | None, option: str) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write beside the file and move it into place: never half a file.
 
+    A link stays, and what it leads to is replaced; nothing but a regular file is.
+
     Raises:
-        UsageError: the disk is full, or the folder is gone.
+        UsageError: the disk is full, the folder is gone, or something else stands there.
     """
     try:
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} could not be written: it is no regular file")
         with tempfile.NamedTemporaryFile(
             "w", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
         ) as stream:
@@ -58,10 +66,11 @@ def write_whole(path: Path, text: str) -> None:
                 aside.chmod(0o666 & ~_umask())
                 aside.replace(path)
             except BaseException:
-                aside.unlink()
+                aside.unlink(missing_ok=True)
                 raise
-    except OSError as error:
-        raise UsageError(f"{path} could not be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UsageError(f"{path} could not be written: {reason}") from error
 
 
 def _umask() -> int:

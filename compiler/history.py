@@ -13,6 +13,7 @@ from pathlib import Path
 from strop.compiler.artifact import MANIFEST
 from strop.compiler.files import write_whole
 from strop.compiler.reading import file_hash
+from strop.compiler.source import absolute_source
 
 
 def remember_source(out: Path, source: str) -> None:
@@ -25,7 +26,7 @@ def remember_source(out: Path, source: str) -> None:
     """
     entry = _entry(out)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(entry, json.dumps({"source": _absolute(source)}) + "\n")
+    write_whole(entry, json.dumps({"source": absolute_source(source)}) + "\n")
 
 
 def recall_source(out: Path) -> str | None:
@@ -40,11 +41,3 @@ def recall_source(out: Path) -> str | None:
 def _entry(out: Path) -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "strop" / "sources" / f"{file_hash(out / MANIFEST)}.json"
-
-
-def _absolute(source: str) -> str:
-    if source.startswith("hf:"):
-        path, mark, task = source.removeprefix("hf:").partition("#")
-        return f"hf:{Path(path).resolve()}{mark}{task}"
-    file, colon, name = source.rpartition(":")
-    return f"{Path(file).resolve()}{colon}{name}"

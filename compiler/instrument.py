@@ -1,4 +1,4 @@
-"""What hangs between passes: a record of every step, and numbered dumps of the IR."""
+"""What hangs between passes: a record of every step."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from strop.compiler.footprint import Footprint, footprint
-from strop.compiler.inputs import Inputs
 from strop.compiler.numerics import Drift
 from strop.compiler.passes import Instrument, PassResult, Step
 from strop.compiler.program import Program
 from strop.compiler.rewrite import NearMiss
-from strop.compiler.snapshot import WEIGHTS, WeightStore, save_inputs, save_program
 
 
 @dataclass
@@ -90,37 +87,3 @@ class Recorder(Instrument):
         )
         self._size = size
         self.running = None
-
-
-class Dump(Instrument):
-    """Writes the program into a folder after each step that changed it.
-
-    ``003_name.txt`` is for people, ``003_name.json`` a snapshot; weights are written once, and
-    ``inputs.safetensors`` is what the programs can be run on.
-    """
-
-    def __init__(self, folder: Path, inputs: Inputs) -> None:
-        self.folder = folder
-        self._inputs = inputs
-        self._store = WeightStore(folder / WEIGHTS)
-        self._count = 0
-
-    def before(self, step: Step, program: Program) -> None:
-        if self._count == 0:
-            self.start(program)
-
-    def start(self, captured: Program) -> None:
-        """Write the program as captured, and the inputs."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_inputs(self._inputs, self.folder)
-        self._write("capture", captured)
-
-    def after(self, step: Step, result: PassResult) -> None:
-        self._count += 1
-        if result.modified:
-            self._write(step.name, result.program)
-
-    def _write(self, name: str, program: Program) -> None:
-        path = self.folder / f"{self._count:03d}_{name.replace('/', '_')}"
-        path.with_suffix(".txt").write_text(str(program))
-        save_program(program, path.with_suffix(".json"), self._store)

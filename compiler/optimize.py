@@ -10,10 +10,11 @@ from typing import Literal
 from strop.compiler.bundle import write_bundle
 from strop.compiler.check import Case, Comparison, check_program
 from strop.compiler.collector import collector_paused
+from strop.compiler.dump import Dump
 from strop.compiler.errors import StropError, UsageError
 from strop.compiler.front import Captured
 from strop.compiler.holds import hold_to_budget, hold_to_expectations, missed_by
-from strop.compiler.instrument import Dump, Recorder, StepRecord
+from strop.compiler.instrument import Recorder, StepRecord
 from strop.compiler.pass_errors import measure_passes
 from strop.compiler.passes import Instrument, RulePass, Step, is_strops
 from strop.compiler.program import Program

@@ -128,6 +128,14 @@ class Recipe(pydantic.BaseModel):
                     raise UsageError(f"pass '{one.name}' needs '{needed}' before it")
         return Pipeline.of(made)
 
+    def in_folder(self, folder: Path) -> Recipe:
+        """The recipe with the user's own files looked up from a folder."""
+        return self.model_copy(update={"passes": [p.in_folder(folder) for p in self.passes]})
+
+    def files(self) -> list[Path]:
+        """The files that hold the user's own passes."""
+        return [Path(p.name.rpartition(":")[0]) for p in self.passes if is_users(p.name)]
+
     def insert(self, *added: str | UserPass, before: str = "", after: str = "") -> Recipe:
         """The recipe with more passes, in the order given, at one place; at the end by default.
 
@@ -200,9 +208,7 @@ def load_recipe(name: str) -> Recipe:
         text = Path(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe file {name} cannot be read: {error}") from error
-    recipe = parse_recipe(text, name)
-    passes = [entry.in_folder(Path(name).parent) for entry in recipe.passes]
-    return recipe.model_copy(update={"passes": passes})
+    return parse_recipe(text, name).in_folder(Path(name).parent)
 
 
 def asked_recipe(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.interrupts import Interrupted
 from strop.compiler.model import Model
 
 
@@ -36,6 +39,22 @@ def load_model(source: str) -> Model:
             f"{source}() returned {type(model).__name__}; it must return strop.compiler.Model(...)"
         )
     return model
+
+
+def absolute_source(source: str) -> str:
+    """``FILE.py:make`` or ``hf:PATH`` with its path made absolute; anything else as it is."""
+    if source.startswith("hf:"):
+        path, mark, task = source.removeprefix("hf:").partition("#")
+        return f"hf:{Path(path).absolute()}{mark}{task}"
+    file, colon, name = source.rpartition(":")
+    return f"{Path(file).absolute()}{colon}{name}" if colon else source
+
+
+def source_path(source: str) -> Path:
+    """The file or the folder of a source."""
+    if source.startswith("hf:"):
+        return Path(source.removeprefix("hf:").partition("#")[0])
+    return Path(source.rpartition(":")[0])
 
 
 def load_object(source: str, what: str) -> Any:
@@ -83,6 +102,28 @@ def _call(function: Callable[[], Any], source: str) -> Any:
         return function()
     except (Exception, SystemExit) as error:
         raise UsageError(f"{source} raised {blame(error, source.split(':')[0])}") from error
+
+
+@contextmanager
+def held_to_return() -> Iterator[None]:
+    """The user's code may raise in this block, and may not end the process.
+
+    Raises:
+        UsageError: it called ``sys.exit``, or raised another exception that is no ``Exception``.
+    """
+    try:
+        yield
+    except (Exception, Interrupted):
+        raise
+    except BaseException as error:
+        # Where Python's own handler is in force, it may be a real Ctrl-C.
+        default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if isinstance(error, KeyboardInterrupt) and default:
+            raise
+        raise UsageError(
+            f"code of the model, its data or a pass raised {blame(error, '')}\n"
+            "It must return, or raise an exception that is an Exception."
+        ) from error
 
 
 def blame(error: BaseException, file: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from strop.compiler import interrupts
+
 Progress = Callable[[str], None]
 
 
@@ -19,7 +21,8 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
+        """Time one stage; a signal that the one before swallowed ends the build here."""
+        interrupts.check()
         self.progress(name)
         start = time.perf_counter()
         try:

@@ -1,79 +1,230 @@
-"""Write a folder aside and move it into place in one step, whatever happens in between.
+"""Write a folder aside and move it into place, whatever happens in between.
 
-Beside ``out`` stands ``.<out>.strop-XXXX`` while a build runs: ``new`` is what is being written,
-``old`` what it replaces, ``lock`` is held as long as the process lives. A later build sweeps up
-after a process that died.
+While a build writes, ``.<out>.strop-XXXX`` stands beside ``out``, or ``.strop-XXXX`` inside it
+where ``out`` cannot be moved: ``new`` is what is being written, ``old`` what it replaces, ``lock``
+is held as long as the process lives. A later build of the same folder sweeps up after one that
+died. Builds of one folder may run side by side; they publish one after the other.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from strop.compiler import interrupts
 from strop.compiler.errors import UsageError
+from strop.compiler.holdings import WORK_INSIDE, Kind, holdings, require_replaceable
+from strop.compiler.publish import MOVING, NEW, OLD, publish, roll_back
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+LOCK = "lock"
+# Seconds that a build waits for another one to publish, and between two looks.
+PATIENCE, PAUSE = 60.0, 0.02
+# What must be free for the smallest of artifacts, in bytes.
+_LEAST_SPACE = 1 << 18
+# The most that names and paths may have, in bytes, for a workspace and its files to have one too.
+_LONGEST, _LONGEST_PATH = 255, 3800
+_LONGEST_NAME = _LONGEST - len("..strop-XXXXXXXX")
+_RANDOM = re.compile(r"\w{8}")
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` if the block ends well.
+def staged(
+    out: Path, kind: Kind, force: bool = False, published: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
+    """A folder that becomes ``out`` if the block ends well.
 
-    Whatever happens inside, ``out`` is what it was before, or the whole new folder.
+    Whatever happens inside, ``out`` is what it was before, or the whole new folder; what is not
+    strop's stays there either way.
+
+    Args:
+        out: where it will stand; links are followed.
+        kind: says which files of ``out`` are strop's.
+        force: files that are not may be replaced, where the new ones have their names.
+        published: called in the moment in which the new folder stands; no signal comes between.
 
     Raises:
-        UsageError: the disk is full, or the place cannot be written.
+        UsageError: the disk is full, the place cannot be written, or something is in the way.
     """
-    out = out.resolve()
+    out = real_path(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        with _workspace(out) as work:
-            new = work / "new"
-            new.mkdir()
-            yield new
-            _publish(new, out, work / "old")
+        with _workspace(out, kind) as work:
+            (work / NEW).mkdir()
+            yield work / NEW
+            with _turn(out), interrupts.held():
+                publish(work, out, kind, force)
+                published()
     except OSError as error:
         raise UsageError(f"{out} could not be written: {error.strerror or error}") from error
 
 
+def require_place(out: Path, kind: Kind, wanted: Collection[str], force: bool = False) -> None:
+    """Refuse a place for a folder before the work for it begins.
+
+    Args:
+        out: where it will stand.
+        kind: says which files there are strop's.
+        wanted: the files that will be written.
+        force: a folder that holds other files, and is not of the kind, may be written into.
+
+    Raises:
+        UsageError: it cannot be written to, or holds something that is not strop's to replace.
+    """
+    out = real_path(out)
+    try:
+        if Path.cwd().is_relative_to(out):
+            raise UsageError(f"{out} is the working folder or holds it; name a folder of its own")
+        with _tried(out, kind) as folder:
+            (folder / "space").write_bytes(os.urandom(_LEAST_SPACE))
+            if out.exists():
+                _require_ours(out, kind, wanted, force)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def real_path(path: Path) -> Path:
+    """The path without links.
+
+    Raises:
+        UsageError: it is a loop of links, or no path at all.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{path} cannot be used: {error}") from error
+
+
 @contextmanager
-def _workspace(out: Path) -> Iterator[Path]:
-    work = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
-    lock = _lock(work)
+def _tried(out: Path, kind: Kind) -> Iterator[Path]:
+    """A folder where a workspace would stand; above it where there is no such place yet.
+
+    Raises:
+        UsageError: something else is, or is above, the folder, or a name is too long.
+    """
+    there = next(p for p in (out, *out.parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise UsageError(f"{out} cannot be written: {there} is no folder")
+    _require_short(out)
+    if out.parent.exists():
+        with _workspace(out, kind) as work:
+            yield work
+    else:
+        with tempfile.TemporaryDirectory(prefix=WORK_INSIDE, dir=there) as folder:
+            yield Path(folder)
+
+
+def _require_short(out: Path) -> None:
+    sizes = [len(os.fsencode(part)) for part in out.parts]
+    if sizes[-1] > _LONGEST_NAME or max(sizes) > _LONGEST or len(os.fsencode(out)) > _LONGEST_PATH:
+        raise UsageError(
+            f"{str(out)[:80]}... cannot be written: its name or its path is too long. "
+            f"A name has at most {_LONGEST_NAME} bytes here, a path {_LONGEST_PATH}"
+        )
+
+
+def _require_ours(out: Path, kind: Kind, wanted: Collection[str], force: bool) -> None:
+    found = holdings(out, kind)
+    if found.foreign and not found.is_kind and not force:
+        raise UsageError(
+            f"{out} exists and is not {kind.title}: it holds '{found.foreign[0]}'. {kind.advice}"
+        )
+    require_replaceable(out, wanted, found.own, kind, force)
+
+
+@contextmanager
+def _workspace(out: Path, kind: Kind) -> Iterator[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _turn(out):
+        _sweep(out, kind)
+        work = _make_workspace(out)
+        lock = _lock(work, os.O_CREAT)
     try:
         yield work
     finally:
-        _remove(work, out)
+        _discard(work)
         os.close(lock)
 
 
-def _remove(work: Path, out: Path) -> None:
-    """Remove a workspace; what it was about to replace, and did not, goes back first."""
-    if (work / "old").exists() and not out.exists():
-        (work / "old").rename(out)
-    shutil.rmtree(work)
+def _make_workspace(out: Path) -> Path:
+    """A workspace beside the folder; inside it where that cannot be moved."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
+    except OSError:
+        if not out.is_dir():
+            raise
+    else:
+        if not out.exists() or _can_be_moved(out, work):
+            return work
+        _discard(work)
+    return Path(tempfile.mkdtemp(prefix=WORK_INSIDE, dir=out))
+
+
+def _can_be_moved(out: Path, work: Path) -> bool:
+    """Whether a folder could be moved into a workspace; tried with a move that must fail.
+
+    A folder cannot be moved onto one that is not empty. Systems look first whether it can be
+    moved at all: the error tells.
+    """
+    full = work / OLD / "full"
+    full.mkdir(parents=True)
+    try:
+        out.rename(work / OLD)
+    except OSError as error:
+        return error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+    finally:
+        shutil.rmtree(work / OLD)
+    raise AssertionError(f"{out} was moved onto a folder that is not empty")
 
 
 def _prefix(out: Path) -> str:
     return f".{out.name}.strop-"
 
 
-def _lock(work: Path) -> int:
+@contextmanager
+def _turn(out: Path) -> Iterator[None]:
+    """The only process that changes what stands at ``out``, or beside it, for a moment.
+
+    Raises:
+        UsageError: another one has not done with it for a long time.
+    """
+    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _wait_for(folder, out)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _wait_for(folder: int, out: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise UsageError(
+                    f"{out} could not be written: another process has been writing it, or a "
+                    f"folder beside it, for {PATIENCE:g} s"
+                ) from None
+            time.sleep(PAUSE)
+        else:
+            return
+
+
+def _lock(work: Path, create: int = 0) -> int:
     """Take the workspace; the kernel lets go of it when the process ends, however it ends.
 
     Raises:
         BlockingIOError: a living process holds it.
     """
-    lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(work / LOCK, create | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -82,35 +233,37 @@ def _lock(work: Path) -> int:
     return lock
 
 
-def _sweep(out: Path) -> None:
-    """Remove what dead builds of this folder left."""
-    left = [p for p in out.parent.iterdir() if p.name.startswith(_prefix(out)) and p.is_dir()]
-    for work in left:
-        try:
-            lock = _lock(work)
-        except (BlockingIOError, FileNotFoundError, PermissionError):
-            continue  # a build is at work there, or has just ended, or it is another user's
-        _remove(work, out)
+def _sweep(out: Path, kind: Kind) -> None:
+    """Put back and remove what dead builds of this folder left."""
+    for folder, prefix in ((out.parent, _prefix(out)), (out, WORK_INSIDE)):
+        if not folder.is_dir():
+            continue
+        for work in folder.iterdir():
+            name = work.name.removeprefix(prefix)
+            if name != work.name and _RANDOM.fullmatch(name) and not work.is_symlink():
+                _sweep_one(work, out, kind)
+
+
+def _sweep_one(work: Path, out: Path, kind: Kind) -> None:
+    try:
+        lock = _lock(work)
+    except FileNotFoundError:
+        # It died before it took the lock, or it is no workspace.
+        with suppress(OSError):
+            work.rmdir()
+    except (BlockingIOError, NotADirectoryError, PermissionError):
+        pass  # a build is at work there, or it is a file, or another user's
+    else:
+        roll_back(work, out, kind)
+        _discard(work)
         os.close(lock)
 
 
-def _publish(new: Path, out: Path, old: Path) -> None:
-    if not out.exists():
-        new.rename(out)
-    elif not _exchange(new, out):
-        out.rename(old)
-        new.rename(out)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swap two paths in one step; False where the system or the file system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    done = libc.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
-    if done == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS):
-        return False
-    raise OSError(code, os.strerror(code))
+def _discard(work: Path) -> None:
+    """Remove a workspace, and nothing in it that is not a workspace's."""
+    for name in (NEW, OLD):
+        shutil.rmtree(work / name, ignore_errors=True)
+    for name in (MOVING, "space", LOCK):
+        (work / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        work.rmdir()

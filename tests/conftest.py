@@ -64,13 +64,15 @@ def strop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["strop", *map(str, arguments)])
-        handler = signal.getsignal(signal.SIGTERM)
+        heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {number: signal.getsignal(number) for number in heard}
         try:
             with pytest.raises(SystemExit) as end:
                 cli.main()
                 sys.exit(0)
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         said = capsys.readouterr()
         return Result(int(end.value.code or 0), said.out, said.err)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from conftest import Result, Strop, leftovers, run_python, run_strop
 from strop.compiler import load, staging
 from strop.compiler.artifact import read_artifact
 from strop.compiler.errors import UsageError
-from strop.compiler.staging import staged
 
 X = np.ones((2, 16), np.float32)
 
@@ -147,85 +144,6 @@ def test_an_interrupted_build_leaves_no_workspace(
     assert b"Traceback" not in said
     assert content(built) == before
     assert leftovers(built.parent) == []
-
-
-def write_new(out: Path) -> None:
-    with staged(out) as stage:
-        (stage / "new").write_text("new")
-
-
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_a_folder_is_replaced_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
-) -> None:
-    if not can_exchange:
-        monkeypatch.setattr(staging, "_exchange", lambda a, b: False)
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "old").write_text("old")
-    write_new(out)
-    assert content(out) == {"new": b"new"}
-    assert leftovers(tmp_path) == []
-
-
-def test_linux_swaps_the_new_folder_in_by_one_system_call(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    assert staging._exchange(tmp_path / "a", tmp_path / "b") == (sys.platform == "linux")
-    with pytest.raises(FileNotFoundError):
-        staging._exchange(tmp_path / "a", tmp_path / "nowhere")
-
-
-def test_an_error_while_writing_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    write_new(out)
-    with pytest.raises(UsageError, match="No space left"), staged(out) as stage:
-        (stage / "half").touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert content(out) == {"new": b"new"}
-    assert leftovers(tmp_path) == []
-
-
-def test_an_old_folder_moved_by_a_build_that_died_comes_back(tmp_path: Path) -> None:
-    """Where folders cannot be swapped, a kill between the two renames must lose nothing."""
-    out = tmp_path / "out"
-    dead = tmp_path / f"{staging._prefix(out)}dead"
-    (dead / "old").mkdir(parents=True)
-    (dead / "old" / "kept").touch()
-    with pytest.raises(UsageError), staged(out):
-        assert content(out) == {"kept": b""}
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-    assert content(out) == {"kept": b""}
-
-
-def test_a_failed_replacement_puts_the_old_folder_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(staging, "_exchange", lambda a, b: False)
-    out = tmp_path / "out"
-    write_new(out)
-    with pytest.raises(UsageError, match="No such file"), staged(out) as stage:
-        stage.rmdir()  # the second of the two renames fails
-    assert content(out) == {"new": b"new"}
-    assert leftovers(tmp_path) == []
-
-
-def test_two_builds_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with staged(out) as first:
-        (first / "first").touch()
-        write_new(out)
-        assert first.exists()
-    assert content(out) == {"first": b""}
-
-
-def test_a_link_stays_a_link_to_the_folder_that_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "v1").mkdir()
-    (tmp_path / "current").symlink_to("v1")
-    write_new(tmp_path / "current")
-    assert (tmp_path / "current").is_symlink()
-    assert content(tmp_path / "v1") == {"new": b"new"}
 
 
 def test_a_changed_file_is_refused_by_load_and_by_inspect(strop: Strop, built: Path) -> None:

@@ -8,6 +8,8 @@ from textwrap import dedent
 import pytest
 from conftest import SMALL, Result, Strop, Write, leftovers
 
+from strop.compiler.artifact import read_artifact
+
 LINEAR = """
     import torch
     from strop.compiler import Model
@@ -381,10 +383,11 @@ def test_an_output_folder_that_is_not_ours_needs_force(strop: Strop, small: str,
     (out / "thesis.txt").write_text("years of work")
     result = strop("build", small, "-o", out)
     assert result.code == 2
-    assert "exists and is not a strop artifact; --force replaces it" in result.err
-    assert (out / "thesis.txt").read_text() == "years of work"
+    assert "exists and is not a strop artifact: it holds 'thesis.txt'" in result.err
+    assert sorted(p.name for p in out.iterdir()) == ["thesis.txt"]
     assert strop("build", small, "-o", out, "--force").code == 0
-    assert not (out / "thesis.txt").exists()
+    assert (out / "thesis.txt").read_text() == "years of work"
+    assert read_artifact(out).damaged() == []
     assert leftovers(out.parent) == []
 
 

@@ -69,6 +69,7 @@ def test_a_foreign_folder_is_refused_before_anything_is_reduced(
     bundle = crash(strop, own, small, tmp_path)
     monkeypatch.setattr("strop.compiler.debug.reduce.reduce", pytest.fail)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "crash.json").write_text('{"pass": "mine"}')
     result = strop("debug", "reduce", bundle, "--pass", own, "-o", tmp_path / "mine")
     assert (result.code, "is not a crash bundle" in result.err) == (2, True)
 

@@ -255,7 +255,8 @@ def replay(bundle: Annotated[Path, typer.Argument(help="A crash bundle.")], own:
 def reduce(
     bundle: Annotated[Path, typer.Argument(help="A crash bundle.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="BUNDLE.reduced if left out.")
+        Path | None,
+        typer.Option("-o", "--out", resolve_path=True, help="BUNDLE.reduced if left out."),
     ] = None,
     own: Own = "",
 ) -> None:

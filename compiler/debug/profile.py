@@ -246,7 +246,8 @@ def profile_command(
     depth: Annotated[int, typer.Option(min=1, help="Names of a module path to keep.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Rows of each table, at most.")] = 15,
     as_json: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Write all of it to a file.")
+        Path | None,
+        typer.Option("--json", dir_okay=False, resolve_path=True, help="Write it to a file."),
     ] = None,
 ) -> None:
     """Show where the milliseconds are: by operator, pass, module, source line and node."""

@@ -17,7 +17,6 @@ from strop.compiler.report import units
 from strop.compiler.report.graph import Line, module_tree
 from strop.compiler.report.tables import Values, near_misses, pass_errors, timeline
 
-REPORT = "report.html"
 FILES = resources.files("strop.compiler") / "report"
 
 

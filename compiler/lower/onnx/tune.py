@@ -28,6 +28,8 @@ from torch.fx.node import Node
 
 from strop.compiler import dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.build_nodes import Builder
+from strop.compiler.errors import UsageError
+from strop.compiler.files import write_whole
 from strop.compiler.lower.onnx.choices import Choices, Milliseconds
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
@@ -136,8 +138,9 @@ def tuned(target: str, progress: Callable[[str], None] = lambda what: None) -> C
             return cached
     choices = Choices(measure(get_target(target), progress))
     # A cache that cannot be written costs time at the next build, nothing else.
-    with contextlib.suppress(OSError):
-        _write_whole(path, json.dumps(describe_machine() | {"milliseconds": choices.milliseconds}))
+    with contextlib.suppress(OSError, UsageError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(describe_machine() | {"milliseconds": choices.milliseconds}))
     return choices
 
 
@@ -183,13 +186,6 @@ def _same_questions(cached: Milliseconds) -> bool:
     """Whether a cache answers for exactly today's operators and variants."""
     asked = {op_name(s.target): set(_variants(s)) for s in SUBJECTS}
     return asked == {name: set(variants) for name, variants in cached.items()}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(path)
 
 
 def measure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import onnxruntime as ort
 
 from strop.compiler.errors import RuntimeRefusedError
 from strop.compiler.numerics import Array
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def file_text(path: Path) -> str:
@@ -39,17 +40,12 @@ def file_values(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in given)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with tempfile.TemporaryDirectory() as folder:
-        opened = Path(folder) / path.name
-        onnx.save(model, str(opened))
-        for data in path.parent.glob(f"{path.name}.*"):  # external weights, by their place
-            (opened.parent / data.name).symlink_to(data.resolve())
-        try:
-            session = ort.InferenceSession(str(opened), options, ["CPUExecutionProvider"])
-            wanted = {i.name for i in session.get_inputs()}
-            found = session.run(names, {n: a for n, a in feeds.items() if n in wanted})
-        except Exception as error:
-            raise RuntimeRefusedError(
-                f"{path} does not run with all its values: {error}"
-            ) from error
+    # External weights stay where they are: the runtime takes no copy by a link.
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent.resolve()))
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        wanted = {i.name for i in session.get_inputs()}
+        found = session.run(names, {n: a for n, a in feeds.items() if n in wanted})
+    except Exception as error:  # whatever the runtime raises: it is told
+        raise RuntimeRefusedError(f"{path} does not run with all its values: {error}") from error
     return {n: v for n, v in zip(names, found) if isinstance(v, np.ndarray)}
