@@ -55,7 +55,12 @@ Settings = Annotated[
 
 @app.command()
 def build(
-    source: Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task].")] = "",
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="FILE.py:make, or hf:PATH[#task[,option=value...]]; strop tasks lists both."
+        ),
+    ] = "",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder to write.")] = None,
     recipe: RecipeName = "cpu-fp32",
     target: Annotated[str, typer.Option(help="Where it will run; the recipe's by default.")] = "",
@@ -274,6 +279,22 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
         options = ", ".join(f.name for f in dataclasses.fields(kind))
         table.add_row(key, options, (getdoc(kind) or "").splitlines()[0])
     out_console.print(table)
+
+
+@app.command("tasks")
+def list_tasks() -> None:
+    """List what a local Hugging Face folder can be built for, as in hf:PATH#task."""
+    from strop.compiler.huggingface import OPTIONS, TASKS
+
+    table = Table("task", "what the artifact gives")
+    for task in TASKS.values():
+        table.add_row(task.name, task.summary)
+    table.caption = "\n".join(
+        ["Without a task: the class that config.json names. After the task, with commas:"]
+        + [f"{name}={what}" for name, what in OPTIONS.items()]
+    )
+    table.caption_justify = "left"
+    out_console.print(table, markup=False)
 
 
 def main() -> None:

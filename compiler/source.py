@@ -27,8 +27,7 @@ def load_model(source: str) -> Model:
     if source.startswith("hf:"):
         from strop.compiler.huggingface import load_folder
 
-        path, _, task = source.removeprefix("hf:").partition("#")
-        return load_folder(Path(path), task or None)
+        return load_folder(source.removeprefix("hf:"))
     factory = load_object(source, "a model factory")
     if not callable(factory):
         kind = type(factory).__name__

@@ -9,11 +9,9 @@ from textwrap import dedent
 
 import pytest
 import torch
-import transformers
 from conftest import Result, Strop, Write, run_python, run_strop
 
 from strop.compiler import build, load, load_recipe
-from strop.compiler.errors import UsageError
 from strop.compiler.registry import pass_classes
 from strop.compiler.source import load_model, load_object
 
@@ -338,125 +336,3 @@ def test_a_factory_may_import_its_neighbours_when_it_is_called(
     file = Path(small.rpartition(":")[0])
     file.write_text(file.read_text() + "\ndef late():\n    import neighbour\n    return make()\n")
     assert strop("build", f"{file}:late", "-o", tmp_path / "out").code == 0
-
-
-# Local Hugging Face folders ---------------------------------------------------------------------
-
-
-def tiny_bert() -> transformers.PreTrainedModel:
-    config = transformers.BertConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=48, max_position_embeddings=40, num_labels=3,
-    )  # fmt: skip
-    return transformers.BertForSequenceClassification(config)
-
-
-def tiny_llama() -> transformers.PreTrainedModel:
-    config = transformers.LlamaConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, intermediate_size=48, max_position_embeddings=40,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config)
-
-
-def tiny_vit() -> transformers.PreTrainedModel:
-    config = transformers.ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
-        image_size=16, patch_size=4, num_labels=5,
-    )  # fmt: skip
-    return transformers.ViTForImageClassification(config)
-
-
-def tiny_t5() -> transformers.PreTrainedModel:
-    config = transformers.T5Config(
-        vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4
-    )
-    return transformers.T5ForConditionalGeneration(config)
-
-
-def saved(model: transformers.PreTrainedModel, folder: Path) -> Path:
-    torch.manual_seed(0)
-    model.eval().save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("model", "feeds", "shape"),
-    [
-        (tiny_bert, {"input_ids": (3, 7), "attention_mask": (3, 7)}, (3, 3)),
-        (tiny_llama, {"input_ids": (3, 7), "attention_mask": (3, 7)}, (3, 7, 99)),
-        (tiny_vit, {"pixel_values": (3, 3, 16, 16)}, (3, 5)),
-    ],
-)
-def test_a_local_hugging_face_folder_is_built_for_the_task_of_its_config(
-    strop: Strop, tmp_path: Path, model: object, feeds: dict[str, tuple[int, ...]], shape: object
-) -> None:
-    original = model()  # type: ignore[operator]
-    source = saved(original, tmp_path / "model")
-    result = strop("build", f"hf:{source}", "-o", tmp_path / "out")
-    assert result.code == 0, result.err
-    inputs = {
-        name: torch.ones(sizes, dtype=torch.float32 if name == "pixel_values" else torch.int64)
-        for name, sizes in feeds.items()
-    }
-    (logits,) = load(tmp_path / "out")(**{n: t.numpy() for n, t in inputs.items()})
-    assert logits.shape == shape
-    with torch.no_grad():
-        torch.testing.assert_close(
-            torch.from_numpy(logits), original(**inputs).logits, rtol=1e-3, atol=1e-4
-        )
-
-
-def test_the_task_may_be_given_after_the_folder(strop: Strop, tmp_path: Path) -> None:
-    source = saved(tiny_bert(), tmp_path / "model")
-    result = strop("build", f"hf:{source}#feature-extraction", "-o", tmp_path / "out")
-    assert result.code == 0, result.err
-    names = [o["name"] for o in manifest(tmp_path / "out")["contract"]["outputs"]]  # type: ignore[index]
-    assert names == ["last_hidden_state", "pooler_output"]
-
-
-def test_an_encoder_without_a_pooler_has_no_pooled_output(tmp_path: Path) -> None:
-    """transformers would add a pooler with random weights."""
-    config = tiny_bert().config
-    source = saved(transformers.BertForMaskedLM(config), tmp_path / "model")
-    result = run_strop("build", f"hf:{source}#feature-extraction", "-o", tmp_path / "out")
-    assert (result.code, result.err) == (0, "")
-    names = [o["name"] for o in manifest(tmp_path / "out")["contract"]["outputs"]]  # type: ignore[index]
-    assert names == ["last_hidden_state"]
-
-
-def test_a_checkpoint_in_bfloat16_is_computed_in_float32_and_says_so(
-    strop: Strop, tmp_path: Path
-) -> None:
-    source = saved(tiny_llama().to(torch.bfloat16), tmp_path / "model")
-    result = strop("build", f"hf:{source}", "-o", tmp_path / "out")
-    assert result.code == 0, result.err
-    note = "bfloat16 is computed in float32"
-    assert manifest(tmp_path / "out")["notes"] == [note]
-    assert note in result.out
-
-
-@pytest.mark.parametrize(
-    ("model", "task", "words"),
-    [
-        (tiny_bert, "#text-clasification", "did you mean 'text-classification'?"),
-        (tiny_t5, "", "t5 is an encoder-decoder"),
-        (tiny_vit, "#text-generation", "transformers could not load it: ValueError"),
-        (tiny_bert, "#question-answering", "lacks weights"),
-    ],
-)
-def test_a_folder_or_task_that_strop_cannot_call_is_refused(
-    strop: Strop, tmp_path: Path, model: object, task: str, words: str
-) -> None:
-    source = saved(model(), tmp_path / "model")  # type: ignore[operator]
-    result = strop("build", f"hf:{source}{task}", "-o", tmp_path / "out")
-    assert result.code == 2, result.err
-    assert words in result.err
-    assert "Traceback" not in result.err
-
-
-def test_a_folder_with_damaged_weights_is_refused(tmp_path: Path) -> None:
-    source = saved(tiny_bert(), tmp_path / "model")
-    (source / "model.safetensors").write_bytes(b"\0" * 64)
-    with pytest.raises(UsageError, match="transformers could not load"):
-        load_model(f"hf:{source}")

@@ -1,0 +1,114 @@
+"""Checkpoint folders of every task, built and compared with the original: inputs, heads, numbers.
+
+``python -m strop.bench.folders [NAME...]`` prints one line a case and a total; names select cases
+that contain them.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.bench.folder_cases import Case, Feeds, cases
+from strop.compiler.artifact import Loaded, load
+from strop.compiler.driver import build
+from strop.compiler.errors import StropError
+from strop.compiler.huggingface import load_folder
+
+_FEEDS = 3
+# Of the largest number: float32 on both sides.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended.
+
+    Attributes:
+        stage: "ok", "refused" (a sentence of strop's), or "wrong".
+        why: in words; of what is ok, the dims.
+    """
+
+    stage: str
+    why: str
+
+
+def saved(case: Case, folder: Path) -> Any:
+    """Write the checkpoint of a case; returns the original module."""
+    torch.manual_seed(0)
+    module = case.make().eval()
+    folder.mkdir(parents=True)
+    module.save_pretrained(folder)
+    for write in case.files:
+        write(folder)
+    return module
+
+
+def run_case(case: Case, work: Path) -> Outcome:
+    """Build one folder, and hold the file to the original at several sizes."""
+    original = saved(case, work / "checkpoint")
+    task = f"#{case.task}" if case.task else ""
+    try:
+        artifact = build(load_folder(f"{work / 'checkpoint'}{task}"), work / "out")
+    except StropError as error:
+        return Outcome("refused", f"exit {error.exit_code}: {error}")
+    loaded = load(work / "out")
+    for number in range(_FEEDS):
+        wrong = _difference(case, original, loaded, case.feeds(number))
+        if wrong:
+            return Outcome("wrong", wrong)
+    dims = [
+        f"{d['name']} {d['min']}..{d['max'] or ''}" for d in artifact.manifest["contract"]["dims"]
+    ]
+    return Outcome("ok", ", ".join(dims))
+
+
+def _difference(case: Case, original: Any, loaded: Loaded, feeds: Feeds) -> str | None:
+    if set(loaded.declared) != set(feeds):
+        return f"inputs are {sorted(loaded.declared)}, not {sorted(feeds)}"
+    with torch.no_grad():
+        expected = case.expected(original, feeds) if case.expected else original(**feeds)
+    got = loaded(**{name: tensor.numpy() for name, tensor in feeds.items()})
+    names = [o["name"] for o in loaded.artifact.manifest["contract"]["outputs"]]
+    for name, array in zip(names, got):
+        want = expected[name].numpy()
+        if array.shape != want.shape:
+            return f"{name} has shape {array.shape}, not {want.shape}"
+        error = float(np.abs(array - want).max()) / max(1.0, float(np.abs(want).max()))
+        if not error <= _TOLERANCE:
+            return f"{name} is off by {error:.2e} at {_shapes(feeds)}"
+    return None
+
+
+def _shapes(feeds: Feeds) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in feeds.items())
+
+
+def main(words: list[str]) -> int:
+    """Run the cases that a word names, or all; 0 if none is wrong."""
+    total: Counter[str] = Counter()
+    for case in cases():
+        if words and not any(word in case.name for word in words):
+            continue
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory() as work:
+            outcome = run_case(case, Path(work))
+        total[outcome.stage] += 1
+        took = time.perf_counter() - begun
+        line = f"{outcome.stage:8} {case.name:44} {took:5.1f} s  {outcome.why}"
+        sys.stdout.write(" ".join(line.splitlines()) + "\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{dict(total)}\n")
+    return int(total["wrong"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
