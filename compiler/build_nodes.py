@@ -40,7 +40,7 @@ class Builder:
         with self.graph.inserting_before(self.before):
             node = self.graph.call_function(target, args, kwargs)
         node.meta = _inherited(self.before) | {"made_by": self.made_by}
-        node.meta["val"] = fake_result(target, args, kwargs)
+        node.meta["val"] = fake_result(target, args, kwargs, fake_mode_of(self.program))
         self.created.append(node)
         return node
 

@@ -181,6 +181,12 @@ def _contract(program: Program, signature: Signature, output_names: list[str]) -
 
 def _spec(name: str, node: Node, program: Program) -> TensorSpec:
     dtype = node.meta["val"].dtype
+    if dtype.is_complex:
+        raise UnsupportedError(
+            f"'{name}' is complex ({source_line(node) or 'an input'}), which no runtime takes or "
+            "gives: let forward take and return pairs of reals, by torch.view_as_complex and "
+            "torch.view_as_real"
+        )
     if dtype not in DTYPE_NAMES:
         raise UnsupportedError(f"'{name}' has dtype {dtype} ({source_line(node)})")
     return tensor_spec(name, node, program.symbols)

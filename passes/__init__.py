@@ -19,10 +19,12 @@ from strop.passes.fuse.norm import FuseNorms
 from strop.passes.fuse.packed import PackLinears
 from strop.passes.fuse.residual import FuseResiduals
 from strop.passes.fuse.rotary import FuseRotary
+from strop.passes.legalize.complex import SplitComplex
 from strop.passes.legalize.dtypes import LegalizeDtypes
 from strop.passes.quantize.dynamic import QuantizeDynamic
 
 PASSES: tuple[type[Pass], ...] = (
+    SplitComplex,
     LegalizeDtypes,
     Noops,
     FoldConstants,

@@ -1,0 +1,86 @@
+"""Complex numbers become pairs of reals: targets compute with reals only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch.fx.node import Node
+
+from strop.compiler.passes import Pass
+from strop.compiler.pattern import Miss
+from strop.compiler.program import Program
+from strop.compiler.rewrite import Log
+from strop.passes.legalize import complex_numbers, complex_shapes, fourier, spectrograms
+from strop.passes.legalize.pairs import SPLITS, NotSplitError, Pairs, is_complex
+
+__all__ = ["SplitComplex", "complex_numbers", "complex_shapes", "fourier", "spectrograms"]
+
+
+@dataclass(frozen=True)
+class SplitComplex(Pass):
+    """Replace complex values by float tensors with a last axis of 2: real and imaginary part.
+
+    All of them or none: where one operator has no form on pairs, the program stays as it is.
+    """
+
+    name = "complex"
+
+    def apply(self, program: Program, log: Log) -> None:
+        touched = [node for node in program.calls() if _touches_complex(node)]
+        if not touched:
+            return
+        on = Pairs(program)
+        results: list[tuple[Node, Node]] = []
+        for node in touched:
+            on.start(node)
+            try:
+                made = _split(on, node)
+            except NotSplitError as reason:
+                log.missed("complex", node, Miss(str(reason), node, 2))
+                _erase(program, on.build.created)
+                return
+            if _is_complex_result(node):
+                on.known[node] = made
+            else:
+                results.append((node, made))
+        for node, made in results:
+            node.replace_all_uses_with(made)
+        _erase(program, [*touched, *on.build.created])
+        log.rewrote("complex", touched[0])
+
+
+def _erase(program: Program, nodes: Sequence[Node]) -> None:
+    """Erase what nothing uses, of these nodes and of the weights."""
+    program.erase_dead(reversed(nodes))
+    program.erase_dead(list(program.graph.find_nodes(op="get_attr")))
+
+
+def _split(on: Pairs, node: Node) -> Node:
+    """What replaces one call.
+
+    Raises:
+        NotSplitError: it has no form on pairs, or its result is an output.
+    """
+    split = SPLITS.get(node.target)
+    if split is None:
+        raise NotSplitError("it has no form on pairs of reals")
+    if _is_complex_result(node) and any(user.op == "output" for user in node.users):
+        raise NotSplitError("its result is an output, and outputs are real")
+    return split(on, node, *node.args, **node.kwargs)
+
+
+def _is_complex_result(node: Node) -> bool:
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    return isinstance(first, torch.Tensor) and first.is_complex()
+
+
+def _touches_complex(node: Node) -> bool:
+    if _is_complex_result(node):
+        return True
+    used: list[Node] = []
+    fx.map_arg((node.args, node.kwargs), used.append)
+    return any(is_complex(n) or _is_complex_result(n) for n in used)
