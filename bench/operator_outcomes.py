@@ -67,7 +67,7 @@ def outcome(sample: Sample) -> Outcome:
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"
             return Outcome("traceback", type(error).__name__, f"{place}: {error}")
-        return _compared(out / "model.onnx", expected)
+        return _compared(out / "model.onnx", expected, sample.dtype)
 
 
 def _inputs(sample: Sample) -> list[tuple[Tensor, ...]]:
@@ -149,7 +149,9 @@ KINDS = (
 )
 
 
-def _compared(path: Path, expected: Sequence[tuple[Sequence[Tensor], list[Tensor]]]) -> Outcome:
+def _compared(
+    path: Path, expected: Sequence[tuple[Sequence[Tensor], list[Tensor]]], through: torch.dtype
+) -> Outcome:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [f"input_{i}" for i in range(len(expected[0][0]))]
     used = {i.name for i in session.get_inputs()}
@@ -160,13 +162,19 @@ def _compared(path: Path, expected: Sequence[tuple[Sequence[Tensor], list[Tensor
         except Exception as error:  # the runtime's exceptions have no family
             return Outcome("wrong", "the file does not run", f"inputs {number}: {error}")
         for index, (a, b) in enumerate(zip(got, wanted, strict=True)):
-            if found := difference(a, b):
+            if found := difference(a, b, through):
                 return Outcome("wrong", found[0], f"inputs {number}, output {index}: {found[1]}")
     return Outcome("ok")
 
 
-def difference(got: Any, wanted: Tensor) -> tuple[str, str] | None:
-    """What differs, and how; None where nothing does beyond the tolerance of the dtype."""
+def difference(
+    got: Any, wanted: Tensor, through: torch.dtype = torch.float64
+) -> tuple[str, str] | None:
+    """What differs, and how; None where nothing does beyond the tolerance of the dtype.
+
+    ``through`` is the dtype that was computed in on the way: a float of 32 bits that comes from
+    one of 16 is no more exact than that.
+    """
     want = wanted.numpy()
     if got.dtype != want.dtype:
         return "another dtype", f"{got.dtype}, not {want.dtype}"
@@ -181,7 +189,8 @@ def difference(got: Any, wanted: Tensor) -> tuple[str, str] | None:
         return "NaN or infinity elsewhere", _example(
             a, b, ~((a == b) | (finite & np.isfinite(a)) | (np.isnan(a) & np.isnan(b)))
         )
-    rtol, atol = TOLERANCES[wanted.dtype]
+    exact = TOLERANCES.get(through, TOLERANCES[wanted.dtype])
+    rtol, atol = max(exact, TOLERANCES[wanted.dtype])
     scale = max(1.0, float(np.abs(b[finite]).max(initial=0.0)))
     with np.errstate(invalid="ignore"):
         wrong = finite & ~(np.abs(a - b) <= rtol * np.abs(b) + atol * scale)

@@ -147,6 +147,7 @@ def _build(
             instruments=instruments,
             choices=choices,
             progress=lambda stage: status.update(stage),
+            again=lambda: load_model(source),
         )
     _remember(artifact.path, source)
     _print_summary(artifact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from strop.compiler.artifact import (
     read_artifact,
     write_json,
 )
+from strop.compiler.blame import Again, find_suspect
 from strop.compiler.check import Comparison, check_file
 from strop.compiler.collector import collector_paused
 from strop.compiler.companions import Companions, read_companions
@@ -26,7 +28,7 @@ from strop.compiler.dump import Dump, require_dump_place
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.evaluation import evaluate, file_runner
 from strop.compiler.front import Captured, capture_model
-from strop.compiler.holds import hold_to_budget
+from strop.compiler.holds import hold_to_budget, missed_by
 from strop.compiler.latency import quick_look
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
@@ -37,7 +39,7 @@ from strop.compiler.optimize import Instruments, Optimized, optimize
 from strop.compiler.output import ARTIFACT, require_output
 from strop.compiler.program import Program
 from strop.compiler.provenance import write_provenance
-from strop.compiler.recipe import Budget, Recipe, load_recipe
+from strop.compiler.recipe import Recipe, load_recipe
 from strop.compiler.report.page import render
 from strop.compiler.source import held_to_return
 from strop.compiler.stages import Progress, Stages
@@ -57,6 +59,7 @@ def build(
     instruments: Instruments = "cheap",
     choices: Choices | None = None,
     progress: Progress = lambda stage: None,
+    again: Again | None = None,
 ) -> Artifact:
     """Build a model into an artifact folder, and check the written file against the original.
 
@@ -73,6 +76,8 @@ def build(
         instruments: what to measure after every pass.
         choices: measured emitter choices; those shipped for the target by default.
         progress: told the name of each stage as it begins.
+        again: makes the model once more; called only to find out which step is to blame where the
+            file misses the budget. By default the model itself, where the caller still holds it.
 
     Raises:
         UsageError: the model or the recipe is wrong.
@@ -94,6 +99,7 @@ def build(
     measure = model.evaluate
     captured = capture_model(model, stages)
     # The original weights are not needed any more; a caller that kept none of its own frees them.
+    again = again or weakref.ref(model)
     del model
     dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
     optimized = optimize(captured, recipe, out, dump, instruments, stages)
@@ -108,7 +114,9 @@ def build(
         del lowered
         gc.collect()
         with stages.stage("check"):
-            checked = _check(folder / MODEL, place, captured, measure, recipe.budget)
+            results = check_file(folder / MODEL, place, captured.cases)
+            _hold(results, captured, recipe, place, again, stages)
+            checked = _measure(folder / MODEL, place, captured, measure, results)
         _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
     return read_artifact(out)
 
@@ -152,11 +160,32 @@ class _Checked:
     milliseconds: float
 
 
-def _check(
-    path: Path, place: Target, captured: Captured, measure: Evaluate | None, budget: Budget
+def _hold(
+    results: list[Comparison],
+    captured: Captured,
+    recipe: Recipe,
+    place: Target,
+    again: Again,
+    stages: Stages,
+) -> None:
+    """Hold the file to the budget; where it misses, name the step that is to blame."""
+    missed = missed_by(results, recipe.budget)
+    if not missed:
+        return
+    worst = max(missed, key=lambda r: r.max_error)
+    case = next(c for c in captured.cases if c.name == worst.case)
+    with stages.stage("look for the step to blame"):
+        suspect = find_suspect(again, recipe, place, case)
+    hold_to_budget(results, recipe.budget, suspect)
+
+
+def _measure(
+    path: Path,
+    place: Target,
+    captured: Captured,
+    measure: Evaluate | None,
+    results: list[Comparison],
 ) -> _Checked:
-    results = check_file(path, place, captured.cases)
-    hold_to_budget(results, budget, "the lowering or the runtime")
     run = file_runner(path, place)
     found = evaluate(measure, lambda: run)
     return _Checked(results, found, quick_look(lambda: run(**captured.cases[0].inputs)))

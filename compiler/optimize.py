@@ -99,7 +99,7 @@ def _check_passes(
         try:
             results = _run_typed(programs[-1], cases)
         except Exception:  # whatever a wrong graph raises when it runs
-            _blame(steps, recorder.programs, cases)
+            _blame(captured.program, steps, recorder.programs, cases)
             raise
         if missed_by(results, recipe.budget):
             suspects = ["capture", *(f"pass '{r.name}'" for r in recorder.records)]
@@ -117,13 +117,20 @@ def _run_typed(program: Program, cases: Sequence[Case]) -> list[Comparison]:
     return check_program(program, cases)
 
 
-def _blame(steps: Sequence[Step], programs: Sequence[Program], cases: Sequence[Case]) -> None:
+def _blame(
+    captured: Program, steps: Sequence[Step], programs: Sequence[Program], cases: Sequence[Case]
+) -> None:
     """Find the first step after which the program is wrong or does not run.
 
     Raises:
         UsageError: it is a user's own.
         Exception: what is wrong, where the step is strop's, with its name in a note.
     """
+    try:
+        _run_typed(captured, cases)
+    except Exception as error:
+        error.add_note("as captured, before any pass")
+        raise
     for step, program in zip(steps, programs):
         try:
             _run_typed(program, cases)

@@ -14,9 +14,8 @@ from program_tools import program_of
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.bench.zoo import ZOO
 from strop.compiler import build, load_recipe
-from strop.compiler.debug import lowering
-from strop.compiler.debug.lowering import NOISE_DB, RUNTIME, departure, under_ir_names
-from strop.compiler.debug.values import values
+from strop.compiler import departure as lowering
+from strop.compiler.departure import NOISE_DB, RUNTIME, departure, under_ir_names
 from strop.compiler.driver import compile_program
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
@@ -27,6 +26,7 @@ from strop.compiler.numerics import drift
 from strop.compiler.program import Program
 from strop.compiler.source import load_model
 from strop.compiler.target import get_target
+from strop.compiler.values import values
 
 aten = torch.ops.aten
 CPU = get_target("cpu")

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from strop.compiler.bundle import Failure
 from strop.compiler.debug.checks import Check, Verdict, first_line
 from strop.compiler.debug.diff import text_diff
-from strop.compiler.debug.values import first_moved, values
 from strop.compiler.errors import UsageError, VerifyError
 from strop.compiler.inputs import Inputs
 from strop.compiler.passes import Pass, Pipeline, Step
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log, Rewrite
+from strop.compiler.values import first_moved, values
 
 Say = Callable[[str], None]
 

@@ -20,8 +20,8 @@ from strop.compiler.errors import StropError, UsageError
 if TYPE_CHECKING:
     from strop.compiler.debug.bisect import Culprit
     from strop.compiler.debug.diff import Difference
-    from strop.compiler.debug.lowering import Departure
     from strop.compiler.debug.why_not import Answer
+    from strop.compiler.departure import Departure
     from strop.compiler.front import Captured
     from strop.compiler.recipe import Recipe
 
@@ -64,7 +64,7 @@ def bisect(
     Where no pass is to blame, the lowering is looked at in the same way.
     """
     from strop.compiler.debug import bisect as search
-    from strop.compiler.debug.lowering import departure
+    from strop.compiler.departure import departure
     from strop.compiler.recipe import asked_recipe
     from strop.compiler.target import get_target
 

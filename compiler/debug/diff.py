@@ -13,8 +13,7 @@ from torch.fx.node import Node
 
 from strop.compiler.artifact import read_intact
 from strop.compiler.debug.feeds import feeds_for
-from strop.compiler.debug.lowering import under_ir_names
-from strop.compiler.debug.values import values
+from strop.compiler.departure import under_ir_names
 from strop.compiler.errors import UsageError, did_you_mean
 from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.lower.onnx.values import file_text, file_values
@@ -22,6 +21,7 @@ from strop.compiler.numerics import Array, Drift, drift
 from strop.compiler.program import Program
 from strop.compiler.snapshot import load_inputs, load_program
 from strop.compiler.text import describe, program_text
+from strop.compiler.values import values
 
 
 @dataclass(frozen=True)

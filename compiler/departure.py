@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strop.compiler.check import open_session, run_session
-from strop.compiler.debug.values import first_moved, values
 from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
@@ -21,6 +20,7 @@ from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.numerics import Array, drift
 from strop.compiler.program import Program
 from strop.compiler.target import Target
+from strop.compiler.values import first_moved, values
 
 # Integers that the file and the program round apart stay above this ratio of signal to noise.
 NOISE_DB = 30.0
@@ -42,13 +42,16 @@ class Departure:
     emitted: str
 
 
-def departure(program: Program, inputs: Inputs, target: Target) -> Departure | None:
+def departure(
+    program: Program, inputs: Inputs, target: Target, noise_db: float = NOISE_DB
+) -> Departure | None:
     """Lower a program and compare; None where the file computes what the program does.
 
     Args:
         program: at any stage of its passes.
         inputs: what to run both on.
         target: what to lower for.
+        noise_db: a ratio of signal to noise that the same values stay above.
 
     Raises:
         UnsupportedError: the program cannot be lowered.
@@ -60,13 +63,13 @@ def departure(program: Program, inputs: Inputs, target: Target) -> Departure | N
         write_model(lower_to_onnx(program, target, shipped(target.name)), path)
         plain, text = file_values(path, feeds), file_text(path)
         optimized = _outputs(path, target, feeds)
-    moved = first_moved(program, values(program, inputs), under_ir_names(plain, program), NOISE_DB)
+    moved = first_moved(program, values(program, inputs), under_ir_names(plain, program), noise_db)
     if moved is not None:
         names = {moved.name} | {s for s, n in _output_names(program) if n == moved.name}
         return Departure(LOWERING, moved.text, _emitted(text, names))
     for name, got in optimized.items():
         apart = drift({name: got}, {name: plain[name]})
-        if apart.above(NOISE_DB):
+        if apart.above(noise_db):
             said = f"the output '{name}': max abs {apart.max_abs:.3g}, cosine {apart.cosine}"
             return Departure(RUNTIME, said, "")
     return None

@@ -1,0 +1,167 @@
+"""``python -m strop.bench.random_graphs``: small random models by NNSmith, built and compared.
+
+NNSmith (doi:10.1145/3575693.3575707) draws operators, types and shapes that fit together by a
+constraint solver. It is the extra ``fuzz``: ``pip install -e '.[fuzz]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor, nn
+
+from strop.bench.operator_outcomes import TOLERANCES, Outcome, outcome
+from strop.bench.operator_samples import Sample
+
+console = Console()
+# NNSmith's own defaults (config/main.yaml).
+OPERATORS, ELEMENTS, MILLISECONDS = 5, 2**16, 10_000
+
+
+class Graph(nn.Module):
+    """The operators that NNSmith drew, called one after another.
+
+    Its own module looks for NaN in the inputs at every call, which ``torch.export`` cannot follow.
+    """
+
+    def __init__(self, drawn: Any) -> None:
+        super().__init__()
+        self.parts = drawn.mlist
+        self.steps = [
+            (call, list(takes), list(gives)) for call, takes, gives, _ in drawn.instructions
+        ]
+        self.takes, self.gives = list(drawn.input_map), list(drawn.output_map)
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The graph's leaves."""
+        known = dict(zip(self.takes, values))
+        for call, takes, gives in self.steps:
+            made = call(*(known[name] for name in takes))
+            known.update(zip(gives, made if isinstance(made, (list, tuple)) else [made]))
+        return tuple(known[name] for name in self.gives)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one graph.
+
+    Attributes:
+        seed: the seed that it was drawn with.
+        kind: ok, wrong, run (the file does not run), refused, traceback, or not comparable.
+        reason: the class of reasons.
+        detail: the message.
+        operators: what it is made of.
+    """
+
+    seed: int
+    kind: str
+    reason: str
+    detail: str
+    operators: tuple[str, ...]
+
+
+def operators() -> list[Any]:
+    """NNSmith's operators for torch, each narrowed to the types that torch takes; none complex.
+
+    Without complex numbers, as in NNSmith's models for ONNX: no runtime has kernels for them.
+    """
+    from nnsmith.abstract.dtype import DTYPE_GEN_COMPLEX
+    from nnsmith.error import InternalError
+    from nnsmith.materialize.torch import TorchModelCPU
+    from nnsmith.narrow_spec import infer_topset_from_scratch
+
+    found = []
+    for kind in TorchModelCPU.operators():
+        try:
+            known = infer_topset_from_scratch(TorchModelCPU, None, [kind]).get(kind.name())
+        except InternalError:  # its solver drew an example that NNSmith itself does not take
+            continue
+        if known is None or kind.limit_domain:
+            continue
+        real = [
+            [types for types in of if not set(types) & set(DTYPE_GEN_COMPLEX)]
+            for of in (known.in_dtypes, known.out_dtypes)
+        ]
+        if all(real):
+            kind.in_dtypes, kind.out_dtypes = real
+            found.append(kind)
+    return found
+
+
+def draw(kinds: list[Any], seed: int) -> Sample:
+    """The graph of a seed, with inputs that NNSmith found to give finite numbers if it could."""
+    from nnsmith.graph_gen import model_gen
+    from nnsmith.materialize.torch import TorchModelCPU
+
+    drawn = model_gen(
+        kinds, seed=seed, method="symbolic-cinit", max_nodes=OPERATORS,
+        max_elem_per_tensor=ELEMENTS, timeout_ms=MILLISECONDS,
+    )  # fmt: skip
+    model = TorchModelCPU.from_gir(drawn.make_concrete())
+    model.refine_weights()
+    values = model.make_oracle().input
+    net = model.native_model.eval()
+    inputs = tuple(torch.from_numpy(values[name]) for name in net.input_map)
+    dtypes = {v.dtype.torch() for v in net.ir.vars.values()}
+    coarsest = max(dtypes & set(TOLERANCES), key=lambda d: TOLERANCES[d], default=torch.float32)
+    return Sample("graph", seed, coarsest, Graph(net).eval(), inputs, ())
+
+
+def row(kinds: list[Any], seed: int) -> Row:
+    """Draw, build, run and compare one graph."""
+    sample = draw(kinds, seed)
+    assert isinstance(sample.module, Graph)
+    found: Outcome = outcome(sample)
+    does_not_run = found.kind == "wrong" and "does not run" in found.reason
+    names = (step[0].__class__.__name__ for step in sample.module.steps)
+    kind = "run" if does_not_run else found.kind
+    return Row(seed, kind, found.reason, found.detail, tuple(names))
+
+
+def seeds_of(text: str) -> Iterator[int]:
+    """``0-4,9`` as 0, 1, 2, 3, 4, 9."""
+    for part in text.split(","):
+        bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if bounds is None:
+            raise typer.BadParameter(f"'{part}' is neither a seed nor two with a dash")
+        first, last = bounds.groups()
+        yield from range(int(first), int(last or first) + 1)
+
+
+def main(
+    seeds: Annotated[str, typer.Option(help="Such as 0-199 or 3,17.")] = "0-199",
+    record: Annotated[Path | None, typer.Option("--json", help="Where to write the rows.")] = None,
+) -> None:
+    """Build a random graph for each seed, run the file, and compare it with torch."""
+    warnings.filterwarnings("ignore")
+    try:
+        kinds = operators()
+    except ImportError as error:
+        raise typer.BadParameter(f"{error}: pip install -e '.[fuzz]'") from error
+    rows = []
+    for seed in seeds_of(seeds):
+        rows.append(row(kinds, seed))
+        last = rows[-1]
+        said = "" if last.kind == "ok" else f" {last.reason}: {last.detail[:300]}"
+        console.print(f"{seed} {last.kind}{said}", markup=False, highlight=False)
+    if record is not None:
+        record.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
+    counts = Counter(r.kind for r in rows)
+    total = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    console.print(f"{len(rows)} graphs: {total}", markup=False, highlight=False)
+    if counts["wrong"] or counts["traceback"] or counts["run"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
