@@ -47,7 +47,6 @@ from strop.compiler.staging import staged
 from strop.compiler.target import Target, get_target
 
 
-@held_to_return()
 def build(
     model: Model,
     out: str | os.PathLike[str],
@@ -86,39 +85,41 @@ def build(
         BudgetError: the file is too far from the original, or a pass did not rewrite as often as
             the recipe expects; nothing is written.
     """
-    # The model's code may change the working folder: paths are what they are now.
-    here = Path.cwd()
-    out, dump_folder = here / out, here / dump_ir if dump_ir is not None else None
-    recipe = (load_recipe(recipe) if isinstance(recipe, str) else recipe).in_folder(here)
-    place = get_target(target or recipe.target)
-    recipe = recipe.model_copy(update={"target": place.name})
-    companions = read_companions(model)
-    require_places(out, dump_folder, force, recipe.files(), companions.files)
-    recipe.pipeline()
-    stages = Stages(progress)
-    measure = model.evaluate
-    captured = capture_model(model, stages)
-    # The original weights are not needed any more; a caller that kept none of its own frees them.
-    again = again or weakref.ref(model)
-    del model
-    dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
-    optimized = optimize(captured, recipe, out, dump, instruments, stages)
-    with stages.stage("lower"), collector_paused():
-        lowered = lower_to_onnx(optimized.program, place, choices or shipped(place.name))
-    with staged(out, ARTIFACT, force, interrupts.settle) as folder:
-        with stages.stage("write"):
-            files = write_model(lowered, folder / MODEL)
-            write_provenance(lowered, folder / PROVENANCE)
-            companions.copy_to(folder)
-        optimized.program.weights.clear()
-        del lowered
-        gc.collect()
-        with stages.stage("check"):
-            results = check_file(folder / MODEL, place, captured.cases)
-            _hold(results, captured, recipe, place, again, stages)
-            checked = _measure(folder / MODEL, place, captured, measure, results)
-        _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
-    return read_artifact(out)
+    # No decorator: it would hold the model, whose weights are to be freed on the way.
+    with held_to_return():
+        # The model's code may change the working folder: paths are what they are now.
+        here = Path.cwd()
+        out, dump_folder = here / out, here / dump_ir if dump_ir is not None else None
+        recipe = (load_recipe(recipe) if isinstance(recipe, str) else recipe).in_folder(here)
+        place = get_target(target or recipe.target)
+        recipe = recipe.model_copy(update={"target": place.name})
+        companions = read_companions(model)
+        require_places(out, dump_folder, force, recipe.files(), companions.files)
+        recipe.pipeline()
+        stages = Stages(progress)
+        measure = model.evaluate
+        captured = capture_model(model, stages)
+        # The original weights are not needed any more; a caller that kept none frees them.
+        again = again or weakref.ref(model)
+        del model
+        dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
+        optimized = optimize(captured, recipe, out, dump, instruments, stages)
+        with stages.stage("lower"), collector_paused():
+            lowered = lower_to_onnx(optimized.program, place, choices or shipped(place.name))
+        with staged(out, ARTIFACT, force, interrupts.settle) as folder:
+            with stages.stage("write"):
+                files = write_model(lowered, folder / MODEL)
+                write_provenance(lowered, folder / PROVENANCE)
+                companions.copy_to(folder)
+            optimized.program.weights.clear()
+            del lowered
+            gc.collect()
+            with stages.stage("check"):
+                results = check_file(folder / MODEL, place, captured.cases)
+                _hold(results, captured, recipe, place, again, stages)
+                checked = _measure(folder / MODEL, place, captured, measure, results)
+            _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
+        return read_artifact(out)
 
 
 def require_places(

@@ -12,7 +12,8 @@ from conftest import Strop, Write
 from torch import Tensor, nn
 from torch.fx.node import Node
 
-import strop.compiler.driver  # noqa: F401  (fills the table)
+import strop.compiler.dialect  # noqa: F401  (the table names its operators)
+import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.compiler import Model, build, load_recipe, optimize
 from strop.compiler.build_nodes import Builder
 from strop.compiler.errors import BudgetError, VerifyError
