@@ -16,10 +16,10 @@ aten = torch.ops.aten
 
 
 def _axes(on: Emitter, x: Any, dims: Any) -> Any:
-    """The axes as a value; None reduces over all."""
-    if dims is None or dims == []:
+    """The axes as a value; None reduces over all, and where there is none."""
+    rank = len(shape_of(x))
+    if dims is None or dims == [] or not rank:
         return None
-    rank = max(len(shape_of(x)), 1)
     return on.constant([d % rank for d in ([dims] if isinstance(dims, int) else dims)])
 
 
