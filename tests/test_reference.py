@@ -15,8 +15,12 @@ from torch import Tensor, nn
 from strop.compiler import Artifact, Model, build
 from strop.compiler.check import Case, compare, make_cases
 from strop.compiler.errors import UsageError
+from strop.compiler.front import capture_model
 from strop.compiler.inputs import read_inputs, resize
 from strop.compiler.recipe import Budget
+from strop.compiler.rounding import with_rounding
+from strop.compiler.stages import Stages
+from strop.passes.legalize.dtypes import LegalizeDtypes
 
 
 class Calls(nn.Module):
@@ -226,3 +230,30 @@ def test_inputs_of_the_owner_that_do_not_fit_are_refused(
     signature, example, _ = read_inputs(picks(inputs_at=inputs_at))
     with pytest.raises(UsageError, match=words):
         resize(example, signature, {"batch": 1, "seq": 2})
+
+
+def rounded(module: nn.Module, x: Tensor) -> dict[str, float]:
+    """By output, the rounding of the only case of a module and its captured program."""
+    captured = capture_model(Model(module.eval(), {"x": x}), Stages())
+    legal = LegalizeDtypes().run(captured.program).program
+    (case,) = with_rounding(captured.cases, [captured.program, legal])
+    return dict(case.rounding)
+
+
+def test_rounding_is_measured_where_a_model_computes_in_16_bits() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)).bfloat16()
+    found = rounded(Calls(module), torch.randn(8, 64).bfloat16())["output"]
+    unit = torch.finfo(torch.bfloat16).eps
+    assert unit <= found <= 32 * unit
+
+
+@pytest.mark.parametrize(
+    ("function", "units"),
+    [(lambda x: x * 2, 0), (lambda x: x.half(), 1), (lambda x: (x * 2).half().float(), 0)],
+)
+def test_an_output_in_16_bits_may_round_by_one_unit(
+    function: Callable[[Tensor], Tensor], units: int
+) -> None:
+    found = rounded(Calls(function), torch.randn(3, 4))
+    assert found.get("output", 0) == units * torch.finfo(torch.float16).eps
