@@ -34,13 +34,22 @@ SMALL_INTEGERS = {dtype: torch.int32 for dtype in (torch.int8, torch.int16, torc
 WIDER = HALVES | SMALL_INTEGERS
 # Their result depends on the bits of a value.
 _BITS = (aten.view.dtype,)
-# These move integers of any width, and a uint8 index is a mask.
+# These move integers of any width; a uint8 index is a mask.
 _MOVES = (
     aten.alias, aten.cat, aten.clone, aten.concat, aten.constant_pad_nd, aten.contiguous,
     aten.detach, aten.expand, aten.expand_as, aten.flatten, aten.index, aten.movedim, aten.permute,
     aten.reshape, aten.select, aten.slice, aten.split, aten.split_with_sizes, aten.squeeze,
     aten.stack, aten.t, aten.transpose, aten.unflatten, aten.unsqueeze, aten.view,
 )  # fmt: skip
+# Torch resizes images of uint8, and of no other integers.
+_IMAGES = (
+    aten.upsample_bicubic2d, aten.upsample_bilinear2d, aten.upsample_linear1d,
+    aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d,
+    aten.upsample_trilinear3d, aten._upsample_bicubic2d_aa, aten._upsample_bilinear2d_aa,
+    aten._upsample_nearest_exact1d, aten._upsample_nearest_exact2d,
+    aten._upsample_nearest_exact3d,
+)  # fmt: skip
+_ANY_INTEGERS = (*_MOVES, *_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -142,8 +151,9 @@ def _wants_wider(node: Node) -> bool:
     if not isinstance(target, OpOverload) or target.namespace != "aten" or target in _BITS:
         return False
     narrow = {v.dtype for n in (node, *node.all_input_nodes) for v in _tensors(n)}
-    moves = target in CASTS or target.overloadpacket in _MOVES
-    return bool(narrow & set(HALVES)) or (bool(narrow & set(SMALL_INTEGERS)) and not moves)
+    if target in CASTS or target.overloadpacket in _ANY_INTEGERS:
+        return bool(narrow & set(HALVES))
+    return bool(narrow & set(WIDER))
 
 
 def _compute_wider(node: Node, wide: dict[Node, Node], kept: set[Node]) -> None:
