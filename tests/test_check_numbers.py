@@ -17,7 +17,7 @@ from strop.compiler.footprint import Footprint
 from strop.compiler.holds import hold_to_budget, hold_to_expectations, missed_by
 from strop.compiler.inputs import read_inputs
 from strop.compiler.instrument import StepRecord
-from strop.compiler.numerics import FLOOR_DB, Drift, drift, row_cosine, sqnr
+from strop.compiler.numerics import Drift, drift, row_cosine, sqnr
 from strop.compiler.recipe import Budget
 from strop.compiler.rewrite import NearMiss
 
@@ -181,6 +181,11 @@ def test_the_worst_output_is_one_that_is_not_a_number_where_there_is_one() -> No
     assert found.output == "b" and math.isnan(found.max_abs) and not found.finite
 
 
+def test_what_should_be_zeros_has_a_worst_output_too() -> None:
+    want = {"a": np.zeros(2), "b": np.ones(2)}
+    assert drift({"a": np.array([0.1, 0.0]), "b": np.array([1.5, 1.0])}, want).output == "a"
+
+
 def test_outputs_of_other_names_or_shapes_cannot_be_compared() -> None:
     one = {"y": np.zeros(2)}
     with pytest.raises(ValueError, match="outputs are"):
@@ -232,7 +237,7 @@ def test_a_rounded_drift_holds_only_what_json_takes() -> None:
         "finite": True,
     }
     bare = moved(max_abs=INF, sqnr_db=-INF, cosine=None).rounded()
-    assert (bare["max_abs"], bare["sqnr_db"], bare["cosine"]) == (None, FLOOR_DB, None)
+    assert (bare["max_abs"], bare["sqnr_db"], bare["cosine"]) == (None, -300.0, None)
     assert moved(sqnr_db=None).rounded()["sqnr_db"] is None
 
 

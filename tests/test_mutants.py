@@ -259,6 +259,16 @@ def test_a_trace_is_kept_until_its_tests_change(toy: Path) -> None:
     assert any(name.endswith("test_third") for name, _ in index.tests_for("toy.py", 7))
 
 
+def test_tests_that_cannot_be_traced_are_named_and_left_out(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toy / "tests" / "test_crash.py").write_text("import os\n\nos._exit(3)\n")
+    tests = ["tests/test_crash.py", "tests/test_toy.py"]
+    index = read_index(tests, ["toy.py"], toy / "kept", 1, toy)
+    assert len(index.traces) == 1
+    assert "tests/test_crash.py was not traced: crashed" in capsys.readouterr().err
+
+
 def test_the_figure_counts_survivors_and_what_no_test_executes() -> None:
     mutant = Mutant("toy.py", 2, "NumberReplacer", "LIMIT = 3", "LIMIT = 4", "")
     fates = ["killed", "timeout", "survived", "no test"]

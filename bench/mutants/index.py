@@ -7,6 +7,7 @@ since, its lines are looked up by function, which serves as long as the function
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,16 +77,22 @@ def _runs_on_import(tree: ast.Module, line: int) -> bool:
 def read_index(
     tests: Iterable[str], targets: Sequence[str], kept: Path, at_once: int, root: Path = ROOT
 ) -> Index:
-    """The traces of these files of tests: those that are kept, the others made now."""
+    """The traces of these files of tests: those that are kept, the others made now.
+
+    A file of tests that cannot be traced is named and left out: its mutants count as survivors
+    where no other test notices them.
+    """
     kept.mkdir(exist_ok=True)
     places = {name: kept / f"{Path(name).stem}.json" for name in tests}
     missing = [n for n, place in places.items() if not _is_fresh(place, tests_digest(n, root))]
     # The copies answer with text: their classes are not the ones of this process any more.
     calls = [Call(partial(trace_as_json, n, targets, root), LIMIT, n) for n in missing]
     for ended in forked(calls, at_once):
-        if ended.how != "returned":
-            raise RuntimeError(f"{ended.about} could not be traced: {ended.how} {ended.value}")
-        places[ended.about].write_text(ended.value)
+        if ended.how == "returned":
+            places[ended.about].write_text(ended.value)
+        else:
+            del places[ended.about]
+            sys.stderr.write(f"{ended.about} was not traced: {ended.how} {ended.value or ''}\n")
     return Index([read_trace(place.read_text()) for place in places.values()], root)
 
 

@@ -20,9 +20,13 @@ PATTERNS = (
     # staging
     "compiler/staging.py",
     "compiler/staging/**/*.py",
+    "compiler/holdings.py",
+    "compiler/publish.py",
     "compiler/artifact.py",
     "compiler/artifact/**/*.py",
     # readers of what comes from outside
+    "compiler/reading.py",
+    "compiler/parsing.py",
     "compiler/snapshot.py",
     "compiler/bundle.py",
     "compiler/recipe.py",
