@@ -8,6 +8,30 @@ from pathlib import Path
 
 from strop.compiler.errors import UsageError
 
+# The most that systems take, in bytes; of a path, some is left for files inside it.
+_LONGEST_NAME, _LONGEST_PATH = 255, 3800
+# What ``write_whole`` adds to a name, in bytes.
+_SUFFIX = len("..XXXXXXXX")
+
+
+def require_short(path: Path, option: str, more: int = 0) -> None:
+    """Refuse names that no system takes.
+
+    Args:
+        path: absolute.
+        option: what the message begins with.
+        more: bytes that will be added to the last name.
+
+    Raises:
+        UsageError: a name in the path, or all of it, is too long.
+    """
+    *folders, last = (len(os.fsencode(part)) for part in path.parts)
+    if max(0, *folders, last + more) > _LONGEST_NAME or sum(folders) + last > _LONGEST_PATH:
+        raise UsageError(
+            f"{option}{str(path)[:80]}... is too long: names have at most {_LONGEST_NAME - more} "
+            f"bytes here, paths {_LONGEST_PATH}"
+        )
+
 
 def require_writable(path: Path | None, option: str) -> None:
     """Refuse a place for a file before the work for it begins.
@@ -18,6 +42,7 @@ def require_writable(path: Path | None, option: str) -> None:
     """
     if path is None:
         return
+    require_short(path.absolute(), f"{option}: ", _SUFFIX)
     folder = path.absolute().parent
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; name a file")
@@ -37,6 +62,7 @@ def require_folder(path: Path | None, option: str) -> None:
     """
     if path is None:
         return
+    require_short(path.absolute(), f"{option}: ")
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise UsageError(f"{option}: {path} cannot be a folder: {there} is a file")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from strop.compiler import interrupts
 from strop.compiler.errors import UsageError
+from strop.compiler.files import require_short
 from strop.compiler.holdings import WORK_INSIDE, Kind, holdings, require_replaceable
 from strop.compiler.publish import MOVING, NEW, OLD, publish, roll_back
 
@@ -29,9 +30,8 @@ LOCK = "lock"
 PATIENCE, PAUSE = 60.0, 0.02
 # What must be free for the smallest of artifacts, in bytes.
 _LEAST_SPACE = 1 << 18
-# The most that names and paths may have, in bytes, for a workspace and its files to have one too.
-_LONGEST, _LONGEST_PATH = 255, 3800
-_LONGEST_NAME = _LONGEST - len("..strop-XXXXXXXX")
+# What the name of a workspace adds to the folder's, in bytes.
+_SUFFIX = len("..strop-XXXXXXXX")
 _RANDOM = re.compile(r"\w{8}")
 
 
@@ -111,22 +111,13 @@ def _tried(out: Path, kind: Kind) -> Iterator[Path]:
     there = next(p for p in (out, *out.parents) if os.path.lexists(p))
     if not there.is_dir():
         raise UsageError(f"{out} cannot be written: {there} is no folder")
-    _require_short(out)
+    require_short(out, "", _SUFFIX)
     if out.parent.exists():
         with _workspace(out, kind) as work:
             yield work
     else:
         with tempfile.TemporaryDirectory(prefix=WORK_INSIDE, dir=there) as folder:
             yield Path(folder)
-
-
-def _require_short(out: Path) -> None:
-    sizes = [len(os.fsencode(part)) for part in out.parts]
-    if sizes[-1] > _LONGEST_NAME or max(sizes) > _LONGEST or len(os.fsencode(out)) > _LONGEST_PATH:
-        raise UsageError(
-            f"{str(out)[:80]}... cannot be written: its name or its path is too long. "
-            f"A name has at most {_LONGEST_NAME} bytes here, a path {_LONGEST_PATH}"
-        )
 
 
 def _require_ours(out: Path, kind: Kind, wanted: Collection[str], force: bool) -> None:

@@ -116,7 +116,8 @@ def test_a_full_disk_is_said_and_leaves_the_old_artifact(
     assert leftovers(built.parent) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("interrupts_heeded")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_build_leaves_no_workspace(
     small: str, built: Path, number: signal.Signals, tmp_path: Path
 ) -> None:

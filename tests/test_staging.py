@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -21,6 +22,7 @@ from staging_tools import KIND, content, fill, is_whole, write
 from strop.compiler import interrupts, publish, staging
 from strop.compiler.errors import UsageError
 from strop.compiler.holdings import WORK_INSIDE, holdings
+from strop.compiler.stages import Stages
 from strop.compiler.staging import require_place, staged
 
 OLD = {"a": "old", "b": "old", "sub/c": "old"}
@@ -254,7 +256,7 @@ def test_a_path_that_no_folder_can_have_is_refused(
 
 
 def test_the_longest_name_and_missing_parents_are_written(tmp_path: Path) -> None:
-    out = tmp_path / "a" / "b" / ("n" * staging._LONGEST_NAME)
+    out = tmp_path / "a" / "b" / ("n" * (255 - staging._SUFFIX))
     require_place(out, KIND, sealed(NEW))
     assert list(tmp_path.iterdir()) == []
     write(out, NEW)
@@ -550,6 +552,31 @@ def test_a_signal_while_a_folder_is_published_comes_too_late(
     assert content(out) == sealed(NEW)
     assert interrupts.exit_code() == 0
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_stage_does_not_begin_after_a_signal_that_was_swallowed() -> None:
+    stages = Stages()
+    with suppress(interrupts.Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(interrupts.Interrupted), stages.stage("next"):
+        pytest.fail("it began")
+
+
+def test_a_signal_is_heard_before_the_command_line_is_loaded() -> None:
+    script = """
+        import os, signal, sys
+        from strop.compiler import start
+        assert "typer" not in sys.modules
+        class Loading:
+            def find_spec(self, name, *_):
+                if name == "typer":
+                    os.kill(os.getpid(), signal.SIGTERM)
+        sys.meta_path.insert(0, Loading())
+        start.main()
+    """
+    done = run_python("-c", dedent(script))
+    assert (done.code, done.err) == (128 + signal.SIGTERM, "")
 
 
 @pytest.mark.usefixtures("heard")

@@ -1,0 +1,18 @@
+"""The program ``strop``: signals are heard before anything else is loaded."""
+
+from __future__ import annotations
+
+import sys
+
+from strop.compiler import interrupts
+
+
+def main() -> None:
+    """Load the command line and run it; a signal while it is loaded has its exit code too."""
+    interrupts.listen()
+    try:
+        from strop.compiler.cli import main as run
+
+        run()
+    except interrupts.Interrupted:
+        sys.exit(interrupts.exit_code())
