@@ -22,7 +22,7 @@ def run_all() -> int:
             run_suite(name, Wanted([], "", None, [], plan, None, None, []), None)
         except StropError as error:
             failed = error.exit_code
-            console.print(f"suite {name}: {error}", style="red", markup=False)
+            console.print(f"suite {name}: {error}", style="red")
     console.rule("all figures on record")
     main()
     return failed

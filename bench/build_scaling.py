@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
+from strop.compiler.terminal import Table, shown
 
 LAYERS = (8, 16, 32, 64)
 # The depth at which the figures are taken, and the one whose export is timed too.
@@ -115,14 +115,14 @@ def print_table(runs: Mapping[int, Mapping[str, Any]]) -> None:
     names = ("passes", "lower", "write")
     table = Table(
         "layers", "capture", "strop", *names, "check", "torch.onnx", "peak GB",
-        title="seconds", title_justify="left",
+        title="seconds",
     )  # fmt: skip
     for layers, run in runs.items():
         other = run.get("torch_onnx_after_capture")
         table.add_row(
             str(layers),
             f"{run['capture']:.2f}",
-            f"[bold]{run['strop']:.2f}[/bold]",
+            shown(f"{run['strop']:.2f}", "bold"),
             *(f"{run['stages'].get(n, 0.0):.2f}" for n in names),
             f"{run['check']:.2f}",
             f"{other:.2f}" if other else "-",

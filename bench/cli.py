@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from strop.compiler.terminal import write
 
 DUEL = "duel"
 MORE = """Peers: eager, compile, ort (torch.onnx.export), ort-optimizer
@@ -90,7 +91,7 @@ def duel(
     from strop.bench.sizes import parse_threads
 
     if schema:
-        sys.stdout.write(commands.schema())
+        write(commands.schema())
         return
     numbers = parse_threads(threads) if threads else [os.cpu_count() or 1]
     given = {"bouts": bouts, "rounds": rounds, "timeout": timeout, "patience": patience}

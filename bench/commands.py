@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from strop.bench import tables
 from strop.bench.compare import compare, differences, of_artifacts
 from strop.bench.conditions import Condition, parse_condition
@@ -18,13 +16,15 @@ from strop.bench.figures import RESULTS
 from strop.bench.listener import listening
 from strop.bench.page import duel_section, page, require_plotting
 from strop.bench.peers import check_names
-from strop.bench.record import Plan, Record, read_record
+from strop.bench.read_record import read_record
+from strop.bench.record import Plan, Record
 from strop.bench.sizes import parse_sizes
 from strop.compiler.artifact import Artifact, read_intact
 from strop.compiler.errors import BudgetError, RuntimeRefusedError, UsageError, did_you_mean
 from strop.compiler.files import require_writable, write_whole
 from strop.compiler.history import recall_source
 from strop.compiler.sizes import WORD
+from strop.compiler.terminal import Console
 
 SUBJECT = "strop"
 DEFAULT = ("eager", "ort")
@@ -182,7 +182,7 @@ def run_compare(before: Path, after: Path) -> None:
     if not found:
         raise UsageError(f"{before} and {after} have no engine and case in common")
     for sentence in differences(old, new):
-        console.print(f"not the same: {sentence}", markup=False, highlight=False)
+        console.print(f"not the same: {sentence}")
     own = of_artifacts(found, old)
     shown = [c for c in found if c in own or c.verdict != "same"]
     console.print(tables.changes(shown).rich())

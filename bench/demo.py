@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from strop.bench import encoders
 from strop.bench.figures import console
 from strop.bench.listener import listening
 from strop.bench.metrics import median_speedup
 from strop.bench.record import Plan, size_label
+from strop.compiler.terminal import Table, shown
 
 RECIPE = "cpu-int8"
 EAGER, BASELINE, ARTIFACT = "eager", "ort", encoders.subject(RECIPE)
@@ -25,14 +25,14 @@ HEADS = ("torch eager", "torch.onnx + ORT", ARTIFACT)
 def summary(found: encoders.Found) -> Table:
     """Original against artifact: one column an engine, one row a quantity."""
     record, names = found.record, (EAGER, BASELINE, ARTIFACT)
-    table = Table("MiniLM-L6, 22.7 million weights", *HEADS, title_justify="left")
+    table = Table("MiniLM-L6, 22.7 million weights", *HEADS)
     for case in record.cases:
         cells = [f"{case.results[n].milliseconds.median:.2f} ms" for n in names]
         faster = median_speedup(case, ARTIFACT, BASELINE)
         table.add_row(
             f"latency {size_label(case.sizes)}",
             *cells[:2],
-            f"[bold]{cells[2]}[/bold] (×{faster:.1f})",
+            shown(f"{cells[2]} (×{faster:.1f})", "bold"),
         )
     sizes = [record.engine(n).bytes or 0 for n in (BASELINE, ARTIFACT)]
     megabytes = [f"{size / 1e6:.1f} MB" for size in sizes]

@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from strop.compiler.files import write_whole
+from strop.compiler.terminal import Console, Table, shown
 
 RESULTS = Path(__file__).parent / "results"
 console = Console()
@@ -94,9 +92,9 @@ def figures_of(saved: Mapping[str, Any]) -> list[Figure]:
 
 def show(figures: Sequence[Figure], title: str) -> None:
     """Print figures against their bounds."""
-    table = Table("figure", "value", "wanted", "", title=title, title_justify="left")
+    table = Table("figure", "value", "wanted", "", title=title)
     for figure in figures:
-        verdict = "[green]hit[/green]" if figure.hit else "[bold red]MISS[/bold red]"
+        verdict = shown("hit", "green") if figure.hit else shown("MISS", "bold red")
         bound = figure.wanted
         table.add_row(figure.what, f"{figure.value:.4g}", bound, verdict if bound else "")
     console.print(table)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from strop.bench.figures import RESULTS, Figure, Spread, console, save, show
 from strop.bench.machine import environment
+from strop.compiler.terminal import Table
 
 MODES = ("off", "cheap")
 MOST = 1.15

@@ -17,15 +17,15 @@ import numpy as np
 import onnx_ir as ir
 import typer
 from onnx_ir import tape
-from rich.progress import Progress
-from rich.table import Table
 
 from strop.bench.figures import RESULTS, console, save
 from strop.bench.machine import environment
 from strop.compiler.lower.onnx import tune
 from strop.compiler.lower.onnx.choices import Milliseconds
 from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.moving import Progress
 from strop.compiler.target import get_target
+from strop.compiler.terminal import Table, shown
 
 MICROSOFT = "com.microsoft"
 HIDDEN, WIDE, HEADS = 384, 1536, 12
@@ -355,12 +355,12 @@ def measure_rows(
 def print_rows(found: dict[str, dict[str, dict[str, float]]]) -> None:
     """One table a group; the fastest form of each shape is bold."""
     for group, shapes in found.items():
-        table = Table("ms", *shapes, title=group, title_justify="left")
+        table = Table("ms", *shapes, title=group)
         for name in next(iter(shapes.values())):
             cells = []
             for times in shapes.values():
                 best = times[name] == min(times.values())
-                cells.append(f"[bold]{times[name]:.4g}[/bold]" if best else f"{times[name]:.4g}")
+                cells.append(shown(f"{times[name]:.4g}", "bold" if best else ""))
             table.add_row(name, *cells)
         console.print(table)
 

@@ -23,12 +23,12 @@ from textwrap import dedent
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
 from strop.compiler.artifact import read_intact
 from strop.compiler.errors import UsageError
+from strop.compiler.terminal import Table
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 # Both factories give a model of their own, so that the two artifacts differ.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from strop.compiler.moving import Progress
+from strop.compiler.terminal import Console
 
 
 class Listener:
@@ -20,8 +20,8 @@ class Listener:
 
 
 class _Bar(Listener):
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._task = progress, progress.add_task("starting", total=None)
 
     def stage(self, what: str) -> None:
         self._progress.update(self._task, description=what)
@@ -33,9 +33,7 @@ class _Bar(Listener):
 @contextmanager
 def listening() -> Iterator[Listener]:
     """A line with the stage and a bar, gone at the end of the block."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     # Drawn seldom: it shares the cores with what is measured.
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, refresh_per_second=1
-    ) as progress:
-        yield _Bar(progress, progress.add_task("starting", total=None))
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, refresh_per_second=1) as progress:
+        yield _Bar(progress)

@@ -1,19 +1,16 @@
-"""What a duel leaves behind: the JSON of ``strop bench --json``, which ``compare`` reads again.
+"""What a duel leaves behind: the JSON of ``strop bench --json``.
 
 ``strop bench --schema`` prints its JSON schema; the descriptions there are the docstrings here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 
 from strop.bench.figures import Spread
-from strop.compiler.errors import UsageError
 
 FORMAT: Literal["strop-bench-2"] = "strop-bench-2"
 # The share of all rounds that are calm on a quiet machine.
@@ -25,7 +22,7 @@ Bouts = Sequence[Sequence[float]]
 
 class _Part(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+        extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
 
@@ -176,28 +173,3 @@ def ratios(over: Bouts, under: Bouts) -> list[float]:
 def spread(bouts: Bouts) -> Spread:
     """Over all rounds of all bouts."""
     return Spread.of([value for bout in bouts for value in bout])
-
-
-def read_record(path: Path) -> Record:
-    """Read what ``--json`` wrote.
-
-    Raises:
-        UsageError: there is no such file, or it is damaged, or something else.
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"{path} cannot be read: {reason}") from error
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON, or damaged: {error}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UsageError(f"{path} is no record of strop bench: its format is not '{FORMAT}'")
-    try:
-        return Record.model_validate(values)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        raise UsageError(f"{path} is damaged at '{place}': {first['msg']}") from error

@@ -94,7 +94,7 @@ def main(
     console.print(Grid(f"times faster than {encoders.BASELINE}", heads, rows, 2).rich())
     for record in records:
         for sentence in disturbances(record):
-            console.print(sentence, highlight=False)
+            console.print(sentence)
     worst = max(map(apart, found.values()))
     figures = [
         Figure(f"same duel {runs} times: ratios apart", worst, at_most=AGREE),

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
+from strop.compiler.terminal import Table
 
 RECIPES = ("cpu-fp32", "cpu-int8")
 # Times, memory and the machine are what builds differ in, and these files are where they go.

@@ -137,7 +137,7 @@ def _build(order: Order, listener: Listener) -> list[Section]:
         listener.stage(name)
         command = [sys.executable, "-m", f"strop.bench.{name}", "--results", str(order.results)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        console.print(done.stdout, markup=False, highlight=False)
+        console.print(done.stdout)
         if done.returncode:
             failed.append(f"strop.bench.{name} failed:\n{done.stderr.strip()[-2000:]}")
             continue

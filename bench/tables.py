@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich.console import Console, JustifyMethod
-from rich.markup import escape
-from rich.table import Table
+from typing import Literal
 
 from strop.bench.compare import Change
 from strop.bench.record import Case, EngineRow, Record, Result, size_label
+from strop.compiler.terminal import Console, Table
 
 # Letters that a column of names keeps, however narrow the terminal.
 NARROW = 14
@@ -36,14 +34,14 @@ class Grid:
 
     def rich(self) -> Table:
         """For the terminal."""
-        table = Table(title=escape(self.title), title_justify="left")
+        table = Table(title=self.title)
         for i, head in enumerate(self.heads):
             word = i < self.names
-            justify: JustifyMethod = "left" if word else "right"
+            justify: Literal["left", "right"] = "left" if word else "right"
             longest = max((len(row.cells[i]) for row in self.rows), default=0)
             # Numbers stay whole; names fold where the terminal is narrow, but not to a few letters.
             table.add_column(
-                escape(head),
+                head,
                 overflow="fold",
                 justify=justify,
                 no_wrap=not word,
@@ -51,7 +49,7 @@ class Grid:
             )
         for row in self.rows:
             style = row.style or ("bold" if row.own else "")
-            table.add_row(*map(escape, row.cells), style=style)
+            table.add_row(*row.cells, style=style)
         return table
 
     def markdown(self) -> str:
@@ -174,7 +172,7 @@ def print_record(record: Record, console: Console) -> None:
     for grid in (latency(record), properties(record)):
         console.print(grid.rich())
     for sentence in (*absent(record), *disturbances(record)):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.say(sentence)
 
 
 _HOW = {"missing": "is missing", "failed": "failed"}

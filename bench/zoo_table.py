@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
-from rich.console import Console
 
 from strop.bench.markers import RESULTS_PAGE, put
 from strop.bench.zoo import ZOO, attention_found
 from strop.compiler import build
 from strop.compiler.errors import StropError
+from strop.compiler.terminal import Console
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 RECIPE = "cpu-fp32"

@@ -6,12 +6,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import pydantic
+from typing import TYPE_CHECKING, Any
 
 from strop.compiler.errors import UsageError
-from strop.compiler.reading import file_hash
+from strop.compiler.manifest_schema import BuildValues, ManifestValues
+from strop.compiler.parsing import validated
+from strop.compiler.reading import file_hash, is_there, opened, read_json, require_inside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,74 +26,9 @@ OWN_NAMES = frozenset({MODEL, f"{MODEL}.data", MANIFEST, BUILD, PROVENANCE, REPO
 FORMAT = 1
 
 
-class _File(pydantic.BaseModel):
-    sha256: str
-    bytes: int
-
-
-class _Tensor(pydantic.BaseModel):
-    name: str
-    dtype: str
-    shape: list[int | str]
-
-
-class _Dim(pydantic.BaseModel):
-    name: str
-    min: int
-    max: int | None
-
-
-class _Contract(pydantic.BaseModel):
-    inputs: list[_Tensor]
-    outputs: list[_Tensor]
-    dims: list[_Dim]
-
-
-class _Drift(pydantic.BaseModel):
-    output: str
-    max_abs: float | None
-    sqnr_db: float | None
-    cosine: float | None
-    agreement: float
-    finite: bool
-
-
-class _Pass(pydantic.BaseModel):
-    name: str
-    nodes_before: int
-    nodes_after: int
-    bytes_before: int
-    bytes_after: int
-    rewrites: dict[str, int]
-    previous: _Drift | None
-    original: _Drift | None
-
-
-class _Check(pydantic.BaseModel):
-    case: str
-    output: str
-    max_error: float
-    cosine: float | None
-
-
-class _Manifest(pydantic.BaseModel):
-    """What a manifest must hold to be read; it may hold more."""
-
-    target: str
-    contract: _Contract
-    passes: list[_Pass]
-    checks: Annotated[list[_Check], pydantic.Field(min_length=1)]
-    metrics: dict[str, dict[str, float]]
-    files: dict[str, _File]
-    side_files: dict[str, _File] = {}
-    assets: dict[str, _File] = {}
-    labels: dict[str, str] = {}
-    notes: list[str]
-
-
 @dataclass(frozen=True)
 class Artifact:
-    """A built artifact on disk."""
+    """A built artifact on disk; its manifest was held to ``ManifestValues``."""
 
     path: Path
     manifest: dict[str, Any]
@@ -115,28 +50,31 @@ class Artifact:
 
     def build_record(self) -> dict[str, Any]:
         """Times and memory of the build; empty where ``build.json`` was not kept."""
-        try:
-            values = json.loads((self.path / BUILD).read_text())
-        except (OSError, ValueError):
-            return {}  # nothing needs it: it may be left out of what is shipped
-        return values if isinstance(values, dict) else {}
+        path = self.path / BUILD
+        if not is_there(path):
+            return {}
+        values = read_json(path, "the file", within=self.path)
+        return validated(BuildValues, values, str(path)).model_dump()
 
     def damaged(self) -> list[str]:
         """What no longer matches the manifest, one sentence each; empty if all is well.
 
         Side files are for debugging: one may be left out where the artifact is shipped.
         """
-        problems = []
-        side_files = self.manifest.get("side_files", {})
-        assets = self.manifest.get("assets", {})
-        for name, entry in (self.manifest["files"] | assets | side_files).items():
-            file = confined(self.path, name)
-            if not file.is_file():
-                if name not in side_files:
-                    problems.append(f"{name} is missing")
-            elif file_hash(file) != entry["sha256"]:
+        side_files = self.manifest["side_files"]
+        named = self.manifest["files"] | self.manifest["assets"] | side_files
+        for name in named:
+            require_inside(self.path / name, "the file", self.path)
+        missing = [name for name in named if not is_there(self.path / name)]
+        problems = [f"{name} is missing" for name in missing if name not in side_files]
+        for name in named.keys() - missing:
+            file, entry = self.path / name, named[name]
+            # The size first: it says most of what a hash would, at once.
+            with opened(file, "the file", within=self.path) as stream:
+                size = os.fstat(stream.fileno()).st_size
+            if size != entry["bytes"] or file_hash(file) != entry["sha256"]:
                 problems.append(f"{name} has changed since it was built")
-        return problems
+        return sorted(problems)
 
 
 class Loaded:
@@ -181,21 +119,21 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         UsageError: the folder is not an artifact, or its manifest was damaged.
     """
     folder = Path(path)
-    values = _read_manifest(folder)
-    if values is None:
+    path = folder / MANIFEST
+    try:
+        values = read_json(path, "the file", within=folder) if is_there(path) else None
+    except UsageError as error:
+        raise UsageError(f"{folder} is not a strop artifact, or was damaged: {error}") from error
+    if not isinstance(values, dict) or "strop_format" not in values:
         raise UsageError(f"{folder} is not a strop artifact: it has no {MANIFEST} of strop's")
     if values["strop_format"] != FORMAT:
         raise UsageError(
             f"{folder} has format {values['strop_format']}, this strop reads format {FORMAT}"
         )
-    try:
-        known = _Manifest.model_validate(values)
-    except pydantic.ValidationError as error:
-        place = ".".join(str(p) for p in error.errors()[0]["loc"])
-        raise UsageError(f"{folder}: {MANIFEST} is damaged at '{place}'") from error
+    known = validated(ManifestValues, values, f"{folder}: {MANIFEST}")
     if MODEL not in known.files:
         raise UsageError(f"{folder}: {MANIFEST} does not name {MODEL}")
-    return Artifact(folder, values)
+    return Artifact(folder, known.model_dump())
 
 
 def read_intact(path: str | os.PathLike[str]) -> Artifact:
@@ -209,26 +147,6 @@ def read_intact(path: str | os.PathLike[str]) -> Artifact:
     if damaged:
         raise UsageError(f"{path}: {'; '.join(damaged)}. Build it again.")
     return artifact
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        values = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None  # no such file, or not JSON: whatever it is, strop did not write it
-    return values if isinstance(values, dict) and "strop_format" in values else None
-
-
-def confined(folder: Path, name: str) -> Path:
-    """A path inside the folder.
-
-    Raises:
-        UsageError: the name leads out of it.
-    """
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UsageError(f"{folder}: the manifest names '{name}', which is outside the artifact")
-    return path
 
 
 def write_json(path: Path, values: Any) -> None:

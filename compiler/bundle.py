@@ -9,35 +9,31 @@ weights are left out, and seeded noise stands in for them, unless the crash need
 
 from __future__ import annotations
 
-import json
 import platform
-import shutil
 import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
+import pydantic
 import torch
 
 from strop.compiler.artifact import write_json
 from strop.compiler.errors import StropError, UsageError
 from strop.compiler.holdings import Kind
 from strop.compiler.inputs import Inputs
+from strop.compiler.parsing import Strict, validated
 from strop.compiler.passes import Pass, Step, is_strops
 from strop.compiler.program import Program
-from strop.compiler.recipe import PassEntry, Recipe, load_recipe, recipe_text
-from strop.compiler.registry import is_users, make_pass, origin
-from strop.compiler.snapshot import (
-    INPUTS,
-    WEIGHTS,
-    WeightStore,
-    load_program,
-    save_inputs,
-    save_program,
-)
+from strop.compiler.reading import MOST_TOML, is_there, read_json, read_text
+from strop.compiler.recipe import PassEntry, Recipe, parse_recipe, recipe_text
+from strop.compiler.registry import make_pass, origin, pass_classes
+from strop.compiler.snapshot import INPUTS, WEIGHTS, save_inputs, save_program
+from strop.compiler.snapshot_reader import load_program
 from strop.compiler.staging import require_place, staged
+from strop.compiler.weight_store import WeightStore
 
 CRASH, PROGRAM, PASS, RECIPE = "crash.json", "program.json", "pass.toml", "recipe.toml"
 PROGRAM_TEXT = "program.txt"
@@ -77,6 +73,21 @@ class Failure:
         return (self.kind, self.place) == (other.kind, other.place)
 
 
+class _Error(Strict):
+    kind: str
+    message: str
+    place: str
+
+
+class _Crash(Strict):
+    """What is read of ``crash.json``."""
+
+    strop_crash: Literal[1]
+    step: str = pydantic.Field(alias="pass")
+    error: _Error
+    files: list[str] = []
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle on disk."""
@@ -98,10 +109,16 @@ class Bundle:
         Raises:
             UsageError: the pass is not strop's, and ``own`` does not say where it is.
         """
-        (entry,) = load_recipe(str(self.folder / PASS)).passes
+        path = self.folder / PASS
+        text = read_text(path, "the bundle's", most_bytes=MOST_TOML, within=self.folder)
+        entries = parse_recipe(text, str(path)).passes
+        if len(entries) != 1:
+            raise UsageError(f"{path} names {len(entries)} passes; a bundle has one")
+        (entry,) = entries
         if own is not None:
             return make_pass(own, entry.options)
-        if is_users(PurePath(entry.name).name):
+        # Never by a file's name: what comes with a bundle names no code to run.
+        if entry.name not in pass_classes():
             raise UsageError(
                 f"the bundle's pass is {PurePath(entry.name).name}, which is not strop's: "
                 "say where it is with --pass FILE.py:Name"
@@ -132,10 +149,10 @@ def write_bundle(
 
 def _named(folder: Path) -> Collection[str] | None:
     try:
-        values = json.loads((folder / CRASH).read_text())
-        return {CRASH, *map(str, values["files"])} if "strop_crash" in values else None
-    except (OSError, ValueError, KeyError, TypeError):
+        values = validated(_Crash, read_json(folder / CRASH, "", within=folder), "")
+    except UsageError:
         return None  # whatever it is, strop did not write it
+    return {CRASH, *values.files}
 
 
 BUNDLE = Kind("a crash bundle", CRASH, _named, "Move it away, or name another folder.")
@@ -179,9 +196,11 @@ def replace_program(bundle: Bundle, program: Program, out: Path) -> None:
     """
     with staged(out, BUNDLE) as new:
         for name in (PASS, RECIPE):
-            shutil.copyfile(bundle.folder / name, new / name)
+            text = read_text(bundle.folder / name, "the bundle's", within=bundle.folder)
+            parse_recipe(text, str(bundle.folder / name))
+            (new / name).write_text(text)
         _write_program(program, new)
-        _seal(new, json.loads((bundle.folder / CRASH).read_text()))
+        _seal(new, read_json(bundle.folder / CRASH, "the bundle's", within=bundle.folder))
 
 
 def require_bundle_place(out: Path) -> None:
@@ -218,12 +237,14 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         UsageError: the folder is none, or was damaged.
     """
-    try:
-        values: dict[str, Any] = json.loads((folder / CRASH).read_text())
-        failure = Failure(**values["error"])
-        return Bundle(folder, values["pass"], failure)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} is not a crash bundle: its {CRASH} cannot be read") from error
+    path = folder / CRASH
+    if not is_there(path):
+        raise UsageError(f"{folder} is not a crash bundle: it has no {CRASH}")
+    values = validated(_Crash, read_json(path, "the bundle's", within=folder), str(path))
+    for file in folder.rglob("*"):
+        if file.is_symlink():
+            raise UsageError(f"{file} is a link; a crash bundle holds files only")
+    return Bundle(folder, values.step, Failure(**values.error.model_dump()))
 
 
 def fails(run: Pass, program: Program) -> Failure | None:

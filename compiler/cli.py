@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from strop.bench.cli import app as bench_app
@@ -20,6 +18,7 @@ from strop.compiler.debug.cli import app as debug_app
 from strop.compiler.errors import StropError, UsageError, did_you_mean
 from strop.compiler.interrupts import Interrupted
 from strop.compiler.source import absolute_source, held_to_return
+from strop.compiler.terminal import Console, Table, write
 
 if TYPE_CHECKING:
     from strop.compiler.recipe import Recipe
@@ -96,7 +95,7 @@ def build(
     if print_recipe:
         from strop.compiler.recipe import recipe_text
 
-        sys.stdout.write(recipe_text(chosen))
+        write(recipe_text(chosen))
         return
     if not source:
         raise UsageError("say what to build: FILE.py:make or hf:PATH")
@@ -115,7 +114,7 @@ def _print_program(source: str, recipe: Recipe, stop_after: str, dump_ir: Path |
     from strop.compiler.driver import compile_program
     from strop.compiler.source import load_model
 
-    sys.stdout.write(str(compile_program(load_model(source), recipe, stop_after, dump_ir)))
+    write(str(compile_program(load_model(source), recipe, stop_after, dump_ir)))
 
 
 def _build(
@@ -166,23 +165,21 @@ def _remember(out: Path, source: str) -> None:
 def _print_summary(artifact: Any) -> None:
     from strop.compiler.report import units
 
-    out_console.print(artifact.path, soft_wrap=True, markup=False, highlight=False)
+    out_console.say(artifact.path)
     out_console.print(_pass_table(artifact))
     checks = artifact.manifest["checks"]
     worst = max(checks, key=lambda c: c["max_error"])
     cosines = [c["cosine"] for c in checks if c["cosine"] is not None]
-    out_console.print(
+    out_console.say(
         f"{units.size(artifact.size)}; {len(checks)} comparisons with the original: worst error "
         f"{worst['max_error']:.1e} ({worst['output']}, {worst['case']}), "
-        f"lowest cosine {min(cosines, default=1.0):.5f}",
-        highlight=False,
-        soft_wrap=True,
+        f"lowest cosine {min(cosines, default=1.0):.5f}"
     )
     for name, before in artifact.manifest["metrics"].get("original", {}).items():
         after = artifact.manifest["metrics"]["artifact"].get(name)
-        out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact", markup=False)
+        out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact")
     for note in artifact.manifest["notes"]:
-        out_console.print(f"note: {note}", markup=False)
+        out_console.print(f"note: {note}")
 
 
 def _pass_table(artifact: Any) -> Table:
@@ -190,7 +187,13 @@ def _pass_table(artifact: Any) -> Table:
     from strop.compiler.report import units
 
     seconds = artifact.build_record().get("pass_seconds", {})
-    table = Table("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
+    idle = [r["name"] for r in artifact.manifest["passes"] if not r["rewrites"]]
+    caption = (
+        f"changed nothing: {', '.join(idle) or 'none'}\n"
+        "SQNR in dB against the pass before, largest error against the original, on a small probe"
+    )
+    heads = ("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
+    table = Table(*heads, caption=caption)
     for record in artifact.manifest["passes"]:
         if not record["rewrites"]:
             continue
@@ -203,11 +206,6 @@ def _pass_table(artifact: Any) -> Table:
             _error_text(record["original"]),
             "\n".join(f"{n} {rule}" for rule, n in record["rewrites"].items()),
         )
-    idle = [r["name"] for r in artifact.manifest["passes"] if not r["rewrites"]]
-    table.caption = (
-        f"changed nothing: {', '.join(idle) or 'none'}\n"
-        "SQNR in dB against the pass before, largest error against the original, on a small probe"
-    )
     return table
 
 
@@ -237,7 +235,7 @@ def inspect(
 
     artifact = read_artifact(out)
     if as_json:
-        sys.stdout.write(json.dumps(artifact.manifest, indent=2, sort_keys=True) + "\n")
+        write(json.dumps(artifact.manifest, indent=2, sort_keys=True) + "\n")
     else:
         _print_contract(artifact.manifest)
         _print_summary(artifact)
@@ -271,9 +269,10 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
     if name and name not in known:
         raise UsageError(f"unknown pass '{name}'{did_you_mean(name, list(known))}")
     if name:
-        out_console.print(f"[bold]{name}[/bold]\n{getdoc(known[name])}", highlight=False)
+        out_console.print(name, style="bold")
+        out_console.print(getdoc(known[name]))
         for field in dataclasses.fields(known[name]):
-            out_console.print(f"  {field.name} = {field.default!r}  ({field.type})", markup=False)
+            out_console.print(f"  {field.name} = {field.default!r}  ({field.type})")
         return
     table = Table("pass", "options", "what it does")
     for key, kind in known.items():
@@ -295,7 +294,7 @@ def list_tasks() -> None:
         + [f"{name}={what}" for name, what in OPTIONS.items()]
     )
     table.caption_justify = "left"
-    out_console.print(table, markup=False)
+    out_console.print(table)
 
 
 def main() -> None:
@@ -335,9 +334,7 @@ def _interruption() -> str:
 
 def _say(problem: str) -> None:
     # Not wrapped: a message may be searched for, and holds paths.
-    err_console.print(
-        f"strop: {problem}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+    err_console.say(f"strop: {problem}", "red")
 
 
 def _bug(error: Exception) -> str:

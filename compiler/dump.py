@@ -11,18 +11,27 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from strop.compiler.errors import UsageError
 from strop.compiler.files import require_folder, write_whole
 from strop.compiler.inputs import Inputs
+from strop.compiler.parsing import Strict, validated
 from strop.compiler.passes import Instrument, PassResult, Step
 from strop.compiler.program import Program
-from strop.compiler.snapshot import INPUTS, WEIGHTS, WeightStore, save_inputs, save_program
+from strop.compiler.reading import read_json
+from strop.compiler.snapshot import INPUTS, WEIGHTS, save_inputs, save_program
 from strop.compiler.staging import real_path
+from strop.compiler.weight_store import WeightStore
 
 # Not .json: that is what snapshots end with.
 DUMP = "dump.manifest"
 FORMAT = 1
+
+
+class _Named(Strict):
+    strop_dump: Literal[1]
+    files: list[str]
 
 
 class Dump(Instrument):
@@ -103,11 +112,8 @@ def require_dump_place(folder: Path, out: Path | None = None) -> None:
 def _named(folder: Path) -> Sequence[str] | None:
     """The files of the dump in a folder, as far as they are regular; None if there is no dump."""
     try:
-        values = json.loads((folder / DUMP).read_text())
-        names = [str(name) for name in values["files"]]
-        if values["strop_dump"] != FORMAT:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
+        names = validated(_Named, read_json(folder / DUMP, "", within=folder), "").files
+    except UsageError:
         return None  # whatever it is, strop did not write it
     there = {p.name for p in folder.iterdir() if p.is_file() and not p.is_symlink()}
     return [name for name in names if name in there]

@@ -11,9 +11,17 @@ import os
 from pathlib import Path
 
 from strop.compiler.artifact import MANIFEST
+from strop.compiler.errors import UsageError
 from strop.compiler.files import write_whole
-from strop.compiler.reading import file_hash
+from strop.compiler.parsing import Strict, validated
+from strop.compiler.reading import file_hash, read_json
 from strop.compiler.source import absolute_source
+
+_MOST_BYTES = 1 << 16
+
+
+class _Remembered(Strict):
+    source: str
 
 
 def remember_source(out: Path, source: str) -> None:
@@ -32,10 +40,10 @@ def remember_source(out: Path, source: str) -> None:
 def recall_source(out: Path) -> str | None:
     """The source an artifact was built from on this machine, if it was."""
     try:
-        source: str = json.loads(_entry(out).read_text())["source"]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        values = read_json(_entry(out), "the history", most_bytes=_MOST_BYTES)
+        return validated(_Remembered, values, "the history").source
+    except (RuntimeError, UsageError):
         return None  # nothing is remembered, or it is damaged, or there is no home to keep it in
-    return source
 
 
 def _entry(out: Path) -> Path:

@@ -81,6 +81,18 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     return values
 
 
+def validated_json(kind: type[Validated], text: str, where: str) -> Validated:
+    """Hold JSON to a model; lists stand for tuples, and objects for dataclasses, there.
+
+    Raises:
+        UsageError: as ``validated``.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        raise _damage(error, where) from error
+
+
 def validated(kind: type[Validated], values: Any, where: str) -> Validated:
     """Hold values to a model; what is used afterwards is what this returns.
 
@@ -90,10 +102,14 @@ def validated(kind: type[Validated], values: Any, where: str) -> Validated:
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        at = f" at '{place}'" if place else ""
-        raise UsageError(f"{where} is damaged{at}: {first['msg']}") from error
+        raise _damage(error, where) from error
+
+
+def _damage(error: pydantic.ValidationError, where: str) -> UsageError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    at = f" at '{place}'" if place else ""
+    return UsageError(f"{where} is damaged{at}: {first['msg']}")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

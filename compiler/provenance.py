@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from torch.fx.node import Node
@@ -17,6 +17,8 @@ from torch.fx.node import Node
 from strop.compiler.artifact import PROVENANCE, Artifact
 from strop.compiler.errors import UsageError
 from strop.compiler.lower.onnx.emitter import MADE_FROM
+from strop.compiler.parsing import Strict, parse_json, validated
+from strop.compiler.reading import is_there, read_text
 from strop.compiler.text import source_line
 
 FORMAT = 1
@@ -46,7 +48,7 @@ class Provenance:
     module: str | None
 
 
-class _Stored(pydantic.BaseModel):
+class _Stored(Strict):
     """The side file.
 
     Attributes:
@@ -58,8 +60,8 @@ class _Stored(pydantic.BaseModel):
 
     strop_provenance: Literal[1]
     texts: list[str]
-    ir: list[tuple[str, int, int, int]]
-    nodes: list[tuple[str, int, int, list[str]]]
+    ir: list[Annotated[tuple[str, int, int, int], pydantic.Field(strict=False)]]
+    nodes: list[Annotated[tuple[str, int, int, list[str]], pydantic.Field(strict=False)]]
 
 
 def provenance(lowered: Any) -> list[Provenance]:
@@ -118,27 +120,29 @@ class _Numbers:
         return list(self._numbers)
 
 
-def decode(text: str) -> list[Provenance]:
+def decode(text: str, where: str) -> list[Provenance]:
     """What ``encode`` wrote.
 
+    Args:
+        text: of the side file.
+        where: what it is, for messages.
+
     Raises:
-        ValueError: the text is something else.
+        UsageError: the text is something else.
     """
-    stored = _Stored.model_validate_json(text)
+    stored = validated(_Stored, parse_json(text, where), where)
     records = []
     for name, op, number, values in stored.nodes:
-        ir, *known = _at(stored.ir, number)
-        rule, line, module = (None if n == -1 else _at(stored.texts, n) for n in known)
-        made = tuple(values) or (name,)
-        records.append(
-            Provenance(name, _at(stored.texts, op), made, ir, rule or CAPTURE, line, module)
-        )
+        ir, *known = _at(stored.ir, number, where)
+        rule, line, module = (None if n == -1 else _at(stored.texts, n, where) for n in known)
+        made, by = tuple(values) or (name,), _at(stored.texts, op, where)
+        records.append(Provenance(name, by, made, ir, rule or CAPTURE, line, module))
     return records
 
 
-def _at(things: Sequence[Any], number: int) -> Any:
+def _at(things: Sequence[Any], number: int, where: str) -> Any:
     if not 0 <= number < len(things):
-        raise ValueError(f"it points at {number} of {len(things)}")
+        raise UsageError(f"{where} is damaged: it points at {number} of {len(things)}")
     return things[number]
 
 
@@ -149,12 +153,9 @@ def read_provenance(artifact: Artifact) -> list[Provenance]:
         UsageError: the artifact has no such file, or it was damaged.
     """
     path = artifact.path / PROVENANCE
-    if not path.is_file():
+    if not is_there(path):
         raise UsageError(
             f"{artifact.path} has no {PROVENANCE}, which says where its nodes come from: it was "
             "removed, or an older strop built this. Build it again."
         )
-    try:
-        return decode(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"{path} was damaged; build the model again") from error
+    return decode(read_text(path, "the file", within=artifact.path), f"{path}")

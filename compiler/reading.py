@@ -74,6 +74,21 @@ def require_inside(path: Path, what: str, folder: Path) -> None:
         raise UsageError(f"{what} {path} leads out of {folder}; such files are not read")
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything stands at a path, a link that leads nowhere included.
+
+    Raises:
+        UsageError: the system does not say, as for a name of over 255 bytes.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {_reason(error)}") from error
+    return True
+
+
 def _require_regular(status: os.stat_result, path: Path, what: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{what} {path} is no regular file")

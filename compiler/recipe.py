@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path, PurePath
@@ -13,7 +12,9 @@ from typing import Annotated, Any
 import pydantic
 
 from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.parsing import parse_toml
 from strop.compiler.passes import Pass, Pipeline
+from strop.compiler.reading import MOST_TOML, read_text
 from strop.compiler.registry import UserPass, as_pass, is_users, make_pass, origin
 from strop.compiler.target import get_target
 
@@ -31,7 +32,7 @@ class Budget(pydantic.BaseModel):
             cases together. None: what differs is held to ``max_error``, as a share.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid")
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
     max_error: Annotated[float, pydantic.Field(ge=0)] | None = None
     min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
@@ -48,7 +49,7 @@ class Budget(pydantic.BaseModel):
 class PassEntry(pydantic.BaseModel):
     """One pass in a recipe; every further key is an option of that pass."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", strict=True)
 
     name: str
     _given: UserPass | None = None
@@ -107,7 +108,7 @@ class Recipe(pydantic.BaseModel):
         expect: how often a step or a rule must rewrite; another count is a missed budget.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid")
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
     name: str
     target: str = "cpu"
@@ -204,10 +205,7 @@ def load_recipe(name: str) -> Recipe:
         if name not in recipe_names():
             raise UsageError(f"unknown recipe '{name}'{did_you_mean(name, recipe_names())}")
         return parse_recipe((RECIPES / f"{name}.toml").read_text(), name)
-    try:
-        text = Path(name).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe file {name} cannot be read: {error}") from error
+    text = read_text(Path(name), "the recipe", most_bytes=MOST_TOML)
     return parse_recipe(text, name).in_folder(Path(name).parent)
 
 
@@ -251,11 +249,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
     Raises:
         UsageError: with the place and, for an unknown key, the nearest known one.
     """
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where}: {error}") from error
-    return _validated(values, where)
+    return _validated(parse_toml(text, where), where)
 
 
 def _validated(values: dict[str, Any], where: str) -> Recipe:
@@ -300,9 +294,10 @@ def parse_pass(text: str) -> PassEntry:
 def parse_value(text: str) -> Any:
     """A TOML value, or the text itself where it is none."""
     try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+        values = parse_toml(f"v = {text}", "the value")
+    except UsageError:
         return text.strip()
+    return values["v"] if set(values) == {"v"} else text.strip()
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -14,7 +14,8 @@ from strop.bench import peers
 from strop.bench.duel import Challenge, prepared
 from strop.bench.listener import Listener
 from strop.bench.peers import Peer
-from strop.bench.record import Plan, read_record
+from strop.bench.read_record import read_record
+from strop.bench.record import Plan
 from strop.bench.sizes import parse_sizes
 from strop.compiler import build
 from strop.compiler.artifact import read_artifact

@@ -14,6 +14,7 @@ from strop.bench.conditions import parse_condition
 from strop.bench.figures import Spread
 from strop.bench.page import build_section, duel_section, page
 from strop.bench.plots import unbeaten
+from strop.bench.read_record import read_record
 from strop.bench.record import (
     Case,
     EngineRow,
@@ -22,7 +23,6 @@ from strop.bench.record import (
     Record,
     Result,
     ratios,
-    read_record,
     spread,
 )
 from strop.compiler.errors import UsageError
@@ -108,7 +108,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         ("[]", "is no record of strop bench"),
         ('{"strop_format": 1}', "is no record of strop bench"),
         ('{"format": "strop-bench-2"}', "is damaged at 'environment'"),
-        ("\x00\udcff", "cannot be read: it is no text"),
+        ("\x00\udcff", "is no text in UTF-8"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_a_sentence(tmp_path: Path, text: str, says: str) -> None:

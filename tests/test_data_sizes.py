@@ -13,7 +13,9 @@ from file_tools import Called, File
 from torch import Tensor
 
 from strop.compiler import Model, build
-from strop.compiler.snapshot import WeightStore, load_program, save_program
+from strop.compiler.snapshot import save_program
+from strop.compiler.snapshot_reader import load_program
+from strop.compiler.weight_store import WeightStore
 
 ROWS = {"x": {0: "rows"}}
 

@@ -100,7 +100,7 @@ def _watched(outcomes: Iterable[Outcome], count: int) -> list[Outcome]:
             found.append(one)
             status.update(f"{len(found)} of {count}")
             if not one.killed:
-                console.print(survivor(one), markup=False, highlight=False)
+                console.print(survivor(one))
     return found
 
 

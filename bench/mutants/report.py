@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from strop.bench.figures import Figure, console, show
 from strop.bench.mutants.equivalent import Equivalent
 from strop.bench.mutants.population import Mutant
+from strop.compiler.terminal import Table
 
 AT_LEAST = 0.9
 

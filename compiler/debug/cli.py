@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from strop.compiler.debug.profile import profile_command
 from strop.compiler.errors import StropError, UsageError
+from strop.compiler.terminal import Console, Table
 
 if TYPE_CHECKING:
     from strop.compiler.debug.bisect import Culprit
@@ -171,7 +169,7 @@ def _print_answer(answer: Answer, name: str, at: str) -> None:
     if answer.misses:
         table = Table("rule", "left as it is", "because")
         for miss in answer.misses:
-            table.add_row(*map(Text, (miss.rule, miss.root, miss.reason)))
+            table.add_row(miss.rule, miss.root, miss.reason)
         console.print(table)
     for note in answer.notes:
         _say(f"note: {note}")
@@ -205,7 +203,7 @@ def diff(
     first, second = snapshot_of(before), snapshot_of(after)
     found = diff_snapshots(first, second)
     if node:
-        from strop.compiler.snapshot import load_program
+        from strop.compiler.snapshot_reader import load_program
 
         _say(history(load_program(first), load_program(second), node))
         found = found.only(node)
@@ -218,13 +216,13 @@ def _print_difference(found: Difference, count: int) -> None:
     for shared in found.shared[:count]:
         apart = shared.drift
         if apart is None:
-            table.add_row(Text(shared.text), "another shape", "", "", "")
+            table.add_row(shared.text, "another shape", "", "", "")
             continue
         same = "equal" if apart.agreement == 1 else "-"
         sqnr = same if apart.sqnr_db is None else f"{apart.sqnr_db:.1f}"
         cosine = "-" if apart.cosine is None else f"{apart.cosine:.6f}"
         numbers = (f"{apart.max_abs:.3g}", sqnr, cosine, f"{apart.agreement:.3f}")
-        table.add_row(Text(shared.text), *numbers)
+        table.add_row(shared.text, *numbers)
     console.print(table)
     _say(
         f"{len(found.shared)} values are in both, {len(found.only_before)} in the first only, "
@@ -238,13 +236,14 @@ app.command("profile")(profile_command)
 @app.command()
 def replay(bundle: Annotated[Path, typer.Argument(help="A crash bundle.")], own: Own = "") -> None:
     """Run the pass of a crash bundle on its program, to see it fail again."""
-    from strop.compiler.bundle import fails, read_bundle
+    from strop.compiler.bundle import read_bundle
+    from strop.compiler.debug.apart import fails_apart
 
     read = read_bundle(bundle)
     run, program = read.run_pass(own or None), read.program()
     if os.environ.get("STROP_TRACEBACK"):
         run.run(program)
-    failure = fails(run, program)
+    failure = fails_apart(run, program)
     if failure is None:
         raise UsageError(f"pass '{read.step}' does not fail on {bundle} any more")
     same = "as recorded" if failure.same_as(read.failure) else f"not as recorded: {read.failure}"
@@ -289,8 +288,8 @@ def _status(what: str) -> Iterator[None]:
 
 
 def _dim(text: str) -> None:
-    console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+    console.say(text, "dim")
 
 
 def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.say(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch.fx.node import Node
 
 from strop.compiler.artifact import read_intact
+from strop.compiler.debug.apart import arrays_apart, weight_bytes
 from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.departure import under_ir_names
 from strop.compiler.errors import UsageError, did_you_mean
@@ -19,7 +20,7 @@ from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.numerics import Array, Drift, drift
 from strop.compiler.program import Program
-from strop.compiler.snapshot import load_inputs, load_program
+from strop.compiler.snapshot_reader import load_inputs, load_program
 from strop.compiler.text import describe, program_text
 from strop.compiler.values import values
 
@@ -71,7 +72,7 @@ def diff_snapshots(before: Path, after: Path) -> Difference:
     """
     first, second = load_program(before), load_program(after)
     _require_one_model(before, first.contract.inputs, after, second.contract.inputs)
-    return diff(first, second, load_inputs(before.parent))
+    return diff(first, second, load_inputs(before.parent, first))
 
 
 def _require_one_model(before: Path, first: object, after: Path, second: object) -> None:
@@ -90,20 +91,21 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
     _require_one_model(before, contracts[0], after, contracts[1])
     feeds = feeds_for(first, source, {})
     text = text_diff(file_text(first.model_path), file_text(second.model_path))
-    old, new = (file_values(a.model_path, feeds.arrays) for a in (first, second))
+    old, new = (_file_values(a.model_path, feeds.arrays) for a in (first, second))
     return compare_values(old, new, {}, f"{text}\nvalues on {feeds.origin}".strip())
 
 
 def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
     """Compare a program with the file that it was lowered to: what the lowering did to a value."""
-    program, inputs = load_program(snapshot), load_inputs(snapshot.parent)
+    program = load_program(snapshot)
+    inputs = load_inputs(snapshot.parent, program)
     built = read_intact(artifact)
     known = [asdict(spec) | {"shape": list(spec.shape)} for spec in program.contract.inputs]
     _require_one_model(snapshot, known, artifact, built.manifest["contract"]["inputs"])
     path = built.model_path
-    old = values(program, inputs)
+    old = _values(program, inputs)
     taken = in_contract(inputs, program.contract)
-    found = file_values(path, {n: to_array(t) for n, t in taken.items()})
+    found = _file_values(path, {n: to_array(t) for n, t in taken.items()})
     new = under_ir_names(found, program)
     described = {n.name: describe(n) for n in program.calls()}
     return compare_values(old, new, described, text_diff(program_text(program), file_text(path)))
@@ -116,11 +118,20 @@ def diff(before: Program, after: Program, inputs: Inputs) -> Difference:
     are the same value of the model.
     """
     return compare_values(
-        values(before, inputs),
-        values(after, inputs),
+        _values(before, inputs),
+        _values(after, inputs),
         {n.name: describe(n) for n in after.calls()},
         text_diff(program_text(before), program_text(after)),
     )
+
+
+def _values(program: Program, inputs: Inputs) -> dict[str, Array]:
+    return arrays_apart(lambda: values(program, inputs), weight_bytes(program))
+
+
+def _file_values(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    weights = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    return arrays_apart(lambda: file_values(path, feeds), weights)
 
 
 def compare_values(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from strop.compiler.source import load_model
 
 # What a dim has where nobody says.
 USUAL_SIZE = 8
+# A gigabyte as they are made up.
+MOST_ELEMENTS = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,20 @@ def made_up(contract: Mapping[str, Any], sizes: Mapping[str, int], why: str = ""
     """Normal floats, and ones elsewhere, at the sizes; where none is given, at small ones.
 
     Raises:
-        UsageError: an input has a size that is computed from others.
+        UsageError: an input has a size that is computed from others, or the inputs together are
+            too large.
     """
     origin = f"made-up inputs ({why})" if why else "made-up inputs"
     usual = {d["name"]: _usual_size(d) for d in contract["dims"]}
     reached = usual | dict(sizes)
     generator = np.random.default_rng(0)
-    arrays = {i["name"]: _made_up(i, reached, generator) for i in contract["inputs"]}
+    shapes = {i["name"]: _shape(i, reached) for i in contract["inputs"]}
+    if sum(math.prod(shape) for shape in shapes.values()) > MOST_ELEMENTS:
+        raise UsageError(
+            f"the artifact's inputs at {reached} have more than {MOST_ELEMENTS:,} elements; "
+            "give smaller sizes, or --source"
+        )
+    arrays = {i["name"]: _made_up(i, shapes[i["name"]], generator) for i in contract["inputs"]}
     return Feeds(arrays, reached, origin)
 
 
@@ -106,14 +116,17 @@ def _usual_size(dim: Mapping[str, Any]) -> int:
     return max(int(dim["min"]), min(USUAL_SIZE, dim["max"] or USUAL_SIZE))
 
 
-def _made_up(spec: Mapping[str, Any], sizes: Mapping[str, int], random: np.random.Generator) -> Any:
+def _shape(spec: Mapping[str, Any], sizes: Mapping[str, int]) -> list[int]:
     unknown = [s for s in spec["shape"] if isinstance(s, str) and s not in sizes]
     if unknown or spec["dtype"] not in _DTYPES:
         raise UsageError(
             f"no values can be made up for the input '{spec['name']}' "
             f"({spec['dtype']}{spec['shape']}); give --source"
         )
-    shape = [sizes[s] if isinstance(s, str) else s for s in spec["shape"]]
+    return [sizes[s] if isinstance(s, str) else s for s in spec["shape"]]
+
+
+def _made_up(spec: Mapping[str, Any], shape: list[int], random: np.random.Generator) -> Any:
     dtype = np.dtype(_DTYPES[spec["dtype"]])
     return random.normal(size=shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
 

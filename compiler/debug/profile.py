@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from strop.compiler.terminal import Console
 
 if TYPE_CHECKING:
     from strop.compiler.lower.onnx.trace import Trace
@@ -175,10 +176,12 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
     from strop.compiler.artifact import read_intact
     from strop.compiler.debug.feeds import feeds_for, one_size_each
     from strop.compiler.lower.onnx.trace import trace
+    from strop.compiler.lower.onnx.values import read_model
     from strop.compiler.provenance import read_provenance
     from strop.compiler.target import get_target
 
     artifact = read_intact(out)
+    read_model(artifact.model_path)
     records = read_provenance(artifact)
     manifest = artifact.manifest
     feeds = feeds_for(artifact, source, one_size_each(words, manifest["contract"]["dims"]))

@@ -6,10 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from strop.compiler.debug.profile import (
     RUNTIME,
     Group,
@@ -20,13 +16,14 @@ from strop.compiler.debug.profile import (
     by_op,
     by_rule,
 )
+from strop.compiler.terminal import Table
 
 FORMAT = 1
 # How much longer than its nodes a run may take before it is said that times are rough.
 BUSY = 1.2
 
 
-def render(found: Profile, depth: int = 3, top: int = 15) -> Iterator[RenderableType]:
+def render(found: Profile, depth: int = 3, top: int = 15) -> Iterator[Table | str]:
     """A summary and the tables; of each at most ``top`` rows, the rest in one."""
     yield _summary(found)
     yield _groups("operator", found.all_of(by_op), top)
@@ -60,7 +57,7 @@ def record(found: Profile, depth: int = 3) -> dict[str, Any]:
     }
 
 
-def _summary(found: Profile) -> Text:
+def _summary(found: Profile) -> str:
     sizes = ", ".join(f"{name}={size}" for name, size in found.sizes.items())
     own = [n for n in found.nodes if n.ir is None]
     lines = [
@@ -71,7 +68,7 @@ def _summary(found: Profile) -> Text:
     ]
     if found.whole > BUSY * found.milliseconds:
         lines.append("most runs stalled somewhere: the machine is busy, and times are rough")
-    return Text("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _groups(title: str, groups: Sequence[Group], top: int) -> Table:
@@ -82,7 +79,7 @@ def _groups(title: str, groups: Sequence[Group], top: int) -> Table:
         shown = [*shown, _together(f"{len(others)} more", others)]
     for group in [*shown, *rest[-1:]]:
         nodes = str(group.nodes) if group.nodes else ""
-        table.add_row(Text(group.name), nodes, _ms(group.milliseconds), _percent(group.share))
+        table.add_row(group.name, nodes, _ms(group.milliseconds), _percent(group.share))
     table.add_section()
     whole = _together("", groups)
     table.add_row("one run", str(whole.nodes), _ms(whole.milliseconds), _percent(whole.share))
@@ -98,15 +95,13 @@ def _together(name: str, groups: Sequence[Group]) -> Group:
     )
 
 
-def _moving(found: Profile, top: int) -> Iterator[RenderableType]:
+def _moving(found: Profile, top: int) -> Iterator[Table | str]:
     if not found.moving:
-        yield Text("no node only moves or converts data")
+        yield "no node only moves or converts data"
         return
     table = _table("moving data", "nodes", "ms", "share")
     for group in found.groups(by_op, found.moving):
-        table.add_row(
-            Text(group.name), str(group.nodes), _ms(group.milliseconds), _percent(group.share)
-        )
+        table.add_row(group.name, str(group.nodes), _ms(group.milliseconds), _percent(group.share))
     yield table
     yield _nodes("moving data, by node", found, found.moving[:top])
 
@@ -121,7 +116,7 @@ def _nodes(title: str, found: Profile, nodes: Sequence[NodeTime]) -> Table:
         name = node.name if node.ir is None else f"%{node.ir}"
         words = (name, by_op(node), by_rule(node), node.line or "", node.module or "")
         numbers = (_ms(node.milliseconds), _percent(found.share(node.milliseconds)))
-        table.add_row(*(Text(w) for w in words), *numbers)
+        table.add_row(*words, *numbers)
     return table
 
 

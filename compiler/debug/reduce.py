@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from strop.compiler.bundle import Bundle, fails, replace_program
+from strop.compiler.bundle import Bundle, replace_program
+from strop.compiler.debug.apart import fails_apart
 from strop.compiler.errors import UsageError, VerifyError
 from strop.compiler.passes import Pass
 from strop.compiler.program import Program
@@ -35,7 +36,7 @@ def reduce(
         UsageError: the bundle's pass does not fail any more.
     """
     program = bundle.program()
-    now = fails(run, program)
+    now = fails_apart(run, program)
     if now is None or not now.same_as(bundle.failure):
         raise UsageError(
             f"pass '{bundle.step}' does not fail on {bundle.folder} as it was recorded "
@@ -50,7 +51,7 @@ def reduce(
             verify(smaller)
         except VerifyError:
             return False  # not every part of a program is one
-        failure = fails(run, smaller)
+        failure = fails_apart(run, smaller)
         if failure is None or not failure.same_as(bundle.failure):
             return False
         say(f"{len(part)} of {len(calls)} calls still fail")

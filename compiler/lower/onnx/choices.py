@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
+
+from strop.compiler.parsing import Strict, parse_json, validated
 from strop.compiler.text import op_name
 
 # Variants nearer than this are one graph after the runtime's own fusions: noise must not choose.
@@ -17,6 +19,15 @@ Milliseconds = dict[str, dict[str, dict[str, float]]]
 """Operator -> variant -> shape -> median time of one application."""
 
 
+_Times = Annotated[dict[str, Annotated[float, pydantic.Field(gt=0)]], pydantic.Field(min_length=1)]
+
+
+class _Table(Strict):
+    """What is read of a table."""
+
+    milliseconds: dict[str, dict[str, _Times]]
+
+
 @dataclass(frozen=True)
 class Choices:
     """Measured times, and the choice that follows from them."""
@@ -24,9 +35,13 @@ class Choices:
     milliseconds: Milliseconds
 
     @staticmethod
-    def from_json(text: str) -> Choices:
-        """Read a table written by ``strop.bench.kernels`` or by ``--tune``."""
-        return Choices(json.loads(text)["milliseconds"])
+    def from_json(text: str, where: str) -> Choices:
+        """Read a table written by ``strop.bench.kernels`` or by ``--tune``.
+
+        Raises:
+            UsageError: the text is something else.
+        """
+        return Choices(validated(_Table, parse_json(text, where), where).milliseconds)
 
     def variant(self, target: Any, variants: list[str]) -> str:
         """The fastest measured variant; the first one where nothing was measured, or in a tie.
@@ -50,4 +65,4 @@ def _mean_log(times: dict[str, float]) -> float:
 def shipped(target: str) -> Choices:
     """The table that ships with strop for a target, measured by ``strop.bench.kernels``."""
     file = resources.files("strop.compiler.lower.onnx").joinpath(f"measured_{target}.json")
-    return Choices.from_json(file.read_text())
+    return Choices.from_json(file.read_text(), file.name)

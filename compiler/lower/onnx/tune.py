@@ -35,6 +35,7 @@ from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec
+from strop.compiler.reading import read_text
 from strop.compiler.target import Target, get_target
 from strop.compiler.text import op_name
 
@@ -132,8 +133,9 @@ def tuned(target: str, progress: Callable[[str], None] = lambda what: None) -> C
     The cache is one file per CPU model, number of cores and onnxruntime version.
     """
     path = cache_path(target)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        cached = Choices.from_json(path.read_text())
+    # One that is missing or damaged is measured again.
+    with contextlib.suppress(UsageError):
+        cached = Choices.from_json(read_text(path, "the cache"), str(path))
         if _same_questions(cached.milliseconds):
             return cached
     choices = Choices(measure(get_target(target), progress))

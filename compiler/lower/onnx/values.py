@@ -10,16 +10,32 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from strop.compiler.errors import RuntimeRefusedError
+from strop.compiler.errors import RuntimeRefusedError, UsageError
 from strop.compiler.numerics import Array
+from strop.compiler.reading import read_bytes
+
+# What protobuf takes.
+MOST_BYTES = 2**31
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def file_text(path: Path) -> str:
     """One node a line: ``%linear = MatMul(%input, %weight)``."""
-    graph = onnx.load(str(path), load_external_data=False).graph
-    return "\n".join(_line(node) for node in graph.node)
+    return "\n".join(_line(node) for node in read_model(path).graph.node)
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The model in a file, without its external data.
+
+    Raises:
+        UsageError: the file is no ONNX model.
+    """
+    content = read_bytes(path, "the model", most_bytes=MOST_BYTES)
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf has exceptions of its own, by its backend
+        raise UsageError(f"{path} is no ONNX model, or was damaged: {error}") from error
 
 
 def _line(node: Any) -> str:
@@ -34,7 +50,7 @@ def file_values(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     Raises:
         RuntimeRefusedError: the runtime does not load or run it.
     """
-    model = onnx.load(str(path), load_external_data=False)
+    model = read_model(path)
     given = {o.name for o in model.graph.output}
     names = [name for node in model.graph.node for name in node.output if name]
     model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in given)

@@ -1,0 +1,161 @@
+"""Compute what a program from a file asks for in a process of its own.
+
+Its operators only compute, but what they are given is anybody's: kernels may crash on it, and there
+is no end to what can be computed. A forked process has the program already; it may take processor
+time and memory that grow with the size of the program, and what happens to it happens to nobody
+else.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import json
+import math
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from strop.compiler.bundle import Failure, fails
+from strop.compiler.errors import RuntimeRefusedError, StropError, UsageError
+from strop.compiler.numerics import Array
+from strop.compiler.passes import Pass
+from strop.compiler.program import Program
+
+# What any program may take, and how much more for each byte of its weights.
+SECONDS, BYTES = 4.0, 4 << 30
+SECONDS_PER_BYTE, BYTES_PER_BYTE = 1 / (4 << 20), 16
+# Another process may have the processor most of the time.
+PATIENCE = 15
+DONE, FAILED, REFUSED = b"+", b"-", b"!"
+
+
+def arrays_apart(compute: Callable[[], Mapping[str, Array]], weights: int) -> dict[str, Array]:
+    """Arrays by name, computed apart.
+
+    Raises:
+        UsageError: as ``apart``.
+    """
+
+    def packed() -> bytes:
+        stream = io.BytesIO()
+        np.savez(stream, allow_pickle=False, **{f"/{n}": a for n, a in compute().items()})
+        return stream.getvalue()
+
+    with np.load(io.BytesIO(apart(packed, weights)), allow_pickle=False) as found:
+        return {name.removeprefix("/"): found[name] for name in found.files}
+
+
+def apart(compute: Callable[[], bytes], weights: int) -> bytes:
+    """What a function returns, called in a forked process on one processor.
+
+    Args:
+        compute: it may change nothing that the caller looks at.
+        weights: their bytes, by which time and memory are measured out.
+
+    Raises:
+        UsageError: it raised something, crashed, or took more time or memory than it may.
+        RuntimeRefusedError: it raised that.
+    """
+    seconds = math.ceil(SECONDS + SECONDS_PER_BYTE * weights)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    near, far = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(near)
+        _limit(seconds, BYTES + BYTES_PER_BYTE * weights)
+        _answer(compute, far)
+    os.close(far)
+    said = _listen(near, child, seconds * PATIENCE)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        raise UsageError(f"the program cannot be run: {_ending(os.WTERMSIG(status), seconds)}")
+    if said[:1] == REFUSED:
+        raise RuntimeRefusedError(said[1:].decode(errors="replace"))
+    if said[:1] != DONE:
+        raise UsageError(f"the program cannot be run: {said[1:].decode(errors='replace')}")
+    return said[1:]
+
+
+def fails_apart(run: Pass, program: Program) -> Failure | None:
+    """How a pass fails on a program, run apart; None if it does not.
+
+    Raises:
+        UsageError: as ``apart``.
+    """
+
+    def asked() -> bytes:
+        failure = fails(run, program)
+        return json.dumps(None if failure is None else vars(failure)).encode()
+
+    found = json.loads(apart(asked, weight_bytes(program)))
+    return None if found is None else Failure(**found)
+
+
+def weight_bytes(program: Program) -> int:
+    """Bytes of a program's weights."""
+    return sum(t.nbytes for t in program.weights.values())
+
+
+def _limit(seconds: int, more_bytes: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + more_bytes
+    for kind, soft, hard in (
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CPU, seconds, seconds + 1),
+        (resource.RLIMIT_AS, most, most),
+    ):
+        allowed = resource.getrlimit(kind)[1]
+        if allowed != resource.RLIM_INFINITY:
+            soft, hard = min(soft, allowed), min(hard, allowed)
+        resource.setrlimit(kind, (soft, hard))
+
+
+def _answer(compute: Callable[[], bytes], pipe: int) -> None:
+    """The far end: send what comes of it, and end without the caller's own endings."""
+    try:
+        faulthandler.disable()  # how it ends is told by a sentence
+        # Threads that the caller has are not in this process, and would be waited for.
+        torch.set_num_threads(1)
+        answer = DONE + compute()
+    except BaseException as error:  # whatever it is: it is the answer
+        said = str(error).strip().splitlines()
+        kind = "" if isinstance(error, StropError) else f"{type(error).__name__}: "
+        how = REFUSED if isinstance(error, RuntimeRefusedError) else FAILED
+        answer = how + f"{kind}{said[0] if said else ''}".encode(errors="replace")
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        with os.fdopen(pipe, "wb") as stream:
+            stream.write(answer)
+    finally:
+        os._exit(0)
+
+
+def _listen(pipe: int, child: int, seconds: float) -> bytes:
+    """Everything that the far end says; it is ended if it says nothing for too long."""
+    said = bytearray()
+    with os.fdopen(pipe, "rb", buffering=0) as stream:
+        while True:
+            ready, _, _ = select.select([stream], [], [], seconds)
+            if not ready:
+                os.kill(child, signal.SIGKILL)
+                return bytes(said)
+            part = stream.read(1 << 20)
+            if not part:
+                return bytes(said)
+            said += part
+
+
+def _ending(number: int, seconds: int) -> str:
+    if number in (signal.SIGXCPU, signal.SIGKILL):
+        return f"it took more than {seconds} s or more memory than there is"
+    return f"it crashes ({signal.Signals(number).name})"
