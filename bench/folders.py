@@ -22,6 +22,7 @@ from strop.compiler.artifact import Loaded, load
 from strop.compiler.driver import build
 from strop.compiler.errors import StropError
 from strop.compiler.huggingface import load_folder
+from strop.compiler.terminal import write
 
 _FEEDS = 3
 # Of the largest number: float32 on both sides.
@@ -47,8 +48,8 @@ def saved(case: Case, folder: Path) -> Any:
     module = case.make().eval()
     folder.mkdir(parents=True)
     module.save_pretrained(folder)
-    for write in case.files:
-        write(folder)
+    for put in case.files:
+        put(folder)
     return module
 
 
@@ -104,9 +105,9 @@ def main(words: list[str]) -> int:
         total[outcome.stage] += 1
         took = time.perf_counter() - begun
         line = f"{outcome.stage:8} {case.name:44} {took:5.1f} s  {outcome.why}"
-        sys.stdout.write(" ".join(line.splitlines()) + "\n")
+        write(" ".join(line.splitlines()) + "\n")
         sys.stdout.flush()
-    sys.stdout.write(f"{dict(total)}\n")
+    write(f"{dict(total)}\n")
     return int(total["wrong"] > 0)
 
 

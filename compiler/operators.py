@@ -7,6 +7,9 @@ an argument says. Of those in the list, overloads that write to an argument are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch._ops import OpOverload
 
@@ -47,11 +50,10 @@ _ATEN = """
     cholesky_solve cosine_similarity cross det dot einsum ger inner inverse kron linalg_cholesky
     linalg_cholesky_ex linalg_cross linalg_det linalg_diagonal linalg_eig linalg_eigh
     linalg_eigvals linalg_eigvalsh linalg_inv linalg_inv_ex linalg_lstsq linalg_lu
-    linalg_lu_factor linalg_matmul linalg_matrix_exp linalg_matrix_power linalg_multi_dot
-    linalg_pinv linalg_qr linalg_slogdet linalg_solve linalg_solve_ex linalg_solve_triangular
-    linalg_svd linalg_svdvals linalg_vander linalg_vecdot linear logdet matmul matrix_exp
-    matrix_power mm mv outer pairwise_distance pdist pinverse qr slogdet svd tensordot
-    triangular_solve vander vdot
+    linalg_lu_factor linalg_matmul linalg_matrix_exp linalg_multi_dot linalg_pinv linalg_qr
+    linalg_slogdet linalg_solve linalg_solve_ex linalg_solve_triangular linalg_svd
+    linalg_svdvals linalg_vander linalg_vecdot linear logdet matmul matrix_exp mm mv outer
+    pairwise_distance pdist pinverse qr slogdet svd tensordot triangular_solve vander vdot
 
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
     adaptive_max_pool2d adaptive_max_pool3d affine_grid_generator alpha_dropout avg_pool1d
@@ -63,12 +65,12 @@ _ATEN = """
     group_norm gru gru_cell hinge_embedding_loss huber_loss im2col instance_norm kl_div l1_loss
     layer_norm lstm lstm_cell margin_ranking_loss max_pool1d max_pool1d_with_indices max_pool2d
     max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d
-    mse_loss native_batch_norm native_channel_shuffle native_dropout native_group_norm
-    native_layer_norm nll_loss nll_loss2d nll_loss2d_forward nll_loss_forward nll_loss_nd
-    pixel_shuffle pixel_unshuffle poisson_nll_loss rms_norm rnn_relu rnn_relu_cell rnn_tanh
-    rnn_tanh_cell scaled_dot_product_attention smooth_l1_loss soft_margin_loss
-    triplet_margin_loss upsample_bicubic2d upsample_bilinear2d upsample_linear1d
-    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+    mse_loss native_channel_shuffle native_dropout native_group_norm native_layer_norm nll_loss
+    nll_loss2d nll_loss2d_forward nll_loss_forward nll_loss_nd pixel_shuffle pixel_unshuffle
+    poisson_nll_loss rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
+    scaled_dot_product_attention smooth_l1_loss soft_margin_loss triplet_margin_loss
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d upsample_trilinear3d
 
     alias atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to cat chunk
     clone column_stack concat concatenate constant_pad_nd contiguous copy detach diag diag_embed
@@ -102,11 +104,10 @@ _ATEN = """
 
     _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar
     _assert_tensor_metadata _cdist_forward _conj _conj_physical _embedding_bag
-    _embedding_bag_forward_only _euclidean_dist _fft_c2c _fft_c2r _fft_r2c
-    _functional_assert_async _functional_assert_scalar _functional_sym_constrain_range
+    _embedding_bag_forward_only _euclidean_dist _functional_assert_async
+    _functional_assert_scalar _functional_sym_constrain_range
     _functional_sym_constrain_range_for_size _is_all_true _is_any_true _linalg_det _linalg_eigh
     _linalg_slogdet _linalg_solve_ex _linalg_svd _local_scalar_dense _log_softmax
-    _native_batch_norm_legit _native_batch_norm_legit_functional
     _native_batch_norm_legit_no_training _pdist_forward _prelu_kernel _safe_softmax
     _scaled_dot_product_flash_attention_for_cpu _shape_as_tensor _softmax _to_copy _unique2
     _unsafe_index _unsafe_index_put _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa
@@ -114,6 +115,13 @@ _ATEN = """
     _weight_norm_interface
 """
 _ALLOWED = frozenset(_ATEN.split())
+# What the schema of an operator calls them; given as a number, one is an index into a table.
+_KINDS = {
+    "ScalarType": torch.dtype,
+    "Layout": torch.layout,
+    "MemoryFormat": torch.memory_format,
+    "Device": torch.device,
+}
 
 
 def allowed_operator(name: str) -> OpOverload[..., object]:
@@ -135,3 +143,20 @@ def allowed_operator(name: str) -> OpOverload[..., object]:
         ):
             return target
     raise UsageError(f"it calls {name}, which is no operator that a program from a file may call")
+
+
+def require_kinds(
+    target: OpOverload[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse a number, a truth value or a text for a dtype, layout, format or device.
+
+    Raises:
+        UsageError: there is one: torch would take the number for what it means inside it.
+    """
+    arguments = target._schema.arguments
+    given = dict(zip((a.name for a in arguments), args)) | dict(kwargs)
+    for argument in arguments:
+        kind = str(argument.real_type).removeprefix("Optional[").removesuffix("]")
+        value = given.get(argument.name)
+        if kind in _KINDS and value is not None and not isinstance(value, _KINDS[kind]):
+            raise UsageError(f"the argument '{argument.name}' of {target} is no {kind}")

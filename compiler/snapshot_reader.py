@@ -25,7 +25,7 @@ from strop.compiler.build_nodes import fake_result
 from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UsageError
 from strop.compiler.inputs import Inputs, in_contract
-from strop.compiler.operators import allowed_operator
+from strop.compiler.operators import allowed_operator, require_kinds
 from strop.compiler.parsing import validated
 from strop.compiler.program import (
     DTYPE_NAMES,
@@ -37,6 +37,7 @@ from strop.compiler.program import (
     arguments,
     expression,
 )
+from strop.compiler.quiet import quiet_torch
 from strop.compiler.reading import read_json
 from strop.compiler.size_arithmetic import (
     FUNCTIONS,
@@ -82,7 +83,8 @@ def load_program(path: Path) -> Program:
     """
     values = validated(SnapshotValues, read_json(path, "the snapshot"), f"the snapshot {path}")
     try:
-        program = _Reader(values, WeightStore(path.parent / WEIGHTS)).program()
+        with quiet_torch():  # it tells of calls that do not fit by itself, with a trace
+            program = _Reader(values, WeightStore(path.parent / WEIGHTS)).program()
         verify(program)
     except Exception as error:  # torch and sympy raise anything where no capture made the graph
         said = str(error).strip().splitlines()
@@ -208,6 +210,7 @@ class _Reader:
             with self.mode:
                 return torch.empty(shape, dtype=_DTYPES[values.dtype])
         if isinstance(node.target, OpOverload):
+            require_kinds(node.target, node.args, node.kwargs)
             _require_few_pieces(node)
         elif node.target is operator.getitem:
             _require_element(node)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import run_strop
 from hostile_tools import Stranger, in_time, stranger  # noqa: F401
 from safetensors.torch import save_file
 
@@ -92,7 +93,7 @@ OPERATORS = (
     "aten.max_pool2d_with_indices_backward.default", "aten.embedding_dense_backward.default",
     "aten._sparse_coo_tensor_unsafe.default", "aten.segment_reduce.default",
     "aten._nested_view_from_buffer.default", "aten.quantized_lstm.input",
-    "aten.special_zeta.default", "aten.polygamma.default", "aten.mkldnn_convolution.default",
+    "aten.special_zeta.default", "aten.polygamma.default", "aten.matrix_power.default", "aten.mkldnn_convolution.default",
     "aten.cudnn_convolution.default",
     "aten.fractional_max_pool2d.default", "aten.ctc_loss.Tensor", "aten._fused_dropout.default",
     "aten._weight_int4pack_mm_for_cpu.default", "aten._sobol_engine_draw.default",
@@ -268,6 +269,12 @@ ARGUMENTS: dict[str, list[Values]] = {
     "a device that is none": [call("p", "aten.ones.default", [3], device={"device": "hpu:7"})],
     "the device of no data": [call("p", "aten.ones.default", [3], device={"device": "meta"})],
     "a layout that is none": [call("p", "aten.ones.default", [3], layout={"torch": "jagged"})],
+    "a number for a dtype": [call("p", "aten.to.dtype", X, -1)],
+    "a number for a dtype by name": [call("p", "aten.ones.default", [3], dtype=99)],
+    "a truth value for a dtype": [call("p", "aten.view.dtype", X, True)],
+    "a number for a layout": [call("p", "aten.ones.default", [3], layout=-7)],
+    "a number for a format": [call("p", "aten.clone.default", X, memory_format=64)],
+    "a text for a device": [call("p", "aten.ones.default", [3], device="cpu")],
     "an unknown kind": [call("p", "aten.ones.default", {"code": "1"})],
     "two kinds": [call("p", "aten.ones.default", {"node": "x", "dtype": "f32"})],
     "a node before it is there": [call("p", "aten.neg.default", node("q"))],
@@ -351,3 +358,10 @@ def test_a_weight_under_the_hash_of_another_is_refused(stranger: Stranger) -> No
     snapshot = "ir/000_capture.json"
     said = stranger.refused("debug", "diff", snapshot, snapshot)
     assert "has changed since it was written" in said
+
+
+def test_torch_says_nothing_of_a_call_that_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(program(call("p", "aten.mm.default", X, X))))
+    result = run_strop("debug", "diff", tmp_path / "e.json", tmp_path / "e.json")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1, result.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from strop.compiler.inputs import Inputs, in_contract, to_array
 from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.numerics import Array, Drift, drift
 from strop.compiler.program import Program
+from strop.compiler.reading import is_there
 from strop.compiler.snapshot_reader import load_inputs, load_program
 from strop.compiler.text import describe, program_text
 from strop.compiler.values import values
@@ -198,11 +198,7 @@ def snapshot_of(path: Path) -> Path:
     Raises:
         UsageError: it is neither.
     """
-    file = path.with_suffix(".json")
-    if not file.is_file():
+    file = path.with_suffix(".json") if path.name else path
+    if not is_there(file):
         raise UsageError(f"{path} is no IR snapshot: --dump-ir writes them, as 003_pass.json")
-    try:
-        json.loads(file.read_text())
-    except ValueError as error:
-        raise UsageError(f"{file} is damaged: {error}") from error
     return file
