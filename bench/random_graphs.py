@@ -17,11 +17,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from torch import Tensor, nn
 
 from strop.bench.operator_outcomes import TOLERANCES, Outcome, outcome
 from strop.bench.operator_samples import Sample
+from strop.compiler.terminal import Console
 
 console = Console()
 # NNSmith's own defaults (config/main.yaml).
@@ -153,12 +153,12 @@ def main(
         rows.append(row(kinds, seed))
         last = rows[-1]
         said = "" if last.kind == "ok" else f" {last.reason}: {last.detail[:300]}"
-        console.print(f"{seed} {last.kind}{said}", markup=False, highlight=False)
+        console.print(f"{seed} {last.kind}{said}")
     if record is not None:
         record.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
     counts = Counter(r.kind for r in rows)
     total = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    console.print(f"{len(rows)} graphs: {total}", markup=False, highlight=False)
+    console.print(f"{len(rows)} graphs: {total}")
     if counts["wrong"] or counts["traceback"] or counts["run"]:
         raise typer.Exit(1)
 
