@@ -10,7 +10,7 @@ import torch
 import strop.compiler.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.capture import capture
 from strop.compiler.check import Case, make_cases, make_probe
-from strop.compiler.errors import UsageError
+from strop.compiler.errors import UnsupportedError, UsageError
 from strop.compiler.evaluation import evaluate, module_runner
 from strop.compiler.inputs import Inputs, Signature, read_inputs
 from strop.compiler.latency import quick_look
@@ -46,10 +46,23 @@ class Captured:
 def capture_model(model: Model, stages: Stages) -> Captured:
     """Compute references and capture; the module itself is not needed afterwards.
 
+    Dims that the model's owner calls optional are fixed where it cannot be captured with them.
+
     Raises:
         UsageError: the module or its inputs are not as they must be.
         UnsupportedError: the module cannot be captured.
     """
+    try:
+        return _capture_as_declared(model, stages)
+    except (UnsupportedError, UsageError) as error:
+        # The module itself may fail at sizes between those at which it was tried.
+        if not model.optional_dims:
+            raise
+        why = str(error).splitlines()[0]
+    return _capture_as_declared(model.without_optional_dims(why), stages)
+
+
+def _capture_as_declared(model: Model, stages: Stages) -> Captured:
     module = model.module
     _require_ready(module)
     with torch.no_grad():

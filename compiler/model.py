@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Model:
         files: copied beside the model under their own names, hashed in the manifest: a tokenizer,
             a processor's settings.
         labels: names of the classes by index, for the manifest.
+        optional_dims: names of dims in ``dynamic`` that are fixed at the example's sizes where the
+            model cannot be built with them; a note says so.
         notes: what whoever builds the model should know, in sentences; told and recorded.
     """
 
@@ -47,4 +49,20 @@ class Model:
     inputs_at: InputsAt | None = None
     files: Sequence[Path] = ()
     labels: Mapping[int, str] | None = None
+    optional_dims: Sequence[str] = ()
     notes: Sequence[str] = ()
+
+    def without_optional_dims(self, why: str) -> Model:
+        """The same with these dims fixed, and a note that says why."""
+        named = ", ".join(self.optional_dims)
+        kept = {
+            name: {axis: d for axis, d in axes.items() if _name(d) not in self.optional_dims}
+            for name, axes in (self.dynamic or {}).items()
+        }
+        note = f"{named}: fixed at the example's sizes, since the model was not built else: {why}"
+        notes = (*self.notes, note)
+        return replace(self, dynamic=kept, optional_dims=(), notes=notes)
+
+
+def _name(spec: DimSpec) -> str:
+    return spec if isinstance(spec, str) else spec[0]

@@ -60,3 +60,22 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
 def test_labels_are_names_by_index(labels: object) -> None:
     with pytest.raises(UsageError, match=r"Model\.labels"):
         read_companions(model(labels=labels))
+
+
+class Halves(torch.nn.Module):
+    """It takes even heights only, which no range can say, and any width."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(x.shape[0], 2, x.shape[1] // 2, x.shape[2]).sum(1)
+
+
+def test_optional_dims_are_fixed_where_the_model_cannot_be_built_with_them(tmp_path: Path) -> None:
+    x = torch.randn(2, 6, 5)
+    dynamic = {"x": {0: "batch", 1: ("height", 2, 6), 2: ("width", 2, 9)}}
+    given = Model(Halves().eval(), {"x": x}, dynamic, optional_dims=("height",))  # type: ignore[arg-type]
+    artifact = build(given, tmp_path / "out")
+    assert [d["name"] for d in artifact.manifest["contract"]["dims"]] == ["batch", "width"]
+    assert "height: fixed at the example's sizes" in artifact.manifest["notes"][0]
+    given.optional_dims = ()
+    with pytest.raises(UsageError, match="the module fails in case"):
+        build(given, tmp_path / "other")

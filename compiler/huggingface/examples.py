@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from strop.compiler.huggingface.library import reason
 from strop.compiler.model import DimSpec, Model
@@ -22,8 +24,8 @@ class Examples:
     Attributes:
         batches: each a set of inputs; the first is the example.
         axes: per input, the axes that vary.
-        tried: names of dims that the module took at several sizes, though nothing says that it
-            can be captured with them.
+        tried: names of dims that the module took at several sizes; whether it can be captured
+            with them is not known.
         notes: what the user should know, in sentences.
     """
 
@@ -44,11 +46,31 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def scratch(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy that shares the weights: some modules keep the sizes that they were called with."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+
+def keeps_sizes(module: torch.nn.Module, batch: Batch, others: Sequence[Batch]) -> bool:
+    """Whether a module gives other numbers after it was called at other sizes, as Swin does."""
+    used = scratch(module)
+    with torch.no_grad():
+        before = used(**batch)
+        for other in others:
+            used(**other)
+        if failure(used, batch):
+            return True
+        after = used(**batch)
+    pairs = zip(pytree.tree_leaves(before), pytree.tree_leaves(after))
+    return not all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
+
+
 def failure(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> str | None:
-    """Why a module does not take some inputs, or None: it raises, or gives no finite numbers."""
+    """Why a module does not take some inputs, or None: it raises, or gives NaN."""
     try:
         with torch.no_grad():
-            result = module(**inputs)
+            result = scratch(module)(**inputs)
     # The module and its library are foreign code; whatever it raises is what is asked for here.
     except Exception as error:
         return reason(error)
@@ -84,5 +106,6 @@ def as_model(module: torch.nn.Module, examples: Examples, **more: Any) -> Model:
         example_inputs=examples.batches[0],
         dynamic={name: axes for name, axes in examples.axes.items() if axes},
         calibration=examples.batches,
+        optional_dims=examples.tried,
         **more,
     )

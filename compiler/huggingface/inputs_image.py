@@ -8,7 +8,13 @@ import torch
 
 from strop.compiler.errors import UsageError
 from strop.compiler.huggingface.checkpoint import Checkpoint
-from strop.compiler.huggingface.examples import Examples, at_sizes, failure, smallest
+from strop.compiler.huggingface.examples import (
+    Examples,
+    at_sizes,
+    failure,
+    keeps_sizes,
+    smallest,
+)
 from strop.compiler.huggingface.library import loaded
 from strop.compiler.huggingface.settings import number, pair, vision_config
 
@@ -81,12 +87,29 @@ def _batch(
     return batch
 
 
+def _has_windows(module: Any) -> bool:
+    """Whether attention goes by windows, to whose multiples the image is padded at every stage.
+
+    torch.export takes hours over such sizes where they are not fixed.
+    """
+    return any(
+        "window" in type(part).__name__.lower() or hasattr(part, "window_size")
+        for part in module.modules()
+    )
+
+
+def _square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
 def _with_sizes(checkpoint: Checkpoint, examples: Examples, height: int, width: int) -> Examples:
     """Height and width as dims, if the model takes others than the processor's."""
     axes: Any = {
         "pixel_values": {0: "batch", 2: "height", 3: "width"},
         "pixel_mask": {0: "batch", 1: "height", 2: "width"},
     }
+    if _has_windows(checkpoint.module):
+        return examples
     one = at_sizes(examples.batches[0], axes, {"batch": 1})
 
     def takes(high: int, wide: int) -> bool:
@@ -96,7 +119,7 @@ def _with_sizes(checkpoint: Checkpoint, examples: Examples, height: int, width: 
     if not (takes(height + 1, width) and takes(height, width - 3) and takes(height + 6, width + 9)):
         return examples
     least = smallest(lambda size: takes(size, size), [n for n in _LEAST if n <= height])
-    if least is None:
+    if least is None or keeps_sizes(checkpoint.module, one, [at_sizes(one, axes, _square(least))]):
         return examples
     ranges = {
         "height": ("height", least, 2 * height),
