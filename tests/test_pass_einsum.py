@@ -63,7 +63,20 @@ def test_other_equations_stay_and_say_why(equation: str, why: str) -> None:
     assert why in result.log.misses[0].reason
 
 
-@pytest.mark.parametrize("equation", ["...qd,...kd->...qk", "qd,dk,kh->qh", "qd,kd"])
+@pytest.mark.parametrize(
+    "equation", ["...qd,...kd->...qk", "...qd, ...kd -> ...kq", "q...d,k...d->...qk"]
+)
+def test_axes_that_dots_stand_for_are_those_of_the_batch(equation: str) -> None:
+    values = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 5, 6)
+    if equation.startswith("q"):
+        values = values[0].permute(2, 0, 1, 3), values[1].permute(2, 0, 1, 3)
+    before = program_of(lambda x, y: torch.einsum(equation, x, y), *values)
+    result = PlainLinears().run(before)
+    assert counts(result) == {"einsum-product": 1}
+    same_numbers(before, result.program, *values, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("equation", ["...qd,kd->...qk", "qd,dk,kh->qh", "qd,kd"])
 def test_equations_with_unnamed_axes_stay(equation: str) -> None:
     terms = equation.partition("->")[0].split(",")
     values = [torch.randn([SIZES[n] for n in t.removeprefix("...")]) for t in terms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 import torch
 from torch.fx.node import Node
@@ -32,8 +33,11 @@ class EinsumProduct(Rule):
     roots = (aten.einsum.default,)
 
     def match(self, root: Node, program: Program) -> Match | Miss:
-        inputs, _, result = str(arg(root, 0)).replace(" ", "").partition("->")
-        terms, values = inputs.split(","), arg(root, 1)
+        values = arg(root, 1)
+        inputs, _, result = _without_dots(str(arg(root, 0)).replace(" ", ""), values).partition(
+            "->"
+        )
+        terms = inputs.split(",")
         if len(values) != 2 or "." in inputs or not result:
             return Miss("the equation is not of two values with all their axes named", root)
         if any(len(set(term)) < len(term) for term in (*terms, result)):
@@ -54,6 +58,16 @@ class EinsumProduct(Rule):
         made = build.call(aten.matmul.default, left, right)
         order = _places(match["result"], product.batch + product.a + product.b)
         return reordered(made, order, build)
+
+
+def _without_dots(equation: str, values: list[Node]) -> str:
+    """The equation with letters for the axes that ``...`` stands for, the same in all terms."""
+    terms = equation.partition("->")[0].split(",")
+    counts = {len(shape_of(x)) - len(t.replace("...", "")) for t, x in zip(terms, values)}
+    if len(counts) != 1 or equation.count("...") != len(terms) + 1:
+        return equation
+    unused = [letter for letter in ascii_uppercase if letter not in equation]
+    return equation.replace("...", "".join(unused[: counts.pop()]))
 
 
 def _product(first: str, second: str, result: str) -> _Product | None:
