@@ -38,7 +38,7 @@ THIRD_PARTY = (
 # The quick tests, without what makes pytest slow to start and to end.
 QUICK = (
     *("-m", "not slow", "--assert=plain"),
-    *("-p", "no:cacheprovider", "-p", "no:anyio", "-p", "no:unraisableexception"),
+    *("-p", "no:cacheprovider", "-p", "no:anyio", "-p", "no:xdist", "-p", "no:unraisableexception"),
 )
 
 
