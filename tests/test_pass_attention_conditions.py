@@ -174,6 +174,12 @@ def test_layers_that_all_read_different_values_are_not_packed() -> None:
     assert_left_alone(PackLinears(), program, "read different inputs")
 
 
+def test_functions_of_one_input_that_are_no_linear_layers_are_not_packed() -> None:
+    before = program_of(lambda x: F.scaled_dot_product_attention(x.exp(), x.tanh(), x.sin()), Q)
+    result = PackLinears().run(FuseAttention().run(before).program)
+    assert not result.modified and not result.log.misses
+
+
 class ComputedBias(Cross):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         k = F.linear(x, self.k.weight, y[0, 0])

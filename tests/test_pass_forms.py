@@ -141,6 +141,14 @@ def at_places(i: Tensor, w: Tensor, p: Tensor) -> Tensor:
 
 EMBEDDINGS: dict[str, tuple[Callable[..., Tensor], dict[str, int]]] = {
     "one row for all": (constant(THREES), {"embedding-row": 1}),
+    "one row for all, with a row for padding": (
+        lambda i, w, p: F.embedding(i, w, 0) + F.embedding(THREES.expand(2, 4), p, 0),
+        {"embedding-row": 1},
+    ),
+    "places, with a row for padding": (
+        lambda i, w, p: F.embedding(i, w, 0) + F.embedding(torch.arange(4), p, 0),
+        {"embedding-range": 1},
+    ),
     "rows that differ": (constant(MIXED), {}),
     "zeros": (
         lambda i, w, p: F.embedding(i, w) + F.embedding(torch.zeros_like(i), p),

@@ -79,6 +79,13 @@ def test_embedding_tables_stay_where_that_is_asked() -> None:
     assert counts(QuantizeDynamic().run(program)) == {"embedding-int8": 1}
 
 
+def test_a_row_for_padding_changes_nothing_where_a_model_only_runs() -> None:
+    before = program_of(lambda i, w: F.embedding(i, w, padding_idx=2), IDS, w=TABLE)
+    result = QuantizeDynamic().run(before)
+    assert counts(result) == {"embedding-int8": 1}
+    same_numbers(before, result.program, IDS, tolerance=0.02)
+
+
 def cut(x: Tensor, table: Tensor) -> Tensor:
     return x + table[: x.shape[0]]
 
