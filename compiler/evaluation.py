@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, floa
     """The metrics of one runner, made only if there is a measure; empty without one.
 
     Raises:
-        UsageError: the measure raised, or returned something other than numbers by name.
+        UsageError: the measure raised, or returned something other than finite numbers by name.
     """
     if measure is None:
         return {}
@@ -40,7 +41,11 @@ def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, floa
         isinstance(v, (int, float, np.number)) for v in found.values()
     ):
         raise UsageError(f"evaluate returned {found!r}; it must return numbers by name")
-    return {str(name): float(value) for name, value in found.items()}
+    metrics = {str(name): float(value) for name, value in found.items()}
+    for name, value in metrics.items():
+        if not math.isfinite(value):  # a manifest is JSON, which has neither NaN nor infinity
+            raise UsageError(f"evaluate returned {value} for '{name}'; give a finite number")
+    return metrics
 
 
 def module_runner(module: torch.nn.Module, signature: Signature) -> Run:

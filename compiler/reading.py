@@ -93,7 +93,7 @@ def _require_regular(status: os.stat_result, path: Path, what: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{what} {path} is no regular file")
     if status.st_size > _MAY_BE_HOLES and status.st_blocks * 512 < status.st_size * _LEAST_STORED:
-        raise UsageError(f"{what} {path} is mostly holes: it was not written by strop")
+        raise UsageError(f"{what} {path} is mostly holes; such files are not read")
 
 
 def read_bytes(

@@ -359,6 +359,8 @@ def test_a_model_that_changes_from_call_to_call_is_blamed_on_the_capture(
         ("lambda run: 1 / 0", "evaluate raised ZeroDivisionError"),
         ("lambda run: 0.9", "evaluate returned 0.9; it must return numbers by name"),
         ("lambda run: {'accuracy': 'high'}", "it must return numbers by name"),
+        ("lambda run: {'accuracy': float('nan')}", "evaluate returned nan for 'accuracy'"),
+        ("lambda run: {'accuracy': float('-inf')}", "evaluate returned -inf for 'accuracy'"),
     ],
 )
 def test_a_measure_that_fails_is_refused(

@@ -67,6 +67,19 @@ def test_json_of_another_kind_is_refused(stranger: Stranger, name: str, damage: 
     stranger.refused(*READERS[name])
 
 
+@pytest.mark.parametrize("damage", [*DAMAGE, *JSON_DAMAGE])
+def test_a_config_of_a_checkpoint_that_is_none_is_refused(stranger: Stranger, damage: str) -> None:  # noqa: F811
+    config = stranger.given / "checkpoint" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"model_type": "bert"}')
+    if damage in DAMAGE:
+        DAMAGE[damage](config)
+    else:
+        # What is an object is transformers' to judge, which takes long to load.
+        config.write_text(JSON_DAMAGE[damage].replace("{}", '{"model_type": 3}'))
+    stranger.refused("build", "hf:checkpoint", "-o", "new")
+
+
 @pytest.mark.parametrize("damage", TOML_DAMAGE)
 @pytest.mark.parametrize("name", TOML)
 def test_toml_of_another_kind_is_refused(stranger: Stranger, name: str, damage: str) -> None:  # noqa: F811
