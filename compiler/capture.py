@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +10,12 @@ import torch
 from torch import fx, nn
 
 from strop.compiler.errors import UnsupportedError
+from strop.compiler.explain import explain_export_failure, first_line, needs_one_size
 from strop.compiler.exported import to_program
 from strop.compiler.functional import make_functional, writes_in_place
 from strop.compiler.guards import Corner, Watch
 from strop.compiler.inputs import Inputs, Signature, resize
-from strop.compiler.naming import by_position, identifiers, own_names
+from strop.compiler.naming import by_position, identifiers
 from strop.compiler.original import run_original
 from strop.compiler.program import Dim, Program
 from strop.compiler.quiet import quiet_torch
@@ -36,12 +36,25 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
     Raises:
         UnsupportedError: the module cannot be exported; the message points into its source.
     """
-    example = resize(example, signature, _plain_sizes(example, signature))
+    example = _plain_example(module, signature, example)
     with by_position(module, signature) as called:
         exported, watch = _export(module, called, example)
         program = to_program(exported, called)
         _try_corners(module, program, watch, exported.graph, example)
     return program
+
+
+def _plain_example(module: nn.Module, signature: Signature, example: Inputs) -> Inputs:
+    """The example at plain sizes; as it is where the module does not take those."""
+    sizes = _plain_sizes(example, signature)
+    if sizes == signature.sizes(example):
+        return example
+    plain = resize(example, signature, sizes)
+    try:
+        run_original(module, signature, plain)
+    except Exception:  # whatever the module raises; where it matters, its own sizes fail as well
+        return example
+    return plain
 
 
 def _plain_sizes(example: Inputs, signature: Signature) -> dict[str, int]:
@@ -66,23 +79,89 @@ def _plain_sizes(example: Inputs, signature: Signature) -> dict[str, int]:
 
 
 def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[Any, Watch]:
-    """Export; where a branch leaves part of a dim's range uncovered, on the part it covers.
+    """Export, in the first way that works.
 
-    What happens on the rest is tried afterwards: often, as with a slice that gets a single
-    element there, nothing else.
+    Where a branch leaves part of a dim's range uncovered, on the part that it covers: what happens
+    on the rest is tried afterwards; often, as with a slice that gets a single element there,
+    nothing else. Then with ranges that torch finds by itself, which spares its solver for relations
+    of dims. Then through TorchDynamo, which reads more of Python.
     """
-    first = Watch(signature)
+    first, failure = Watch(signature), None
     try:
         return _export_once(module, signature, example, signature.dims, first), first
     except Exception as error:
-        narrowed = first.narrowed()
-        if first.fixed() or not narrowed:
-            raise UnsupportedError(explain_export_failure(error, first)) from error
-    second = Watch(signature)
+        _require_running(module, signature, example)
+        failure, watch = error, first
+    narrowed = {} if first.fixed() else first.narrowed()
+    if narrowed:
+        second = Watch(signature)
+        try:
+            return _export_once(
+                module, signature, example, signature.dims | narrowed, second
+            ), second
+        except Exception as error:
+            failure, watch = error, second
+    if watch.fixed() or needs_one_size(failure):
+        raise UnsupportedError(explain_export_failure(failure, watch)) from failure
+    for other in (_by_torchs_ranges, _by_dynamo):
+        try:
+            return other(module, signature, example)
+        except Exception as error:  # the first failure says most; torch's differ in kind and class
+            failure.add_note(f"{other.__name__}: {first_line(error)}")
+    raise UnsupportedError(explain_export_failure(failure, watch)) from failure
+
+
+def _require_running(module: nn.Module, signature: Signature, example: Inputs) -> None:
+    """Hold the module itself to the sizes that it is exported at.
+
+    Raises:
+        UnsupportedError: it fails there.
+    """
     try:
-        return _export_once(module, signature, example, signature.dims | narrowed, second), second
+        run_original(module, signature, example)
     except Exception as error:
-        raise UnsupportedError(explain_export_failure(error, second)) from error
+        sizes = ", ".join(f"{n} = {v}" for n, v in signature.sizes(example).items())
+        raise UnsupportedError(
+            f"the module itself fails at {sizes or 'its example'} ({first_line(error)}), sizes "
+            "within the ranges of `dynamic`. Narrow the ranges to what the module takes."
+        ) from error
+
+
+def _by_torchs_ranges(
+    module: nn.Module, signature: Signature, example: Inputs
+) -> tuple[Any, Watch]:
+    watch = Watch(signature)
+    exported = _export_once(module, signature, example, signature.dims, watch, own_ranges=True)
+    _require_dynamic(_traced_inputs(exported, signature), watch)
+    return exported, watch
+
+
+def _by_dynamo(module: nn.Module, signature: Signature, example: Inputs) -> tuple[Any, Watch]:
+    watch = Watch(signature)
+    exported = _export_once(module, signature, example, signature.dims, None, strict=True)
+    given = _traced_inputs(exported, signature)
+    watch.read(given, next(v.fake_mode.shape_env for v in given.values()))
+    _require_dynamic(given, watch)
+    return exported, watch
+
+
+def _traced_inputs(exported: Any, signature: Signature) -> dict[str, Any]:
+    specs = exported.graph_signature.input_specs
+    inputs = [s.arg.name for s in specs if s.kind.name == "USER_INPUT"]
+    values = {n.name: n.meta["val"] for n in exported.graph.find_nodes(op="placeholder")}
+    return {name: values[of] for name, of in zip(signature.names, inputs)}
+
+
+def _require_dynamic(given: Mapping[str, Any], watch: Watch) -> None:
+    """Hold every dim to its sizes: these ways of export fix some without a word.
+
+    Raises:
+        ValueError: one became a number.
+    """
+    axes = watch.signature.axes
+    sizes = [given[name].shape[axis] for name in axes for axis in axes[name]]
+    if watch.fixed() or not all(isinstance(s, torch.SymInt) for s in sizes):
+        raise ValueError("a dim would be fixed")
 
 
 def _export_once(
@@ -90,12 +169,15 @@ def _export_once(
     signature: Signature,
     example: Inputs,
     dims: dict[str, Dim],
-    watch: Watch,
+    watch: Watch | None,
+    own_ranges: bool = False,
+    strict: bool = False,
 ) -> Any:
-    dynamic = _dynamic_shapes(module, signature, dims)
+    dynamic = _dynamic_shapes(module, signature, dims, own_ranges)
     args = tuple(example.values()) if signature.positional else ()
     kwargs = {} if signature.positional else example
-    handle = module.register_forward_pre_hook(watch, with_kwargs=True)
+    # TorchDynamo would trace the hook as well.
+    handle = module.register_forward_pre_hook(watch, with_kwargs=True) if watch else None
     try:
         with quiet_torch(), torch.no_grad(), kept_whole():
             exported = torch.export.export(
@@ -103,27 +185,39 @@ def _export_once(
                 args,
                 kwargs,
                 dynamic_shapes=dynamic,
-                strict=False,
+                strict=strict,
                 # Guards that no range can express are tried at the sizes where they fail.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
-            return _without_writes(exported)
+            return _plain_calls(exported)
     finally:
-        handle.remove()
+        if handle is not None:
+            handle.remove()
 
 
-def _without_writes(exported: Any) -> Any:
+def _plain_calls(exported: Any) -> Any:
+    """The program without writes, and without what ``vmap`` leaves, which runs inside it only."""
     graphs = [m.graph for m in exported.graph_module.modules() if isinstance(m, fx.GraphModule)]
     for graph in graphs:
         make_functional(graph)
-    if any(writes_in_place(graph) for graph in graphs):
+    if any(writes_in_place(graph) or _holds_vmap(graph) for graph in graphs):
         return exported.run_decompositions({})
     return exported
 
 
-def _dynamic_shapes(module: nn.Module, signature: Signature, dims: dict[str, Dim]) -> Any:
+def _holds_vmap(graph: fx.Graph) -> bool:
+    calls = graph.nodes
+    return any(getattr(n.target, "__module__", "") == "torch._functorch.predispatch" for n in calls)
+
+
+def _dynamic_shapes(
+    module: nn.Module, signature: Signature, dims: dict[str, Dim], own_ranges: bool
+) -> Any:
     known = identifiers(signature)
-    made = {name: _export_dim(dim, known[name]) for name, dim in dims.items()}
+    made = {
+        name: torch.export.Dim.AUTO if own_ranges else _export_dim(dim, known[name])
+        for name, dim in dims.items()
+    }
     shapes = {
         n: {axis: made[dim] for axis, dim in signature.axes.get(n, {}).items()}
         for n in signature.names
@@ -187,67 +281,12 @@ def _difference(
             expected = list(run_original(module, signature, inputs).values())
         except Exception as error:
             own = " on inputs of inputs_at" if signature.inputs_at else " on the resized example"
-            return f"the module itself fails there{own} ({_first_lines(str(error), 1)})"
+            return f"the module itself fails there{own} ({first_line(error)})"
         try:
             got = program.run(**inputs)
         except Exception as error:
-            return f"the captured graph fails there ({_first_lines(str(error), 1)})"
+            return f"the captured graph fails there ({first_line(error)})"
     for spec, a, b in zip(program.contract.outputs, got, expected):
         if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True):
             return f"'{spec.name}' differs there"
     return None
-
-
-def explain_export_failure(error: Exception, watch: Watch) -> str:
-    """One or two sentences for the user, with the place in their source."""
-    text = own_names(str(error), watch.signature)
-    where = _place_in_source(error)
-    fixed = watch.fixed()
-    if fixed:
-        return "\n".join(_explain_fixed(n, str(v), p or where) for n, (v, p) in fixed.items())
-    if "Constraints violated" in text:
-        return (
-            f"the dynamic dims do not fit the model{where}: {_first_lines(text, 6)}\n"
-            "Change the names or ranges in `dynamic`."
-        )
-    if "Specializations unexpectedly required" in text:
-        found = re.search(r"generated for (.+?) = .*?specialized value of (\d+)", text)
-        if found:
-            return _explain_fixed(found[1], found[2], where)
-    if "data-dependent" in text or "GuardOnDataDependentSymNode" in type(error).__name__:
-        return (
-            f"the model decides on a tensor's value{where}, which a graph cannot do: "
-            f"{_first_lines(text, 2)}\nReplace the `if` on a tensor by `torch.where`, or take the "
-            "decision out of `forward`."
-        )
-    return f"torch.export could not capture the model{where}: {_first_lines(text, 3)}"
-
-
-def _explain_fixed(name: str, value: str, place: str) -> str:
-    if value.isdigit():
-        return (
-            f"dim '{name}' is declared dynamic, but the model works with one size only ({value})"
-            f"{place}. Either drop it from `dynamic`, or change the code so that it does not "
-            "depend on the size."
-        )
-    return (
-        f"dim '{name}' is declared on its own, but the model needs it to be {value}{place}. Dims "
-        "that are equal take one name in `dynamic`; a multiple cannot be declared."
-    )
-
-
-def _place_in_source(error: BaseException) -> str:
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    mine = [f for f in frames if "/torch/" not in f.filename and "/strop/" not in f.filename]
-    mine = [f for f in mine if not f.filename.endswith("compiler/capture.py")]
-    mine = [f for f in mine if f.name == "forward"] or mine
-    if mine and mine[-1].name == "forward":
-        return f" at {mine[-1].filename}:{mine[-1].lineno} (`{mine[-1].line}`)"
-    return ""
-
-
-def _first_lines(text: str, count: int = 3) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:count])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
@@ -115,6 +116,11 @@ def _add_weight(
     if not isinstance(tensor, torch.Tensor):
         raise UnsupportedError(
             f"the model holds '{name}', a {type(tensor).__name__}; strop captures tensors only"
+        )
+    if isinstance(tensor, FakeTensor):
+        raise UnsupportedError(
+            f"the model makes '{name}' while it runs inside torch.vmap, where torch.export loses "
+            "it: make it outside, or register it as a buffer"
         )
     key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
     if tensor.numel() and key in shared:

@@ -55,8 +55,12 @@ class Watch:
         mode = detect_fake_mode(pytree.tree_leaves((args, kwargs)))
         if mode is None or self.env is not None:
             return
-        self.env = mode.shape_env
         given = dict(zip(self.signature.names, args)) if self.signature.positional else kwargs
+        self.read(given, mode.shape_env)
+
+    def read(self, given: Mapping[str, torch.Tensor], env: Any) -> None:
+        """Take down the symbols in the sizes of traced inputs."""
+        self.env = env
         for name, axes in self.signature.axes.items():
             for axis, dim in axes.items():
                 size = given[name].shape[axis]
@@ -148,10 +152,18 @@ def _failing(expr: Any, dims: dict[Any, Dim]) -> list[dict[str, int]]:
     found = [
         sizes
         for sizes in itertools.product(*(_samples(d, len(dims), expr) for d in dims.values()))
-        if expr.xreplace(dict(zip(dims, map(sympy.Integer, sizes)))) == sympy.false
+        if _fails(expr, dict(zip(dims, map(sympy.Integer, sizes))))
     ]
     smallest = sorted(found, key=math.prod)[:2]
     return [{d.name: n for d, n in zip(dims.values(), sizes)} for sizes in smallest]
+
+
+def _fails(expr: Any, sizes: Mapping[Any, Any]) -> bool:
+    """Whether an assumption is false; one that divides by zero at these sizes is no better."""
+    try:
+        return bool(expr.xreplace(sizes) == sympy.false)
+    except ZeroDivisionError:
+        return True
 
 
 def _samples(dim: Dim, together: int, expr: Any) -> Iterable[int]:
