@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import nn
-
-from strop.bench.zoo import randomize
 
 WIDTH = dict.fromkeys(
     ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim",
@@ -68,29 +63,19 @@ OTHERS = {
 SMALL: dict[str, Any] = WIDTH | LAYERS | HEADS | INNER | LENGTHS | EXPERTS | OTHERS
 
 
-def tiny_config(kind: type[Any], overrides: Mapping[str, Any]) -> Any:
-    """A config of a class with every size that it knows made small, and some settings chosen.
-
-    An override for a part of a config, such as ``text_config``, is a mapping of its own.
-    """
+def tiny_config(kind: type[Any]) -> Any:
+    """A config of a class with every size that it knows made small, those of its parts as well."""
     default = kind()
     known = default.to_dict()
     settings = {
         name: value
         for name, value in SMALL.items()
-        if name in known and (known[name] is not None or name in kind.attribute_map)
+        if name in known and type(known[name]) is type(value)
     }
-    for name, part in kind.sub_configs.items():
-        chosen = getattr(default, name, None)
-        of = type(chosen) if chosen is not None else part
-        if hasattr(of, "to_dict"):
-            settings[name] = tiny_config(of, overrides.get(name, {}))
-    return kind(**(settings | {k: v for k, v in overrides.items() if k not in kind.sub_configs}))
-
-
-def tiny_module(config: str, model: str, overrides: Mapping[str, Any]) -> nn.Module:
-    """A randomized model of a class of ``transformers``."""
-    import transformers
-
-    settings = tiny_config(getattr(transformers, config), overrides)
-    return randomize(getattr(transformers, model)(settings))
+    if "kv_lora_rank" in known:  # every head has keys of its own, from one compressed vector
+        settings["num_key_value_heads"] = SMALL["num_attention_heads"]
+    for name in kind.sub_configs:
+        part = getattr(default, name, None)
+        if part is not None:
+            settings[name] = tiny_config(type(part))
+    return kind(**settings)
