@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from program_tools import body, counts, program_of, same_numbers
+from program_tools import body, counts, program_of, run_passes, same_numbers
 from torch import nn
 
 from strop.compiler.dialect.linear import int8_scale, int8_weight
+from strop.passes.cleanup.constants import FoldConstants
+from strop.passes.cleanup.linears import PlainLinears
+from strop.passes.legalize.complex import SplitComplex
 from strop.passes.quantize.dynamic import QuantizeDynamic
 
 
@@ -67,3 +70,15 @@ def test_a_table_cut_to_length_is_stored_in_int8() -> None:
     assert "strop.stored_int8(@table, %int8_scale_default)" in body(result.program)
     step = float(table.abs().max()) / 127
     same_numbers(before, result.program, x, tolerance=step / 2 + 1e-6)
+
+
+def test_the_table_of_a_fourier_transform_stays_in_float() -> None:
+    def spectrum(x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(x).abs()
+
+    program = program_of(spectrum, torch.randn(4, 16))
+    before = run_passes(program, SplitComplex(), FoldConstants(), PlainLinears())
+    assert "aten.linear" in body(before)
+    result = QuantizeDynamic().run(before)
+    assert not result.modified
+    assert "constant of the compiler's" in result.log.misses[0].reason

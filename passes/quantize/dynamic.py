@@ -50,7 +50,12 @@ class DynamicLinear(Rule):
             return Miss("the weight is computed from an input", root, NEAR)
         if dtype_of(weight) != torch.float32 or len(shape_of(weight)) != 2:
             return Miss(f"the weight is no float32 matrix, but {dtype_of(weight)}", root, NEAR)
-        if reason := _kept(weight_names(weight), self.keep):
+        names = weight_names(weight)
+        if all(n in program.origins and not program.origins[n].sources for n in names):
+            return Miss(
+                "the matrix is a constant of the compiler's, not of the model's", root, NEAR
+            )
+        if reason := _kept(names, self.keep):
             return Miss(reason, root, NEAR)
         return Match(root, values, [root])
 
