@@ -53,7 +53,7 @@ def check(variant: Variant) -> None:
 SAMPLE = pairwise_variants()
 
 
-@pytest.mark.parametrize("variant", SAMPLE[:25], ids=str)
+@pytest.mark.parametrize("variant", SAMPLE[:15], ids=str)
 def test_attention_written_out_is_one_operator_or_says_why(variant: Variant) -> None:
     check(variant)
 
