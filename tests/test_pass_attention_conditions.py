@@ -136,6 +136,18 @@ def test_rows_repeated_as_if_they_were_heads_are_not_taken_for_grouped_heads() -
     same_numbers(before, result.program, *inputs, tolerance=1e-6)
 
 
+def test_heads_split_from_other_rows_are_packed_anew() -> None:
+    def model(x: Tensor) -> Tensor:
+        rows = x.view(2, 3, 2, 4).transpose(1, 2)
+        return F.scaled_dot_product_attention(rows, rows, rows)
+
+    x = heads(6, 1, 8)
+    before = program_of(model, x)
+    result = FuseAttention().run(run_passes(before, Noops()))
+    assert counts(result) == {"attention-sdpa": 1}
+    same_numbers(before, result.program, x, tolerance=1e-6)
+
+
 class Cross(nn.Module):
     """Queries of one value, keys and values of another."""
 

@@ -33,7 +33,7 @@ class BiasIntoNorm(Rule):
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         for linear, stream in (root.args[:2], root.args[1::-1]):
-            if isinstance(linear, Node) and linear.target is aten.linear.default:
+            if linear.target is aten.linear.default:  # type: ignore[union-attr]
                 return self._match(root, linear, stream)  # type: ignore[arg-type]
         return Miss("neither summand is a linear layer", root)
 
