@@ -220,12 +220,12 @@ _SIGLIP = {"text_config": CLIP_TEXT, "vision_config": IMAGE}
 _WAVES = (2, 4000), (1, 5317)
 _AST = SMALL | {"max_length": 64, "num_mel_bins": 32}
 _DPT = IMAGE | {
-    "backbone_out_indices": [0, 0, 1, 1],
+    "num_hidden_layers": 4,
+    "backbone_out_indices": [0, 1, 2, 3],
     "neck_hidden_sizes": [8, 8, 16, 16],
     "fusion_hidden_size": 16,
     "is_hybrid": False,
 }
-_GLPN = PYRAMID
 
 
 _MODERN = TEXT | {
@@ -311,7 +311,7 @@ def cases() -> list[Case]:
         _row("SegformerForSemanticSegmentation", PYRAMID, photo),
         _row("UperNetForSemanticSegmentation", _upernet(), image((64, 64))),
         _row("MaskFormerForInstanceSegmentation", _maskformer(), image((64, 64))),
-        _row("GLPNForDepthEstimation", _GLPN, image((64, 64))),
+        _row("GLPNForDepthEstimation", PYRAMID, image((224, 224))),
         _row("DPTForDepthEstimation", _DPT, square),
         # Sounds.
         _row("Wav2Vec2ForCTC", SPEECH, sound("input_values", *_WAVES)),
