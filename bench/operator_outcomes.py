@@ -15,6 +15,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from strop.bench.operator_samples import Sample, seed
 from strop.compiler import Model, build
@@ -86,29 +87,40 @@ def reference(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The tensors that torch gives.
 
     Raises:
-        NotComparable: they are random, undefined, none, or not dense.
+        NotComparable: they are random, undefined, none, or not dense; or torch refuses.
     """
-    if not inputs:
-        raise NotComparable("takes no tensor")
     if any(t.layout != torch.strided or t.is_quantized or t.is_nested for t in inputs):
         raise NotComparable("takes a tensor that is not dense")
-    first, second = (_run(module, inputs, number) for number in (0, 1))
+    try:
+        first, second = (_run(module, inputs, number) for number in (0, 1))
+    except NotComparable:
+        raise
+    except Exception as error:  # whatever torch raises where it does not take a sample
+        raise NotComparable("torch itself does not run it here") from error
     if not first:
         raise NotComparable("gives no tensor")
     if any(t.layout != torch.strided for t in first):
         raise NotComparable("gives a tensor that is not dense")
     if not all(_same(a, b) for a, b in zip(first, second)):
-        raise NotComparable("random, or uninitialised memory: two runs of torch differ")
+        raise NotComparable("uninitialised memory: two runs of torch differ")
     return first
+
+
+class _NoRandom(TorchDispatchMode):
+    """Raises where an operator draws random numbers; torch says in a tag which ones do."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise NotComparable("draws random numbers")
+        return func(*args, **(kwargs or {}))
 
 
 def _run(module: nn.Module, inputs: Sequence[Tensor], number: int) -> list[Tensor]:
     seed(number)
-    with torch.no_grad():
+    with torch.no_grad(), _NoRandom():  # type: ignore[no-untyped-call]
         leaves = pytree.tree_leaves(module(*(t.clone() for t in inputs)))
-    return [
-        t.detach().clone().resolve_conj().resolve_neg() for t in leaves if isinstance(t, Tensor)
-    ]
+    tensors = [t for t in leaves if isinstance(t, Tensor)]
+    return [t.detach().clone().resolve_conj().resolve_neg() for t in tensors]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -33,8 +33,8 @@ class Call(nn.Module):
         self.places = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, Tensor)]
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that the arguments held."""
-        return tuple(self.leaves[i].detach() for i in self.places)
+        """The tensors that the arguments held; where there are none, one that is not read."""
+        return tuple(self.leaves[i].detach() for i in self.places) or (torch.zeros(1),)
 
     def forward(self, *values: Tensor) -> Any:
         """The function's result."""

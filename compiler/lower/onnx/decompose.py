@@ -38,7 +38,8 @@ def decompose(node: Node, mode: FakeTensorMode, kept: Container[Any]) -> Program
         if target is node.target or target not in kept
     }
     made = _trace(bind(node, inputs), [n.meta["val"] for n in inputs], mode, table)
-    if any(n.target is node.target for n in made.graph.nodes):
+    # A formula may lead to the same operator with simpler arguments.
+    if node.target not in FORMULAS and any(n.target is node.target for n in made.graph.nodes):
         raise NotLowered("torch does not decompose it")
     return _as_program(made, mode)
 

@@ -17,6 +17,7 @@ from strop.compiler.constants import constant_nodes, evaluate
 from strop.compiler.data_sizes import made_symbols
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.onnx.kernels import lacks, result_types
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.sizes import emit_size
 from strop.compiler.program import Program, expression, same_shape, same_size
@@ -26,6 +27,8 @@ from strop.compiler.text import describe, op_name
 MICROSOFT = "com.microsoft"
 # In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
 MADE_FROM = "strop.made_from"
+# In that of a value: its dtype, as far as it is known.
+DTYPE = "strop.dtype"
 DTYPES: dict[torch.dtype, ir.DataType] = {
     torch.float32: ir.DataType.FLOAT,
     torch.float64: ir.DataType.DOUBLE,
@@ -115,14 +118,21 @@ class Emitter:
         """Append a node; returns its value, or a tuple of values where ``outputs`` > 1.
 
         Inputs are ``ir.Value`` or None for an optional input left out; None attributes too.
+
+        Raises:
+            NotLowered: the runtime has no kernel for it in this dtype.
         """
         if any(isinstance(i, _Anything) for i in inputs):
             return _Anything() if outputs == 1 else (_Anything(),) * outputs
         while inputs and inputs[-1] is None:  # ONNX Runtime crashes on some that end in ""
             inputs = inputs[:-1]
         kept = {k: v for k, v in attributes.items() if v is not None}
+        types = [None if i is None else i.meta.get(DTYPE, i.dtype) for i in inputs]
+        if not domain and (dtype := lacks(op_type, types)) is not None:
+            raise NotLowered(f"the runtime has no kernel of {op_type} in {dtype.name.lower()}")
         node = ir.node(op_type, inputs, kept, domain=domain, num_outputs=outputs)
-        for value in node.outputs:
+        for value, made in zip(node.outputs, result_types(op_type, types, kept, outputs)):
+            value.meta[DTYPE] = made
             value.name = self.unique(self.made_from.name, start=1)
         node.name = node.outputs[0].name
         node.meta[MADE_FROM] = self.made_from

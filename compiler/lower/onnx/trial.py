@@ -71,15 +71,14 @@ def _said(error: Exception) -> str:
 
 
 def sample_values(types: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Values of these types: at each set of sizes random ones, then zeros.
+    """Values of these types: random floats at each set of sizes, with two kinds of integers.
 
-    Integers are 0 or 1, since they may be indices; zeros are valid where those are not.
+    Integers may be indices: 0 or 1, and 0 alone where 1 is none.
     """
     generator = torch.Generator().manual_seed(0)
     for first in TRIALS:
-        shapes = [_sizes(t, first) for t in types]
-        yield [_random(shape, t.dtype, generator) for shape, t in zip(shapes, types)]
-        yield [torch.zeros(shape, dtype=t.dtype) for shape, t in zip(shapes, types)]
+        for most in (1, 0):
+            yield [_random(_sizes(t, first), t.dtype, most, generator) for t in types]
 
 
 def _sizes(value: Tensor, first: int) -> list[int]:
@@ -98,10 +97,10 @@ def _number(size: torch.SymInt, first: int) -> int:
     return int(expr.subs(within))
 
 
-def _random(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def _random(shape: list[int], dtype: torch.dtype, most: int, generator: torch.Generator) -> Tensor:
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
+    return torch.randint(0, most + 1, shape, generator=generator).to(dtype)
 
 
 def _by_torch(module: nn.Module, values: Sequence[Tensor]) -> list[Tensor] | None:

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from strop.compiler.lower.onnx.rules import (
+    activations,
+    arithmetic,
     attention,
     conv,
     creation,
     data_sizes,
+    division,
     elementwise,
     experts,
     indexing,
     linear,
+    logic,
     norm,
+    prims,
     recurrent,
     reduce,
+    resize,
     shape,
 )
 
 __all__ = [
+    "activations",
+    "arithmetic",
     "attention",
     "conv",
     "creation",
     "data_sizes",
+    "division",
     "elementwise",
     "experts",
     "indexing",
     "linear",
+    "logic",
     "norm",
+    "prims",
     "recurrent",
     "reduce",
+    "resize",
     "shape",
 ]

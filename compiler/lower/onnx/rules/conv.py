@@ -1,4 +1,4 @@
-"""Convolution, pooling and resizing."""
+"""Convolution and pooling."""
 
 from __future__ import annotations
 
@@ -184,41 +184,9 @@ def adaptive_avg_pool(on: Emitter, x: Any, size: list[Any]) -> Any:
     spatial = shape_of(x)[-count:]
     if all(s == 1 for s in size):
         return on.op("ReduceMean", on.value(x), on.constant(list(range(-count, 0))), keepdims=1)
-    if any(isinstance(s, torch.SymInt) for s in spatial) or any(
+    if any(isinstance(s, torch.SymInt) for s in (*spatial, *size)) or any(
         int(s) % o for s, o in zip(spatial, size)
     ):
-        raise NotLowered("adaptive pooling to a size that does not divide the input")
+        raise NotLowered("windows of unequal sizes")
     kernel = [int(s) // o for s, o in zip(spatial, size)]
     return _pool(on, "AveragePool", x, kernel, count, strides=kernel)
-
-
-def _scale(on: Emitter, scales: Any) -> tuple[Any, Any]:
-    """(scales, sizes): torch samples by the given factor, by the ratio of sizes without one."""
-    if scales is None:
-        return None, on.shape(list(shape_of(on.node)))
-    return on.constant([1.0, 1.0, *scales], torch.float32), None
-
-
-@lowers(aten.upsample_nearest2d.vec, aten.upsample_nearest1d.vec)
-def upsample_nearest(on: Emitter, x: Any, size: Any, scales: Any) -> Any:
-    return on.op(
-        "Resize",
-        on.value(x),
-        None,
-        *_scale(on, scales),
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
-
-
-@lowers(aten.upsample_bilinear2d.vec)
-def upsample_bilinear(on: Emitter, x: Any, size: Any, corners: bool, scales: Any) -> Any:
-    return on.op(
-        "Resize",
-        on.value(x),
-        None,
-        *_scale(on, None if corners else scales),
-        mode="linear",
-        coordinate_transformation_mode="align_corners" if corners else "half_pixel",
-    )

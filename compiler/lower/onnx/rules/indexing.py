@@ -42,11 +42,15 @@ def select(on: Emitter, x: Any, dim: int, index: Any) -> Any:
 
 @lowers(aten.index_select.default)
 def index_select(on: Emitter, x: Any, dim: int, index: Any) -> Any:
+    if not shape_of(x):
+        return on.value(x)
     return on.op("Gather", on.value(x), on.value(index), axis=dim)
 
 
 @lowers(aten.gather.default)
 def gather(on: Emitter, x: Any, dim: int, index: Any, _: Any) -> Any:
+    if not shape_of(x) or not shape_of(index):
+        return on.reshape(on.value(x), shape_of(x), shape_of(index))
     return on.op("GatherElements", on.value(x), on.operand(index, torch.int64), axis=dim)
 
 
@@ -96,6 +100,27 @@ def scatter_add(on: Emitter, x: Any, dim: int, index: Any, src: Any) -> Any:
         _cropped(on, src, index),
         axis=dim,
         reduction="add",
+    )
+
+
+REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
+
+
+@lowers(aten.scatter_reduce.two)
+def scatter_reduce(
+    on: Emitter, x: Any, dim: int, index: Any, src: Any, reduce: str, with_self: bool
+) -> Any:
+    if reduce not in REDUCTIONS or not with_self:
+        raise NotLowered("a reduction that leaves out the old values, or a mean")
+    if not shape_of(x):
+        raise NotLowered("writing into a number")
+    return on.op(
+        "ScatterElements",
+        on.value(x),
+        on.value(index),
+        _cropped(on, src, index),
+        axis=dim,
+        reduction=REDUCTIONS[reduce],
     )
 
 
@@ -171,15 +196,19 @@ def _gather_nd(on: Emitter, x: Any, axes: list[int], parts: list[Any], width: in
 
 @lowers(aten.topk.default)
 def topk(on: Emitter, x: Any, k: Any, dim: int, largest: bool, sorted_: bool) -> Any:
-    return on.op(
-        "TopK",
-        on.value(x),
-        on.size(k),
-        axis=dim,
-        largest=int(largest),
-        sorted=int(sorted_),
-        outputs=2,
+    return _top(on, x, on.size(k), dim, largest, sorted_)
+
+
+def _top(on: Emitter, x: Any, k: Any, dim: int, largest: bool, ordered: bool = True) -> Any:
+    """The largest or smallest along an axis, with their positions."""
+    if not shape_of(x):
+        return on.value(x), on.constant(0)
+    truth = dtype_of(x) == torch.bool  # for which the runtime has no kernel
+    value = on.operand(x, torch.int32 if truth else dtype_of(x))
+    values, indices = on.op(
+        "TopK", value, k, axis=dim, largest=int(largest), sorted=int(ordered), outputs=2
     )
+    return on.cast(values, torch.bool) if truth else values, indices
 
 
 @lowers(aten.argsort.default)
@@ -194,8 +223,8 @@ def sort_stable(on: Emitter, x: Any, stable: bool | None, dim: int, descending: 
 
 @lowers(aten.sort.default)
 def sort(on: Emitter, x: Any, dim: int, descending: bool) -> Any:
-    k = on.size(shape_of(x)[dim])
-    return on.op("TopK", on.value(x), k, axis=dim, largest=int(descending), outputs=2)
+    k = on.size(shape_of(x)[dim] if shape_of(x) else 1)
+    return _top(on, x, k, dim, descending)
 
 
 @lowers(aten.index_put.default)

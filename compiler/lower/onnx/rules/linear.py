@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of
 
@@ -22,6 +23,8 @@ def linear(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
         return product if bias is None else on.op("Add", product, on.value(bias))
     if len(shape_of(x)) == 2:
         return on.op("Gemm", on.value(x), on.value(weight), on.value(bias), transB=1)
+    if dtype_of(on.node) != torch.float32:
+        raise NotLowered("the runtime's fused product is one of float32")
     product = on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)
     return product if bias is None else on.op("Add", product, on.value(bias))
 
@@ -53,6 +56,8 @@ def matmul(on: Emitter, a: Any, b: Any) -> Any:
 
 @lowers(aten.addmm.default, aten.baddbmm.default)
 def addmm(on: Emitter, c: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
+    if not dtype_of(on.node).is_floating_point:
+        raise NotLowered("a scaled product of integers")
     if on.node.target is aten.addmm.default:
         return on.op(
             "Gemm", on.value(a), on.value(b), on.value(c), alpha=float(alpha), beta=float(beta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
@@ -157,4 +158,5 @@ def native_batch_norm(
     on: Emitter, x: Any, weight: Any, bias: Any, mean: Any, var: Any, _: float, eps: float
 ) -> Any:
     result = _normalize(on, "BatchNormalization", x, weight, bias, mean, var, epsilon=eps)
-    return result, None, None
+    nothing = on.constant(np.zeros(0), dtype_of(x))
+    return result, nothing, nothing

@@ -13,6 +13,7 @@ from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of
 
 aten = torch.ops.aten
+EXTREMES = ("ReduceMax", "ReduceMin")
 
 
 def _axes(on: Emitter, x: Any, dims: Any) -> Any:
@@ -24,8 +25,10 @@ def _axes(on: Emitter, x: Any, dims: Any) -> Any:
 
 
 def _reduce(on: Emitter, op_type: str, x: Any, dims: Any, keepdim: bool) -> Any:
-    value = on.operand(x, dtype_of(on.node))
-    return on.op(op_type, value, _axes(on, x, dims), keepdims=int(keepdim))
+    if dtype_of(x) == torch.bool and op_type in EXTREMES:
+        return _truth(on, op_type, x, dims, keepdim)
+    dtype = dtype_of(x) if op_type in EXTREMES else dtype_of(on.node)
+    return on.op(op_type, on.operand(x, dtype), _axes(on, x, dims), keepdims=int(keepdim))
 
 
 @lowers(aten.mean.dim)
@@ -40,12 +43,23 @@ def mean_all(on: Emitter, x: Any, _: Any) -> Any:
 
 @lowers(aten.sum.dim_IntList)
 def sum(on: Emitter, x: Any, dims: Any, keepdim: bool, _: Any) -> Any:
+    if dtype_of(x) == torch.int64 == dtype_of(on.node):
+        return _exact_sum(on, x, dims, keepdim)
     return _reduce(on, "ReduceSum", x, dims, keepdim)
 
 
 @lowers(aten.sum.default)
-def sum_all(on: Emitter, x: Any, _: Any) -> Any:
-    return _reduce(on, "ReduceSum", x, None, False)
+def sum_all(on: Emitter, x: Any, dtype: Any) -> Any:
+    return sum(on, x, None, False, dtype)
+
+
+def _exact_sum(on: Emitter, x: Any, dims: Any, keepdim: bool) -> Any:
+    """The runtime adds integers in floats: here the upper and the lower halves by themselves."""
+    value, axes, half = on.value(x), _axes(on, x, dims), on.constant(2**32)
+    low = on.op("BitwiseAnd", value, on.constant(2**32 - 1))
+    high = on.op("Div", on.op("Sub", value, low), half)
+    sums = [on.op("ReduceSum", part, axes, keepdims=int(keepdim)) for part in (high, low)]
+    return on.op("Add", on.op("Mul", sums[0], half), sums[1])
 
 
 @lowers(aten.prod.dim_int)
@@ -84,8 +98,7 @@ def min_dim(on: Emitter, x: Any, dim: int, keepdim: bool) -> Any:
 
 
 def _extreme(on: Emitter, kind: str, x: Any, dim: int, keepdim: bool) -> Any:
-    value = on.op(f"Reduce{kind}", on.value(x), on.constant([dim]), keepdims=int(keepdim))
-    return value, _arg(on, f"Arg{kind}", x, dim, keepdim)
+    return _reduce(on, f"Reduce{kind}", x, dim, keepdim), _arg(on, f"Arg{kind}", x, dim, keepdim)
 
 
 @lowers(aten.argmax.default)
@@ -99,12 +112,12 @@ def argmin(on: Emitter, x: Any, dim: int | None, keepdim: bool) -> Any:
 
 
 def _arg(on: Emitter, op_type: str, x: Any, dim: int | None, keepdim: bool) -> Any:
-    # ONNX Runtime has no boolean or int64 ArgMax kernel; float64 keeps the order of both.
-    dtype = dtype_of(x) if dtype_of(x).is_floating_point else torch.float64
-    value = on.operand(x, dtype)
-    if dim is None:
+    # ONNX Runtime has no boolean kernel.
+    value = on.operand(x, torch.int32 if dtype_of(x) == torch.bool else dtype_of(x))
+    rank = len(shape_of(x))
+    if dim is None or rank == 0:
         place = on.op(op_type, on.op("Reshape", value, on.constant([-1])), axis=0, keepdims=0)
-        ones = on.constant([1] * len(shape_of(x)))
+        ones = on.constant([1] * rank)
         return on.op("Reshape", place, ones) if keepdim else place
     return on.op(op_type, value, axis=dim, keepdims=int(keepdim))
 

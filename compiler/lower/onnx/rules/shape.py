@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from strop.compiler.lower.onnx.emitter import Emitter
@@ -224,14 +225,51 @@ def constant_pad(on: Emitter, x: Any, pad: list[Any], value: Any) -> Any:
 
 @lowers(aten.pad.default)
 def pad_mode(on: Emitter, x: Any, pad: list[Any], mode: str, value: Any) -> Any:
-    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     rank, count = len(shape_of(x)), len(pad) // 2
     if all(static_int(p) == 0 for p in pad):
         return on.value(x)
     axes = [rank - 1 - i for i in range(count)]
-    amounts = on.shape([*pad[0::2], *pad[1::2]])
-    fill = on.operand(value or 0, on.node.meta["val"].dtype) if mode == "constant" else None
-    return on.op("Pad", on.value(x), amounts, fill, on.constant(axes), mode=modes[mode])
+    if mode == "constant":
+        amounts = on.shape([*pad[0::2], *pad[1::2]])
+        fill = on.operand(value or 0, on.node.meta["val"].dtype)
+        return on.op("Pad", on.value(x), amounts, fill, on.constant(axes), mode=mode)
+    added, taken = _signs(pad)
+    if mode == "circular":
+        return _wrapped(on, _cropped(on, on.value(x), axes, taken), axes, added)
+    how = {"reflect": "reflect", "replicate": "edge"}[mode]
+    amounts = on.shape([*added[0::2], *added[1::2]])
+    wide = on.op("Pad", on.value(x), amounts, None, on.constant(axes), mode=how)
+    return _cropped(on, wide, axes, taken)
+
+
+def _signs(pad: list[Any]) -> tuple[list[Any], list[int]]:
+    """What padding adds, and what it takes away where it is negative."""
+    fixed = [static_int(p) for p in pad]
+    added = [p if n is None else max(n, 0) for p, n in zip(pad, fixed)]
+    return added, [max(-(n or 0), 0) for n in fixed]
+
+
+def _cropped(on: Emitter, value: Any, axes: list[int], taken: list[int]) -> Any:
+    """A value without some elements at both ends of axes."""
+    if not any(taken):
+        return value
+    starts = on.constant(taken[0::2])
+    ends = on.constant([-n if n else END for n in taken[1::2]])
+    return on.op("Slice", value, starts, ends, on.constant(axes))
+
+
+def _wrapped(on: Emitter, value: Any, axes: list[int], pad: list[Any]) -> Any:
+    """Circular padding: the end before the start, and the start behind the end."""
+    for i, axis in enumerate(axes):
+        before, after = pad[2 * i : 2 * i + 2]
+        at, zero = on.constant([axis]), on.constant([0])
+        last = on.op("Slice", value, on.op("Neg", on.size(before)), on.constant([END]), at)
+        first = on.op("Slice", value, zero, on.size(after), at)
+        parts = [value]
+        parts = [last, *parts] if static_int(before) != 0 else parts
+        parts = [*parts, first] if static_int(after) != 0 else parts
+        value = on.op("Concat", *parts, axis=axis) if len(parts) > 1 else value
+    return value
 
 
 @lowers(aten.pixel_shuffle.default)
@@ -254,11 +292,23 @@ def tril(on: Emitter, x: Any, diagonal: Any) -> Any:
 @lowers(aten.unfold.default)
 def unfold(on: Emitter, x: Any, dim: int, size: int, step: int) -> Any:
     rank = len(shape_of(x))
+    if rank == 0:
+        return on.op("Reshape", on.value(x), on.shape(list(shape_of(on.node))))
     axis = dim % rank
-    windows = static_int(shape_of(on.node)[axis])
-    if windows is None:
-        raise NotLowered("unfold along a dynamic axis")
-    index = torch.arange(windows)[:, None] * step + torch.arange(size)
-    value = on.op("Gather", on.value(x), on.constant(index.numpy()), axis=axis)
+    first = on.constant(np.arange(size)[None])
+    value = on.op("Gather", on.value(x), _starts(on, axis, step, first), axis=axis)
     order = [a for a in range(rank + 1) if a != axis + 1] + [axis + 1]
     return on.op("Transpose", value, perm=order)
+
+
+def _starts(on: Emitter, axis: int, step: int, first: Any) -> Any:
+    """Positions [windows, width] of the windows that a result has, given those of the first."""
+    windows = shape_of(on.node)[axis]
+    count = static_int(windows)
+    if count is not None:
+        starts = on.constant(np.arange(count)[:, None] * step)
+    else:
+        number = on.op("Squeeze", on.size(windows))
+        places = on.op("Range", on.constant(0), number, on.constant(1))
+        starts = on.op("Mul", on.op("Unsqueeze", places, on.constant([1])), on.constant(step))
+    return on.op("Add", starts, first)

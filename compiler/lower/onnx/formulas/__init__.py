@@ -1,0 +1,37 @@
+"""Formulas in plain torch for operators that torch does not decompose, one family a file.
+
+They are traced at the sizes of the program, dynamic ones included, so a formula must not branch on
+a size. It is held to the operator itself by tests in eager torch.
+"""
+
+from __future__ import annotations
+
+from strop.compiler.lower.onnx.formulas import (
+    distance,
+    double,
+    elementwise,
+    integer,
+    matrices,
+    order,
+    pooling,
+    resize,
+    scatter,
+    search,
+    special,
+)
+from strop.compiler.lower.onnx.formulas.registry import FORMULAS
+
+__all__ = [
+    "FORMULAS",
+    "distance",
+    "double",
+    "elementwise",
+    "integer",
+    "matrices",
+    "order",
+    "pooling",
+    "resize",
+    "scatter",
+    "search",
+    "special",
+]

@@ -1,0 +1,110 @@
+"""Functions of float64, of which the runtime has kernels in float32 only.
+
+They use what it has in float64: exp, log, sin, cos, sqrt.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from strop.compiler.lower.onnx.formulas.registry import formula
+
+aten = torch.ops.aten
+# erf is summed as a series up to here, from here on 1 less a continued fraction.
+_MIDDLE = 3.0
+
+
+@formula(aten.tan.default)
+def tan(x: Tensor) -> Tensor:
+    """By its definition."""
+    return x.sin() / x.cos()
+
+
+@formula(aten.atan.default)
+def atan(x: Tensor) -> Tensor:
+    """In float32, made exact by one step of Newton's method; large arguments by 1 / x."""
+    large = x.abs() > 1
+    y = torch.where(large, 1 / x, x)
+    angle = y.to(torch.float32).atan().to(x.dtype)
+    angle = angle + (y * angle.cos() - angle.sin()) * angle.cos()
+    return torch.where(large, torch.copysign(torch.full_like(x, math.pi / 2), x) - angle, angle)
+
+
+@formula(aten.asin.default)
+def asin(x: Tensor) -> Tensor:
+    """By the angle with this sine."""
+    return (x / ((1 - x) * (1 + x)).sqrt()).atan()
+
+
+@formula(aten.acos.default)
+def acos(x: Tensor) -> Tensor:
+    """By half the angle."""
+    return 2 * ((1 - x) / (1 + x)).sqrt().atan()
+
+
+@formula(aten.asinh.default)
+def asinh(x: Tensor) -> Tensor:
+    """``log(x + sqrt(x² + 1))`` without the cancellation near zero."""
+    size = x.abs()
+    near = torch.log1p(size + size * size / (1 + (size * size + 1).sqrt()))
+    far = size.log() + math.log(2)
+    return torch.where(size > 1e8, far, near) * x.sign()
+
+
+@formula(aten.acosh.default)
+def acosh(x: Tensor) -> Tensor:
+    """``log(x + sqrt(x² - 1))``."""
+    near = (x + ((x - 1) * (x + 1)).sqrt()).log()
+    result = torch.where(x > 1e8, x.log() + math.log(2), near)
+    return torch.where(x < 1, torch.full_like(x, torch.nan), result)
+
+
+@formula(aten.atanh.default)
+def atanh(x: Tensor) -> Tensor:
+    """Half the logarithm of ``(1 + x) / (1 - x)``."""
+    return torch.log1p(2 * x / (1 - x)) / 2
+
+
+@formula(aten.cosh.default)
+def cosh(x: Tensor) -> Tensor:
+    """By exponentials, halved before they overflow."""
+    half = (x.abs() / 2).exp()
+    return half / 2 * half + (-x.abs()).exp() / 2
+
+
+@formula(aten.sinh.default)
+def sinh(x: Tensor) -> Tensor:
+    """By exponentials, near zero by the series."""
+    square = x * x
+    series = torch.ones_like(x)
+    for n in range(9, 0, -1):
+        series = 1 + series * square / ((2 * n) * (2 * n + 1))
+    half = (x.abs() / 2).exp()
+    far = (half / 2 * half - (-x.abs()).exp() / 2) * x.sign()
+    return torch.where(x.abs() < 1, x * series, far)
+
+
+@formula(aten.expm1.default)
+def expm1(x: Tensor) -> Tensor:
+    """``2 exp(x/2) sinh(x/2)``; below -80 it is -1."""
+    y = torch.where(x < -80, torch.full_like(x, -80.0), x) / 2
+    return 2 * y.exp() * y.sinh()
+
+
+@formula(aten.erf.default)
+def erf(x: Tensor) -> Tensor:
+    """By dlmf.nist.gov 7.6.2 near zero, and 7.9.1 far from it."""
+    size = x.abs()
+    near, far = size.clamp(max=_MIDDLE), size.clamp(min=_MIDDLE)
+    series = torch.ones_like(near)
+    for n in range(60, 0, -1):
+        series = 1 + series * (2 * near * near) / (2 * n + 1)
+    inner = 2 / math.sqrt(math.pi) * near * (-near * near).exp() * series
+    fraction = far
+    for n in range(40, 0, -1):
+        fraction = far + n / 2 / fraction
+    outer = 1 - (-far * far).exp() / math.sqrt(math.pi) / fraction
+    return torch.where(size < _MIDDLE, inner, outer) * x.sign()
