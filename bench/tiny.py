@@ -70,7 +70,8 @@ def tiny_config(kind: type[Any]) -> Any:
     settings = {
         name: value
         for name, value in SMALL.items()
-        if name in known and type(known[name]) is type(value)
+        if name in known
+        and (type(known[name]) is type(value) or (known[name] is None and name in EXPERTS))
     }
     if "kv_lora_rank" in known:  # every head has keys of its own, from one compressed vector
         settings["num_key_value_heads"] = SMALL["num_attention_heads"]
