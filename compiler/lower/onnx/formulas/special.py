@@ -68,7 +68,7 @@ def _psi(n: int, y: Tensor) -> Tensor:
         for k, b in enumerate(_BERNOULLI, start=1):
             tail = tail - b / (2 * k) / z.pow(2 * k)
         return tail - total
-    sign, factorial = (-1) ** (n + 1), math.factorial(n)
+    sign, factorial = 1 if n % 2 else -1, math.factorial(n)
     tail = math.factorial(n - 1) / z.pow(n) + factorial / (2 * z.pow(n + 1))
     for k, b in enumerate(_BERNOULLI, start=1):
         weight = b * math.factorial(2 * k + n - 1) / math.factorial(2 * k)
