@@ -46,6 +46,8 @@ def _problems(record: Record) -> Iterator[str]:
     if record.baseline is not None and record.baseline not in ran:
         yield f"its baseline '{record.baseline}' did not run"
     for row in record.engines:
+        if row.bytes is not None and row.bytes <= 0:
+            yield f"'{row.name}' has a file of no bytes"
         for spread in (row.load_ms, row.peak_memory_bytes):
             if spread is not None and not _is_positive(spread):
                 yield f"'{row.name}' has a figure that is not above 0"

@@ -126,6 +126,14 @@ def test_a_value_of_the_wrong_kind_is_named(tmp_path: Path) -> None:
         read_record(file)
 
 
+def test_a_file_of_no_bytes_is_damage(tmp_path: Path) -> None:
+    values = json.loads(record().model_dump_json())
+    values["engines"][1]["bytes"] = 0
+    file = write(tmp_path / "a.json", json.dumps(values))
+    with pytest.raises(UsageError, match="'strop' has a file of no bytes"):
+        read_record(file)
+
+
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_record(tmp_path / "none.json")
