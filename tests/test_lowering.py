@@ -185,6 +185,7 @@ BINARY: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "type_as": (lambda a, b: a.type_as(b), (ints(4, 6), MATRIX)),
     "glu": (lambda a: F.glu(a, -1), (MATRIX,)),
     "prelu": (lambda a: F.prelu(a, torch.linspace(0, 1, 6)), (MATRIX,)),
+    "atan of float64": (torch.atan, (MATRIX.double(),)),
     "prelu of a number": (lambda a: F.prelu(a, torch.tensor([0.3])), (torch.tensor(-2.0),)),
     "gelu, tanh": (lambda a: F.gelu(a, approximate="tanh"), (MATRIX,)),
     "softplus, threshold": (lambda a: F.softplus(a, threshold=1), (MATRIX,)),
