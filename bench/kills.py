@@ -131,15 +131,21 @@ class Stage:
         """What builds at work, or dead, have beside the artifact."""
         return [p for p in self.out.parent.iterdir() if p != self.out]
 
-    def end(self, number: signal.Signals, seconds: float) -> Ending:
-        """Build onto the old artifact, and send a signal after some processor time."""
+    def end(self, number: signal.Signals, seconds: float) -> Ending | None:
+        """Build onto the old artifact, and send a signal after some processor time.
+
+        None where the build ended before.
+        """
         self.reset()
         before = self.workspaces()
         process = self._start("new", self.out)
         while process.poll() is None and _processor_seconds(process.pid) < seconds:
             time.sleep(_PAUSE)
+        alive = process.poll() is None
         process.send_signal(number)
         _, said = process.communicate()
+        if not alive:
+            return None
         last = said.decode(errors="replace").strip().splitlines()[-1:]
         left = len(set(self.workspaces()) - set(before))
         return Ending(
@@ -178,12 +184,18 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def end_builds(stage: Stage, seed: int, moments: int) -> Iterator[Ending]:
-    """End builds by each of the signals at random moments; half of the moments in the writing."""
+    """End builds by each of the signals at random moments; half of the moments in the writing.
+
+    A moment that a build did not live to see is drawn again.
+    """
     chance = random.Random(seed)
     for moment in range(moments):
+        first = stage.begins if moment % 2 else 0.0
         for number in SIGNALS:
-            first = stage.begins if moment % 2 else 0.0
-            yield stage.end(number, round(chance.uniform(first, stage.ends), 3))
+            ending = None
+            while ending is None:
+                ending = stage.end(number, round(chance.uniform(first, stage.ends), 3))
+            yield ending
 
 
 def heed_interrupts() -> None:

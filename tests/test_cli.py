@@ -100,7 +100,7 @@ def test_build_then_inspect_in_processes_of_their_own(small: str, tmp_path: Path
     out = tmp_path / "out"
     result = run_strop("build", small, "-o", out, COLUMNS="200")
     assert result.code == 0, result.err
-    assert "3 comparisons with the original" in result.out
+    assert "4 comparisons with the original" in result.out
     assert result.err == ""
     result = run_strop("inspect", out, COLUMNS="200")
     assert result.code == 0
