@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from strop.bench.tiny import tiny_config
 from strop.bench.zoo import BATCH, TARGET_TEXT, TEXT, Axes, ids, mask, randomize
 from strop.compiler import Model, build
 from strop.compiler.errors import StropError
+from strop.compiler.terminal import Console
 
 ENCODERS = [
     "bert",
@@ -261,15 +261,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *ARCHITECTURES], metavar="MODEL_TYPE")
     parser.add_argument("--peer", action="store_true", help="convert with torch.onnx instead")
     given = parser.parse_args()
-    console = Console(soft_wrap=True)
+    console = Console()
     done, names = 0, given.names or list(ARCHITECTURES)
     for name in names:
         start = time.perf_counter()
         result = outcome(name, given.peer)
         done += result == "ok"
         seconds = time.perf_counter() - start
-        console.print(f"{name}: {result[:300]} ({seconds:.0f} s)", markup=False)
-    console.print(f"{done} of {len(names)} architectures")
+        console.say(f"{name}: {result[:300]} ({seconds:.0f} s)")
+    console.say(f"{done} of {len(names)} architectures")
 
 
 if __name__ == "__main__":

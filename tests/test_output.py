@@ -22,7 +22,7 @@ from strop.compiler.files import require_writable, write_whole
 from strop.compiler.history import recall_source
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.output import require_output
-from strop.compiler.snapshot import load_program
+from strop.compiler.snapshot_reader import load_program
 from strop.compiler.source import load_model
 
 OWN_PASS = """
