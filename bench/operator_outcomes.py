@@ -196,7 +196,7 @@ def difference(
         wrong = got != want
         return ("other values", _example(got, want, wrong)) if wrong.any() else None
     a, b = got.astype(np.float64), want.astype(np.float64)
-    finite = np.isfinite(b)
+    finite = np.isfinite(a) & np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return "NaN or infinity elsewhere", _example(
             a, b, ~((a == b) | (finite & np.isfinite(a)) | (np.isnan(a) & np.isnan(b)))

@@ -115,7 +115,8 @@ def test_float64_where_the_runtime_has_no_kernel(name: str) -> None:
     values = x(4, 6).double()
     run = session(lowered(IN_DOUBLE[name], [values], {}))
     (found,) = run.run(None, {"a": values.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), IN_DOUBLE[name](values))
+    wanted = IN_DOUBLE[name](values)  # of log1p NaN below -1
+    torch.testing.assert_close(torch.from_numpy(found), wanted, equal_nan=True)
 
 
 def test_float64_convolutions_are_refused_by_name() -> None:

@@ -37,7 +37,9 @@ def decompose(node: Node, mode: FakeTensorMode, kept: Container[Any]) -> Program
         for target, formula in {**global_decomposition_table["post_autograd"], **FORMULAS}.items()
         if target is node.target or target not in kept
     }
-    made = _trace(bind(node, inputs), [n.meta["val"] for n in inputs], mode, table)
+    # A composite operator is taken apart by torch before the table of the trace is asked.
+    call = _bind(FORMULAS.get(node.target, node.target), node, inputs)
+    made = _trace(call, [n.meta["val"] for n in inputs], mode, table)
     # A formula may lead to the same operator with simpler arguments.
     if node.target not in FORMULAS and any(n.target is node.target for n in made.graph.nodes):
         raise NotLowered("torch does not decompose it")
@@ -46,11 +48,16 @@ def decompose(node: Node, mode: FakeTensorMode, kept: Container[Any]) -> Program
 
 def bind(node: Node, inputs: list[Node]) -> Callable[..., Any]:
     """The call as a function of its input nodes' values."""
+    return _bind(node.target, node, inputs)
+
+
+def _bind(target: Any, node: Node, inputs: list[Node]) -> Callable[..., Any]:
+    """Another function of the call's arguments in the operator's place."""
 
     def call(*values: Any) -> Any:
         bound = dict(zip(inputs, values))
         args, kwargs = fx.map_arg((node.args, node.kwargs), bound.__getitem__)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return target(*args, **kwargs)
 
     return call
 
