@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_lowering import check, lowered, session, x
+from test_lowering import agree, check, lowered, session, x
 from torch import Tensor
 
 import strop.compiler.dialect  # noqa: F401
@@ -99,6 +99,14 @@ def test_pooling(target: Any) -> None:
         image = x(2, 3, rows, rows + 1, seed=rows)
         found, wanted = FORMULAS[target](image, *POOLS[target]), target(image, *POOLS[target])
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.0, INF])
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_distances_within_one_matrix(rows: int, p: float) -> None:
+    rows_of_three = x(rows, 3)
+    run = session(lowered(lambda a: F.pdist(a, p), [rows_of_three], {}))
+    agree(lambda a: F.pdist(a, p), [rows_of_three], run)
 
 
 IN_DOUBLE: dict[str, Callable[[Tensor], Tensor]] = {

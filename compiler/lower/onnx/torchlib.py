@@ -9,9 +9,10 @@ import torch
 from onnx_ir.passes.common import InlinePass
 from torch import nn
 from torch.fx.node import Node
+from torch.utils import _pytree as pytree
 
 from strop.compiler.lower.onnx.decompose import bind
-from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.emitter import Emitter, onnx_dtype
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
 from strop.compiler.lower.onnx.trial import sample_values, try_export
 from strop.compiler.quiet import quiet_torch
@@ -42,6 +43,7 @@ def emit_by_torchlib(on: Emitter, node: Node) -> Any:
         raise NotLowered("torch.onnx has no such operator")
     if any(not isinstance(n.meta["val"], torch.Tensor) for n in inputs):
         raise NotLowered("torch.onnx lowers no operator at a computed size")
+    _require_written([node, *inputs])
     key = _signature(node, inputs)
     if key not in on.exported:
         on.exported[key] = _checked(node, inputs, on.target.opset)
@@ -49,6 +51,17 @@ def emit_by_torchlib(on: Emitter, node: Node) -> Any:
     if isinstance(exported, NotLowered):
         raise exported
     return _graft(on, exported, [on.value(n) for n in inputs])
+
+
+def _require_written(nodes: list[Node]) -> None:
+    """Hold what a call takes and gives to the dtypes that strop writes: NumPy tries no others.
+
+    Raises:
+        NotLowered: one is not among them.
+    """
+    for value in pytree.tree_leaves([n.meta["val"] for n in nodes]):
+        if isinstance(value, torch.Tensor):
+            onnx_dtype(value.dtype)
 
 
 def _knows(target: Any) -> bool:

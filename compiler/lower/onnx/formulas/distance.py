@@ -28,11 +28,8 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
 def pdist(x: Tensor, p: float = 2.0) -> Tensor:
     """Between every two rows of one matrix."""
     rows = int(x.shape[0])
-    first, second = torch.triu_indices(rows, rows, 1).tolist() if rows > 1 else ([], [])
-    pairs = x.index_select(0, torch.tensor(first, dtype=torch.int64)) - x.index_select(
-        0, torch.tensor(second, dtype=torch.int64)
-    )
-    return _norm(pairs, p)
+    first, second = torch.triu_indices(rows, rows, 1).unbind()
+    return _norm(x.index_select(0, first) - x.index_select(0, second), p)
 
 
 def _norm(difference: Tensor, p: float) -> Tensor:
