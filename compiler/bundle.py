@@ -96,9 +96,10 @@ class Bundle:
     step: str
     failure: Failure
 
-    def program(self) -> Program:
-        """The IR before the pass."""
-        return load_program(self.folder / PROGRAM)
+    @property
+    def program(self) -> Path:
+        """The snapshot of the IR before the pass."""
+        return self.folder / PROGRAM
 
     def run_pass(self, own: str | None = None) -> Pass:
         """The pass, with its options.

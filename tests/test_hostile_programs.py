@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hostile_tools import Stranger, in_time, stranger  # noqa: F401
 from safetensors.torch import save_file
 
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
+from strop.compiler.debug import apart
 from strop.compiler.errors import UsageError
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.operators import allowed_operator
@@ -322,6 +325,31 @@ RUN: dict[str, list[Values]] = {
 def test_a_program_that_cannot_be_run_is_a_sentence(stranger: Stranger, kind: str) -> None:  # noqa: F811
     said = stranger.refused(*handed(stranger, program(*RUN[kind])))
     assert "the program cannot be run" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_snapshot_that_crashes_while_it_is_read_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Torch's own types of calls are code in C++, which may crash; this one always does."""
+    (tmp_path / "e.json").write_text(json.dumps(program()))
+    monkeypatch.setattr(apart, "load_program", lambda _: os.kill(os.getpid(), number))
+    with pytest.raises(UsageError, match=f"e.json cannot be read: it crashes .{number.name}"):
+        apart.load_apart(tmp_path / "e.json")
+
+
+def test_a_snapshot_that_is_read_without_end_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(_: Path) -> None:
+        while True:
+            pass
+
+    (tmp_path / "e.json").write_text(json.dumps(program()))
+    monkeypatch.setattr(apart, "SECONDS", 0.1)
+    monkeypatch.setattr(apart, "load_program", endless)
+    with pytest.raises(UsageError, match="e.json cannot be read: it took more than 1 s"):
+        apart.load_apart(tmp_path / "e.json")
 
 
 INPUTS: dict[str, dict[str, torch.Tensor]] = {

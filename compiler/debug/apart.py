@@ -1,9 +1,9 @@
 """Compute what a program from a file asks for in a process of its own.
 
-Its operators only compute, but what they are given is anybody's: kernels may crash on it, and there
-is no end to what can be computed. A forked process has the program already; it may take processor
-time and memory that grow with the size of the program, and what happens to it happens to nobody
-else.
+Its operators only compute, but what they are given is anybody's: kernels may crash on it, even
+where only types are computed, and there is no end to what can be computed. A forked process may
+take processor time and memory that grow with the size of the program, and what happens to it
+happens to nobody else.
 """
 
 from __future__ import annotations
@@ -28,10 +28,17 @@ from strop.compiler.errors import RuntimeRefusedError, StropError, UsageError
 from strop.compiler.numerics import Array
 from strop.compiler.passes import Pass
 from strop.compiler.program import Program
+from strop.compiler.snapshot import WEIGHTS
+from strop.compiler.snapshot_reader import load_program
 
 # What any program may take, and how much more for each byte of its weights.
 SECONDS, BYTES = 4.0, 4 << 30
 SECONDS_PER_BYTE, BYTES_PER_BYTE = 1 / (4 << 20), 16
+# Sizes are what a stranger's folder says they are.
+MOST_WEIGHTS = 1 << 40
+# Types take longer to compute for a byte of a snapshot's text than values for a byte of weights.
+TYPED_PER_BYTE = 128
+CANNOT_RUN = "the program cannot be run"
 # Another process may have the processor most of the time.
 PATIENCE = 15
 DONE, FAILED, REFUSED = b"+", b"-", b"!"
@@ -53,17 +60,19 @@ def arrays_apart(compute: Callable[[], Mapping[str, Array]], weights: int) -> di
         return {name.removeprefix("/"): found[name] for name in found.files}
 
 
-def apart(compute: Callable[[], bytes], weights: int) -> bytes:
+def apart(compute: Callable[[], bytes], weights: int, cannot: str = CANNOT_RUN) -> bytes:
     """What a function returns, called in a forked process on one processor.
 
     Args:
         compute: it may change nothing that the caller looks at.
         weights: their bytes, by which time and memory are measured out.
+        cannot: the beginning of the sentence for what goes wrong.
 
     Raises:
         UsageError: it raised something, crashed, or took more time or memory than it may.
         RuntimeRefusedError: it raised that.
     """
+    weights = min(weights, MOST_WEIGHTS)
     seconds = math.ceil(SECONDS + SECONDS_PER_BYTE * weights)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -77,11 +86,11 @@ def apart(compute: Callable[[], bytes], weights: int) -> bytes:
     said = _listen(near, child, seconds * PATIENCE)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        raise UsageError(f"the program cannot be run: {_ending(os.WTERMSIG(status), seconds)}")
+        raise UsageError(f"{cannot}: {_ending(os.WTERMSIG(status), seconds)}")
     if said[:1] == REFUSED:
         raise RuntimeRefusedError(said[1:].decode(errors="replace"))
     if said[:1] != DONE:
-        raise UsageError(f"the program cannot be run: {said[1:].decode(errors='replace')}")
+        raise UsageError(f"{cannot}: {said[1:].decode(errors='replace')}")
     return said[1:]
 
 
@@ -98,6 +107,33 @@ def fails_apart(run: Pass, program: Program) -> Failure | None:
 
     found = json.loads(apart(asked, weight_bytes(program)))
     return None if found is None else Failure(**found)
+
+
+def load_apart(path: Path) -> Program:
+    """Read a snapshot of anybody's, after it was read apart without harm.
+
+    Raises:
+        UsageError: as ``load_program`` and ``apart``.
+    """
+
+    def complaint() -> bytes:
+        try:
+            load_program(path)
+        except UsageError as error:
+            return os.fsencode(str(error))
+        return b""
+
+    said = apart(complaint, _reading_bytes(path), f"the snapshot {path} cannot be read")
+    if said:
+        raise UsageError(os.fsdecode(said))
+    return load_program(path)
+
+
+def _reading_bytes(path: Path) -> int:
+    """How many bytes of weights a snapshot counts for while it is read."""
+    text = path.stat().st_size if path.is_file() else 0
+    weights = (path.parent / WEIGHTS).glob("*")
+    return text * TYPED_PER_BYTE + sum(file.lstat().st_size for file in weights)
 
 
 def weight_bytes(program: Program) -> int:

@@ -203,9 +203,9 @@ def diff(
     first, second = snapshot_of(before), snapshot_of(after)
     found = diff_snapshots(first, second)
     if node:
-        from strop.compiler.snapshot_reader import load_program
+        from strop.compiler.debug.apart import load_apart
 
-        _say(history(load_program(first), load_program(second), node))
+        _say(history(load_apart(first), load_apart(second), node))
         found = found.only(node)
     _print_difference(found, count)
 
@@ -237,10 +237,10 @@ app.command("profile")(profile_command)
 def replay(bundle: Annotated[Path, typer.Argument(help="A crash bundle.")], own: Own = "") -> None:
     """Run the pass of a crash bundle on its program, to see it fail again."""
     from strop.compiler.bundle import read_bundle
-    from strop.compiler.debug.apart import fails_apart
+    from strop.compiler.debug.apart import fails_apart, load_apart
 
     read = read_bundle(bundle)
-    run, program = read.run_pass(own or None), read.program()
+    run, program = read.run_pass(own or None), load_apart(read.program)
     if os.environ.get("STROP_TRACEBACK"):
         run.run(program)
     failure = fails_apart(run, program)

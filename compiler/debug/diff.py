@@ -11,7 +11,7 @@ from pathlib import Path
 from torch.fx.node import Node
 
 from strop.compiler.artifact import read_intact
-from strop.compiler.debug.apart import arrays_apart, weight_bytes
+from strop.compiler.debug.apart import arrays_apart, load_apart, weight_bytes
 from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.departure import under_ir_names
 from strop.compiler.errors import UsageError, did_you_mean
@@ -20,7 +20,7 @@ from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.numerics import Array, Drift, drift
 from strop.compiler.program import Program
 from strop.compiler.reading import is_there
-from strop.compiler.snapshot_reader import load_inputs, load_program
+from strop.compiler.snapshot_reader import load_inputs
 from strop.compiler.text import describe, program_text
 from strop.compiler.values import values
 
@@ -70,7 +70,7 @@ def diff_snapshots(before: Path, after: Path) -> Difference:
     Raises:
         UsageError: one is none or damaged, or they take other inputs.
     """
-    first, second = load_program(before), load_program(after)
+    first, second = load_apart(before), load_apart(after)
     _require_one_model(before, first.contract.inputs, after, second.contract.inputs)
     return diff(first, second, load_inputs(before.parent, first))
 
@@ -97,7 +97,7 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
 
 def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
     """Compare a program with the file that it was lowered to: what the lowering did to a value."""
-    program = load_program(snapshot)
+    program = load_apart(snapshot)
     inputs = load_inputs(snapshot.parent, program)
     built = read_intact(artifact)
     known = [asdict(spec) | {"shape": list(spec.shape)} for spec in program.contract.inputs]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from strop.compiler.bundle import Bundle, replace_program
-from strop.compiler.debug.apart import fails_apart
+from strop.compiler.debug.apart import fails_apart, load_apart
 from strop.compiler.errors import UsageError, VerifyError
 from strop.compiler.passes import Pass
 from strop.compiler.program import Program
@@ -35,7 +35,7 @@ def reduce(
     Raises:
         UsageError: the bundle's pass does not fail any more.
     """
-    program = bundle.program()
+    program = load_apart(bundle.program)
     now = fails_apart(run, program)
     if now is None or not now.same_as(bundle.failure):
         raise UsageError(
