@@ -9,6 +9,8 @@ import torch
 from test_lowering import Wrapped, lowered, session
 from torch import Tensor
 
+from strop.compiler.errors import UnsupportedError
+
 EDGES = [2**24 + 1, 2**53 + 1, 2**62 + 3, 7, 3, 1, -1, -7, -(2**24) - 1, -(2**53) - 1, -(2**62) - 3]
 A = torch.tensor(EDGES)
 B = torch.tensor([3, -3, 2**31 + 1, 2, -2, 7, 5, 2**53 + 1, 7, 2**31, -5])
@@ -40,6 +42,9 @@ EXACT: dict[str, Function] = {
     "bits": lambda a, b: (a & b, a | b, a ^ b, ~a),
     "products": lambda a, b: (
         a.view(1, -1) @ b.view(-1, 1), torch.addmm(a[:1, None], a[None], b[:, None], beta=3),
+        a.prod(), a.prod(0, keepdim=True), a[:1].prod(), a[:0].prod(), a[:7].cumprod(0),
+        a[:10].view(5, 2).prod(0), a[:10].view(5, 2).prod(), a[:10].view(2, 5).cumprod(1),
+        a.int().prod(), a[0].prod(), a[0].prod(0), a.int().prod(dtype=torch.int32),
     ),
     "against floats": lambda a, b: (a > 2.0**24, a == 2.0**53, a / b, a * 0.5, a.float(), a + 1.5),
 }  # fmt: skip
@@ -54,3 +59,9 @@ def test_integers_stay_exact(name: str) -> None:
         wanted = Wrapped(function)(a, b)
         for place, (found, want) in enumerate(zip(got, wanted, strict=True)):
             assert torch.equal(torch.from_numpy(found), want), f"result {place}"
+
+
+@pytest.mark.parametrize("function", [lambda a: a.prod(0), lambda a: a.cumprod(0)])
+def test_products_along_a_dynamic_axis_are_refused_by_name(function: Function) -> None:
+    with pytest.raises(UnsupportedError, match="a product of integers along a dynamic axis"):
+        lowered(function, [A[:3]], {"a": {0: "n"}})

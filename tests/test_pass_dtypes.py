@@ -153,6 +153,21 @@ def test_a_pass_stopped_after_any_rewrite_leaves_a_program_that_runs(dtype: torc
             torch.testing.assert_close(got.float(), expected.float(), rtol=0, atol=2e-2)
 
 
+def test_an_operator_that_gives_bytes_of_floats_is_left_alone() -> None:
+    """The last result of a batch norm holds bytes for its derivative."""
+
+    def function(x: Tensor, one: Tensor, zero: Tensor) -> Tensor:
+        normed: Tensor = torch.ops.aten._batch_norm_with_update_functional(
+            x, one, zero, zero, one, 0.1, 1e-5
+        )[0]
+        return normed
+
+    program = program_of(function, torch.randn(2, 3, 4), torch.ones(3), torch.zeros(3))
+    result = LegalizeDtypes().run(program)
+    assert body(result.program) == body(program)
+    assert not counts(result)
+
+
 def test_a_program_without_narrow_types_is_left_alone() -> None:
     program = program_of(lambda x: (x.double() + 1).floor().long(), torch.randn(3))
     result = LegalizeDtypes().run(program)

@@ -71,11 +71,12 @@ class LegalizeDtypes(Pass):
         for node in list(program.calls()):
             if not _wants_wider(node):
                 continue
-            if node.target not in CASTS:
-                _compute_wider(node, wide, kept)
-            elif not _plain_cast(node, wide):
-                continue
-            log.rewrote("wider", node)
+            if node.target in CASTS:
+                changed = _plain_cast(node, wide)
+            else:
+                changed = _compute_wider(node, wide, kept)
+            if changed:
+                log.rewrote("wider", node)
         _drop_roundings(program, kept, log)
         if found:
             names = " and ".join(sorted(str(d).removeprefix("torch.") for d in found))
@@ -156,21 +157,28 @@ def _wants_wider(node: Node) -> bool:
     return bool(narrow & set(WIDER))
 
 
-def _compute_wider(node: Node, wide: dict[Node, Node], kept: set[Node]) -> None:
-    """Widen what an operator takes, and narrow what it gives to what it gave."""
+def _compute_wider(node: Node, wide: dict[Node, Node], kept: set[Node]) -> bool:
+    """Widen what an operator takes, and narrow what it gives to what it gave.
+
+    Returns whether that changed the call: some operators give bytes whatever they take.
+    """
+    given = node.args, node.kwargs
     args, kwargs = fx.map_arg(
         (node.args, node.kwargs), lambda n: _widened(n, wide) if _is_narrow(n) else n
     )
     numbers = _wrapped_numbers(node)
     args = tuple(numbers.get(i, a) for i, a in enumerate(args))
     node.args, node.kwargs = pytree.tree_map(_wider_dtype, (args, kwargs))
+    if (node.args, node.kwargs) == given:
+        return False
     made = fake_result(node.target, node.args, node.kwargs)
     if not isinstance(made, (tuple, list)):
         _narrow_again(node, made, kept, node in kept)
-        return
+        return True
     for part in [u for u in node.users if u.target is operator.getitem]:
         _narrow_again(part, made[part.args[1]], kept, node in kept)  # type: ignore[index]
     node.meta["val"] = made
+    return True
 
 
 def _plain_cast(node: Node, wide: dict[Node, Node]) -> bool:

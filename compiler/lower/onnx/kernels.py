@@ -1,4 +1,4 @@
-"""Operators for which ONNX Runtime has no CPU kernel in some dtypes, as tried in version 1.31.
+"""Operators with no CPU kernel, or no exact one, in some dtypes in ONNX Runtime 1.31, as tried.
 
 An emitter that asks for one is refused, so that the next candidate is tried.
 """
@@ -27,10 +27,12 @@ _NO_TRUTH = frozenset((
     "OneHot", "Pow", "Range", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMean",
     "ReduceProd", "ReduceSum", "Relu", "Resize", "Sign", "Sub", "TopK", "Unique", "Where",
 ))  # fmt: skip
+# The runtime has these for integers, but computes them in floats: not exactly.
+_IN_FLOATS = frozenset(("ReduceProd",))
 _LACKING: dict[ir.DataType, frozenset[str]] = {
     ir.DataType.DOUBLE: _FLOAT_ONLY | {"Resize", "NonZero"},
-    ir.DataType.INT32: _FLOAT_ONLY | _NO_INTEGERS | {"Unique"},
-    ir.DataType.INT64: _FLOAT_ONLY | _NO_INTEGERS | {"Relu", "Resize"},
+    ir.DataType.INT32: _FLOAT_ONLY | _NO_INTEGERS | _IN_FLOATS | {"Unique"},
+    ir.DataType.INT64: _FLOAT_ONLY | _NO_INTEGERS | _IN_FLOATS | {"Relu", "Resize"},
     ir.DataType.BOOL: _FLOAT_ONLY | _NO_INTEGERS | _NO_TRUTH,
 }
 _TRUTH = frozenset((

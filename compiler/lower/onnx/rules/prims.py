@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.products import integer_product
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of
 
@@ -35,6 +36,8 @@ def sum(on: Emitter, x: Any, dims: list[int], *_: Any) -> Any:
 
 @lowers(prims.prod.default)
 def prod(on: Emitter, x: Any, dims: list[int], *_: Any) -> Any:
+    if not dtype_of(on.node).is_floating_point:
+        return integer_product(on, x, dims, keepdim=False)
     return _reduce(on, "ReduceProd", x, dims)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.products import integer_product
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of, shape_of
@@ -64,6 +65,9 @@ def _exact_sum(on: Emitter, x: Any, dims: Any, keepdim: bool) -> Any:
 
 @lowers(aten.prod.dim_int)
 def prod(on: Emitter, x: Any, dim: int, keepdim: bool, _: Any) -> Any:
+    if not dtype_of(on.node).is_floating_point:
+        rank = len(shape_of(x))
+        return integer_product(on, x, [dim % rank] if rank else [], keepdim)
     return _reduce(on, "ReduceProd", x, dim, keepdim)
 
 
