@@ -168,7 +168,7 @@ def _compared(
     names = [f"input_{i}" for i in range(len(expected[0][0]))]
     used = {i.name for i in session.get_inputs()}
     for number, (inputs, wanted) in enumerate(expected):
-        feeds = {n: t.numpy() for n, t in zip(names, inputs) if n in used}
+        feeds = {n: _array(t) for n, t in zip(names, inputs) if n in used}
         try:
             got = session.run(None, feeds)
         except Exception as error:  # the runtime's exceptions have no family
@@ -187,7 +187,7 @@ def difference(
     ``through`` is the dtype that was computed in on the way: a float of 32 bits that comes from
     one of 16 is no more exact than that.
     """
-    want = wanted.numpy()
+    want = _array(wanted)  # a file gives bfloat16 as float32
     if got.dtype != want.dtype:
         return "another dtype", f"{got.dtype}, not {want.dtype}"
     if got.shape != want.shape:

@@ -60,6 +60,8 @@ def test_what_cannot_be_compared_is_told_by_a_rule(function: Any, reason: str) -
         (np.float32([1, 2.01]), torch.tensor([1.0, 2.0]), "other values"),
         (np.int64([2**53]), torch.tensor([2**53 + 1]), "other values"),
         (np.int32([1]), torch.tensor([1]), "another dtype"),
+        (np.float32([1.01]), torch.tensor([1.0]).bfloat16(), None),
+        (np.float32([1.1]), torch.tensor([1.0]).bfloat16(), "other values"),
         (np.float32([[1]]), torch.tensor([1.0]), "another shape"),
     ],
 )
