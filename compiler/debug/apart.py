@@ -18,6 +18,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,7 @@ def load_apart(path: Path) -> Program:
             return os.fsencode(str(error))
         return b""
 
+    import_module("torch._dynamo.source")  # takes a second, and both processes need it
     said = apart(complaint, _reading_bytes(path), f"the snapshot {path} cannot be read")
     if said:
         raise UsageError(os.fsdecode(said))
