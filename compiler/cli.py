@@ -301,9 +301,9 @@ def main() -> None:
     """Entry point: errors and signals become sentences and exit codes."""
     interrupts.listen()
     code = _run()
-    if interrupts.received() is not None:
-        code = interrupts.exit_code()
     interrupts.stop_listening()
+    if interrupts.received() is not None:
+        interrupts.leave()
     sys.exit(code)
 
 

@@ -8,11 +8,13 @@ the exit code. A signal that is ignored when strop starts, as under ``nohup``, s
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -106,3 +108,13 @@ def received() -> signal.Signals | None:
 def exit_code() -> int:
     """What to exit with after a signal: 130 after SIGINT; 0 where it came too late."""
     return 0 if _state.received is None or _state.settled else 128 + _state.received
+
+
+def leave() -> NoReturn:
+    """End the process after a signal, without taking native libraries down in an odd state.
+
+    A signal may have come while one was being loaded; its own clean-up then can crash.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code())

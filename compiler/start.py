@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from strop.compiler import interrupts
 
 
@@ -15,4 +13,4 @@ def main() -> None:
 
         run()
     except interrupts.Interrupted:
-        sys.exit(interrupts.exit_code())
+        interrupts.leave()
