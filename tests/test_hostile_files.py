@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from hostile_tools import DAMAGE, JSON_DAMAGE, TOML_DAMAGE, Stranger, stranger  # noqa: F401
 
 from strop.compiler.artifact import MODEL, PROVENANCE
@@ -38,6 +40,15 @@ JSON = [name for name in READERS if name.endswith(".json")]
 TOML = [name for name in READERS if name.endswith(".toml")]
 
 
+def pairs(names: Iterable[str], damages: Iterable[str]) -> list[ParameterSet]:
+    """Every damage of every file; of two, one is quick, so that all names and damages are."""
+    return [
+        pytest.param(name, damage, marks=pytest.mark.slow if (i + j) % 2 else ())
+        for i, name in enumerate(names)
+        for j, damage in enumerate(damages)
+    ]
+
+
 def one(stranger: Stranger, name: str) -> Path:  # noqa: F811
     return sorted(stranger.given.glob(name))[0]
 
@@ -48,15 +59,13 @@ def test_good_files_are_read(stranger: Stranger) -> None:  # noqa: F811
         assert result.code == 0, (command, result.err)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("name", "damage"), pairs(READERS, DAMAGE))
 def test_a_file_that_is_none_is_refused(stranger: Stranger, name: str, damage: str) -> None:  # noqa: F811
     DAMAGE[damage](one(stranger, name))
     stranger.refused(*READERS[name])
 
 
-@pytest.mark.parametrize("damage", JSON_DAMAGE)
-@pytest.mark.parametrize("name", JSON)
+@pytest.mark.parametrize(("name", "damage"), pairs(JSON, JSON_DAMAGE))
 def test_json_of_another_kind_is_refused(stranger: Stranger, name: str, damage: str) -> None:  # noqa: F811
     one(stranger, name).write_text(JSON_DAMAGE[damage])
     if name == "artifact/provenance.json":
@@ -80,8 +89,7 @@ def test_a_config_of_a_checkpoint_that_is_none_is_refused(stranger: Stranger, da
     stranger.refused("build", "hf:checkpoint", "-o", "new")
 
 
-@pytest.mark.parametrize("damage", TOML_DAMAGE)
-@pytest.mark.parametrize("name", TOML)
+@pytest.mark.parametrize(("name", "damage"), pairs(TOML, TOML_DAMAGE))
 def test_toml_of_another_kind_is_refused(stranger: Stranger, name: str, damage: str) -> None:  # noqa: F811
     one(stranger, name).write_text(TOML_DAMAGE[damage])
     stranger.refused(*READERS[name])
