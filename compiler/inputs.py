@@ -251,5 +251,5 @@ def in_contract(inputs: Inputs, contract: Contract) -> Inputs:
 def to_array(tensor: torch.Tensor) -> Array:
     """A tensor for NumPy; bfloat16, which NumPy lacks, as float32, which holds all of it."""
     wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    array: Array = wide.detach().numpy()
+    array: Array = wide.detach().resolve_conj().resolve_neg().numpy()
     return array

@@ -220,6 +220,18 @@ def test_complex_numbers_without_a_formula_are_exit_4(tmp_path: Path) -> None:
         build(Model(Spectrum().eval(), (x(2, 8),)), tmp_path / "out")
 
 
+class Conjugate(nn.Module):
+    """torch notes a conjugate, and computes it later: NumPy takes no such tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.ihfft(x)
+
+
+def test_a_conjugate_that_is_not_computed_yet_is_exit_4(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="complex"):
+        build(Model(Conjugate().eval(), (x(2, 8),)), tmp_path / "out")
+
+
 class Labels(nn.Module):
     def __init__(self) -> None:
         super().__init__()
