@@ -141,7 +141,7 @@ RIGHT = x(2, 5, 3, seed=1).double()
 MATRICES: dict[Any, tuple[Any, ...]] = {
     aten.linalg_lu_factor_ex.default: (SQUARE,), aten.linalg_inv_ex.default: (SQUARE,),
     aten._linalg_det.default: (SQUARE,), aten._linalg_slogdet.default: (SQUARE,),
-    aten.linalg_cholesky_ex.default: (POSITIVE,), aten.cholesky.default: (POSITIVE, True),
+    aten.cholesky.default: (POSITIVE, True),
     aten.cholesky_solve.default: (RIGHT, torch.linalg.cholesky(POSITIVE)),
     aten.cholesky_inverse.default: (torch.linalg.cholesky(POSITIVE),),
     aten.triangular_solve.default: (RIGHT, SQUARE, False, True),
@@ -152,6 +152,14 @@ MATRICES: dict[Any, tuple[Any, ...]] = {
 @pytest.mark.parametrize("target", MATRICES, ids=str)
 def test_linear_algebra(target: Any) -> None:
     torch.testing.assert_close(FORMULAS[target](*MATRICES[target]), target(*MATRICES[target]))
+
+
+def test_a_pivot_of_zero_is_told() -> None:
+    singular = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    target = aten.linalg_lu_factor_ex.default
+    found, want = FORMULAS[target](singular), target(singular)
+    assert int(want[2]) == 2
+    torch.testing.assert_close(found, want)
 
 
 @pytest.mark.parametrize("upper", [True, False])

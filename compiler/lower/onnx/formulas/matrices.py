@@ -27,8 +27,11 @@ def _steps(x: Tensor) -> int:
     return rows
 
 
-def _no_error(x: Tensor) -> Tensor:
-    return torch.zeros(x.shape[:-2], dtype=torch.int32, device=x.device)
+def _first_zero(lu: Tensor) -> Tensor:
+    """The place of the first pivot that is 0, counted from 1; 0 where there is none; int32."""
+    zero = lu.diagonal(dim1=-2, dim2=-1) == 0
+    place = zero.to(torch.int32).argmax(-1) + 1
+    return torch.where(zero.any(-1), place, 0).to(torch.int32)
 
 
 def _swapped(x: Tensor, row: int, other: Tensor) -> Tensor:
@@ -49,10 +52,11 @@ def _lu(x: Tensor, pivot: bool = True) -> tuple[Tensor, Tensor]:
     rows, columns = (torch.arange(x.shape[i], device=x.device) for i in (-2, -1))
     pivots = []
     for k in range(count):
-        largest = x[..., k:, k].abs().argmax(-1) + k if pivot else _no_error(x).long() + k
+        largest = x[..., k:, k].abs().argmax(-1) * int(pivot) + k
         pivots.append(largest + 1)
         x = _swapped(x, k, largest)
-        factor = torch.where(rows > k, x[..., :, k] / x[..., k : k + 1, k], 0.0)
+        divisor = x[..., k : k + 1, k]
+        factor = torch.where((rows > k) & (divisor != 0), x[..., :, k] / divisor, 0.0)
         row = torch.where(columns > k, x[..., k, :], 0.0)
         x = x - factor.unsqueeze(-1) * row.unsqueeze(-2)
         below = (rows > k).unsqueeze(-1) & (columns == k)
@@ -91,8 +95,9 @@ def _exchanges(pivots: Tensor) -> Tensor:
 def lu_factor(
     x: Tensor, *, pivot: bool = True, check_errors: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both triangles in one matrix, the exchanges, and no error."""
-    return (*_lu(x, pivot), _no_error(x))
+    """Both triangles in one matrix, the exchanges, and the first pivot that is 0."""
+    lu, pivots = _lu(x, pivot)
+    return lu, pivots, _first_zero(lu)
 
 
 @formula(aten.linalg_lu_solve.default)
@@ -115,14 +120,15 @@ def solve(
     lu, pivots = _lu(a if left else a.mT)
     x = _by_lu(lu, pivots, right if left else right.mT)
     x = x if left else x.mT
-    return x.squeeze(-1) if vector else x, lu, pivots, _no_error(a)
+    return x.squeeze(-1) if vector else x, lu, pivots, _first_zero(lu)
 
 
 @formula(aten.linalg_inv_ex.default)
 def inverse(x: Tensor, *, check_errors: bool = False) -> tuple[Tensor, Tensor]:
     """``y`` of ``x y = 1``."""
     one = torch.eye(_steps(x), dtype=x.dtype, device=x.device)
-    return _by_lu(*_lu(x), one), _no_error(x)
+    lu, pivots = _lu(x)
+    return _by_lu(lu, pivots, one), _first_zero(lu)
 
 
 @formula(aten._linalg_det.default)
@@ -171,14 +177,6 @@ def _cholesky(x: Tensor) -> Tensor:
         column = column / column[..., k : k + 1].sqrt()
         columns.append(torch.where(rows >= k, column, 0.0))
     return torch.stack(columns, -1)
-
-
-@formula(aten.linalg_cholesky_ex.default)
-def cholesky_ex(
-    x: Tensor, *, upper: bool = False, check_errors: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The factor, and no error; torch reads one triangle only."""
-    return cholesky(x, upper), _no_error(x)
 
 
 @formula(aten.cholesky.default)
