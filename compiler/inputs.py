@@ -16,6 +16,7 @@ from strop.compiler.program import Contract, Dim
 from strop.compiler.source import blame
 
 Inputs = dict[str, torch.Tensor]
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,15 @@ def in_contract(inputs: Inputs, contract: Contract) -> Inputs:
 
 
 def to_array(tensor: torch.Tensor) -> Array:
-    """A tensor for NumPy; bfloat16, which NumPy lacks, as float32, which holds all of it."""
-    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    """A tensor for NumPy; one of a dtype that NumPy lacks in the next wider one, which holds it."""
+    wide = tensor.to(_wider(tensor.dtype))
     array: Array = wide.detach().resolve_conj().resolve_neg().numpy()
     return array
+
+
+def _wider(dtype: torch.dtype) -> torch.dtype:
+    """The dtype itself; float32 for bfloat16 and floats of 8 bits, complex64 for complex32."""
+    if dtype == torch.complex32:
+        return torch.complex64
+    in_numpy = not dtype.is_floating_point or dtype in _NUMPY_FLOATS
+    return dtype if in_numpy else torch.float32

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from strop.compiler import Artifact, Model, build
 from strop.compiler.check import Case, compare, make_cases
-from strop.compiler.errors import UsageError
+from strop.compiler.errors import UnsupportedError, UsageError
 from strop.compiler.front import capture_model
 from strop.compiler.inputs import read_inputs, resize
 from strop.compiler.recipe import Budget
@@ -87,6 +87,14 @@ def test_infinities_and_nan_stay_where_the_original_has_them(tmp_path: Path) -> 
         "the original gives NaN in 'output' (case 'calibration[0]'); the artifact gives it there "
         "too"
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex32, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_an_output_of_a_dtype_that_numpy_lacks_is_refused_by_name(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedError):
+        built(Calls(lambda x: x.to(dtype)), torch.randn(3), tmp_path / "o")
 
 
 NAN, INF = float("nan"), float("inf")
