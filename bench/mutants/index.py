@@ -7,7 +7,6 @@ since, its lines are looked up by function, which serves as long as the function
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from strop.bench.mutants.forks import Call, forked
 from strop.bench.mutants.spans import Span, function_at, functions, statement_span
 from strop.bench.mutants.targets import ROOT
 from strop.bench.mutants.trace import Trace, Traced, digest, read_trace, tests_digest, trace_as_json
+from strop.compiler.terminal import Console
 
 LIMIT = 900.0  # seconds for one file of tests
 
@@ -92,7 +92,8 @@ def read_index(
             places[ended.about].write_text(ended.value)
         else:
             del places[ended.about]
-            sys.stderr.write(f"{ended.about} was not traced: {ended.how} {ended.value or ''}\n")
+            said = f"{ended.about} was not traced: {ended.how} {ended.value or ''}"
+            Console(stderr=True).say(said)
     return Index([read_trace(place.read_text()) for place in places.values()], root)
 
 
