@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from strop.bench.operator_samples import Sample, seed
 from strop.compiler import Model, build
 from strop.compiler.errors import StropError, VerifyError
+from strop.compiler.inputs import to_array
 
 Kind = Literal["ok", "wrong", "refused", "traceback", "not comparable"]
 # Relative and absolute, the latter in units of the largest finite magnitude expected, if above 1.
@@ -124,13 +125,7 @@ def _run(module: nn.Module, inputs: Sequence[Tensor], number: int) -> list[Tenso
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and np.array_equal(_array(a), _array(b), equal_nan=True)
-
-
-def _array(tensor: Tensor) -> Any:
-    """As numpy holds it; of half precision, which numpy lacks in part, as single."""
-    wider = {torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
-    return tensor.to(wider.get(tensor.dtype, tensor.dtype)).numpy()
+    return a.dtype == b.dtype and np.array_equal(to_array(a), to_array(b), equal_nan=True)
 
 
 def reason_class(error: StropError) -> str:
@@ -168,7 +163,7 @@ def _compared(
     names = [f"input_{i}" for i in range(len(expected[0][0]))]
     used = {i.name for i in session.get_inputs()}
     for number, (inputs, wanted) in enumerate(expected):
-        feeds = {n: _array(t) for n, t in zip(names, inputs) if n in used}
+        feeds = {n: to_array(t) for n, t in zip(names, inputs) if n in used}
         try:
             got = session.run(None, feeds)
         except Exception as error:  # the runtime's exceptions have no family
@@ -187,7 +182,7 @@ def difference(
     ``through`` is the dtype that was computed in on the way: a float of 32 bits that comes from
     one of 16 is no more exact than that.
     """
-    want = _array(wanted)  # a file gives bfloat16 as float32
+    want = to_array(wanted)  # a file gives bfloat16 as float32
     if got.dtype != want.dtype:
         return "another dtype", f"{got.dtype}, not {want.dtype}"
     if got.shape != want.shape:

@@ -207,6 +207,13 @@ def value_of(node: Node) -> Any:
     return node.meta["val"]
 
 
+def tensors_of(node: Node) -> list[torch.Tensor]:
+    """The FakeTensors of a node's value: one, those of several results, or none for a size."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [v for v in values if isinstance(v, torch.Tensor)]
+
+
 def shape_of(value: Any) -> tuple[int | torch.SymInt, ...]:
     """Sizes of a tensor-valued node."""
     return tuple(value_of(value).shape)

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from strop.compiler.build_nodes import fake_mode_of, fake_result
 from strop.compiler.passes import Pass
-from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec
+from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec, tensors_of
 from strop.compiler.rewrite import Log
 from strop.passes.cleanup.noops import CASTS
 from strop.passes.legalize.jumps import before_jumps
@@ -64,7 +64,7 @@ class LegalizeDtypes(Pass):
     def apply(self, program: Program, log: Log) -> None:
         """Rewrite in one walk, then drop the roundings that nothing needs."""
         kept = _roundings_to_keep(program)
-        found = {v.dtype for n in program.graph.nodes for v in _tensors(n)} & set(HALVES)
+        found = {v.dtype for n in program.graph.nodes for v in tensors_of(n)} & set(HALVES)
         _widen_weights(program, log)
         _widen_boundary(program, log)
         wide: dict[Node, Node] = {}
@@ -89,7 +89,7 @@ def _roundings_to_keep(program: Program) -> set[Node]:
     In a model without 16-bit inputs and weights a cast to 16 bits is there for its rounding.
     """
     given = [n for n in program.graph.nodes if n.op in ("placeholder", "get_attr")]
-    if any(v.dtype in HALVES for n in given for v in _tensors(n)):
+    if any(v.dtype in HALVES for n in given for v in tensors_of(n)):
         return before_jumps(program)
     return set(program.calls())
 
@@ -140,18 +140,12 @@ def _in_float32(program: Program, name: str) -> None:
     program.contract = Contract(changed(old.inputs), changed(old.outputs), old.dims)
 
 
-def _tensors(node: Node) -> list[torch.Tensor]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (tuple, list)) else [value]
-    return [v for v in values if isinstance(v, torch.Tensor)]
-
-
 def _wants_wider(node: Node) -> bool:
     """Whether an ATen operator takes or gives a narrow type that it computes with."""
     target = node.target
     if not isinstance(target, OpOverload) or target.namespace != "aten" or target in _BITS:
         return False
-    narrow = {v.dtype for n in (node, *node.all_input_nodes) for v in _tensors(n)}
+    narrow = {v.dtype for n in (node, *node.all_input_nodes) for v in tensors_of(n)}
     if target in CASTS or target.overloadpacket in _ANY_INTEGERS:
         return bool(narrow & set(HALVES))
     return bool(narrow & set(WIDER))
@@ -205,9 +199,9 @@ def _narrow_again(node: Node, made: Any, kept: set[Node], keep: bool) -> None:
 
 def _wrapped_numbers(node: Node) -> dict[int, int]:
     """Plain integers, by place, as a small integer type takes them: 203 is -53 among int8."""
-    types = [v.dtype for n in node.all_input_nodes for v in _tensors(n)]
+    types = [v.dtype for n in node.all_input_nodes for v in tensors_of(n)]
     common = reduce(torch.promote_types, types, torch.bool)
-    if common not in SMALL_INTEGERS or any(v.is_floating_point() for v in _tensors(node)):
+    if common not in SMALL_INTEGERS or any(v.is_floating_point() for v in tensors_of(node)):
         return {}
     assert isinstance(node.target, OpOverload)
     return {

@@ -6,13 +6,11 @@ as ``floor`` or a comparison, that little becomes a whole unit, or another index
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.program import Program, arguments
+from strop.compiler.program import Program, arguments, tensors_of
 
 aten = torch.ops.aten
 
@@ -34,10 +32,10 @@ def jumps(node: Node) -> bool:
         return False
     if target.overloadpacket in _JUMPS:
         return True
-    if "rounding_mode" in (given := _arguments(node)):
+    if "rounding_mode" in (given := arguments(node)):
         return given["rounding_mode"] is not None
     # The place of a largest element, or a float as an integer or a truth value.
-    results = [v for v in _tensors(node.meta["val"]) if not v.is_floating_point()]
+    results = [v for v in tensors_of(node) if not v.is_floating_point()]
     return bool(results) and any(_is_float(n) for n in node.all_input_nodes)
 
 
@@ -46,22 +44,9 @@ def before_jumps(program: Program) -> set[Node]:
     found: set[Node] = set()
     for node in reversed(program.graph.nodes):
         if node in found or jumps(node):
-            found.update(n for n in node.all_input_nodes if _is_data(n))
+            found.update(n for n in node.all_input_nodes if tensors_of(n))
     return found
 
 
-def _arguments(node: Node) -> dict[str, Any]:
-    return arguments(node) if isinstance(node.target, OpOverload) else {}
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    values = value if isinstance(value, (tuple, list)) else [value]
-    return [v for v in values if isinstance(v, torch.Tensor)]
-
-
-def _is_data(node: Node) -> bool:
-    return bool(_tensors(node.meta["val"]))
-
-
 def _is_float(node: Node) -> bool:
-    return any(v.is_floating_point() for v in _tensors(node.meta["val"]))
+    return any(v.is_floating_point() for v in tensors_of(node))

@@ -20,7 +20,7 @@ from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.kernels import lacks, result_types
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.sizes import emit_size
-from strop.compiler.program import Program, expression, same_shape, same_size
+from strop.compiler.program import Program, expression, same_shape, same_size, tensors_of
 from strop.compiler.target import Target
 from strop.compiler.text import describe, op_name
 
@@ -308,7 +308,7 @@ class Emitter:
         if not made:
             return
         value, emitted = node.meta["val"], self._values[node]
-        if not _is_data(node):
+        if not tensors_of(node):
             self._sizes[expression(value)] = emitted
             return
         several = isinstance(value, (tuple, list))
@@ -457,14 +457,7 @@ def _used(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node
 
 def _is_emitted(node: Node) -> bool:
     """Whether a node stands for tensors, or for sizes that only the data know."""
-    return _is_data(node) or bool(made_symbols(node))
-
-
-def _is_data(node: Node) -> bool:
-    value = node.meta["val"]
-    return isinstance(value, torch.Tensor) or (
-        isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value)
-    )
+    return bool(tensors_of(node)) or bool(made_symbols(node))
 
 
 def lower_to_onnx(program: Program, target: Target, choices: Choices) -> ir.Model:
