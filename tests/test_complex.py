@@ -106,8 +106,11 @@ def parts(value: Tensor) -> Tensor:
 
 
 ONE = ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")
-SEVERAL = ("fft2", "ifft2", "rfft2", "irfft2", "fftn", "ifftn", "rfftn", "irfftn")
-TAKES_COMPLEX = ("irfft", "hfft", "irfft2", "irfftn", "ifft", "ifft2")
+SEVERAL = (
+    "fft2", "ifft2", "rfft2", "irfft2", "hfft2", "ihfft2",
+    "fftn", "ifftn", "rfftn", "irfftn", "hfftn", "ihfftn",
+)  # fmt: skip
+TAKES_COMPLEX = ("irfft", "hfft", "irfft2", "irfftn", "hfft2", "hfftn", "ifft", "ifft2")
 
 
 def transform(name: str, **options: Any) -> Function:
@@ -131,11 +134,24 @@ EVERY_OTHER = [
     [
         ("fft", {"dim": 0}), ("ifft", {"norm": "ortho"}), ("rfft", {"n": 5}), ("irfft", {}),
         ("irfft", {"n": 7, "norm": "forward"}), ("hfft", {}), ("ihfft", {}), ("rfft2", {}),
-        ("irfft2", {}), ("fftn", {"norm": "ortho"}),
+        ("irfft2", {}), ("fftn", {"norm": "ortho"}), ("hfft2", {"norm": "ortho"}), ("ihfftn", {}),
     ],
 )  # fmt: skip
 def test_a_sample_of_transforms(name: str, options: dict[str, Any]) -> None:
     check_transform(transform(name, **options), (6, 7), options.get("dim", 1))
+
+
+HALF_SPECTRA = ("irfft", "hfft", "irfft2", "hfft2", "irfftn", "hfftn")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize("name", HALF_SPECTRA)
+def test_half_a_spectrum_may_be_given_as_reals(name: str, dtype: torch.dtype) -> None:
+    function = getattr(fft, name)
+    torch.manual_seed(0)
+    file = File(function, ((3 * torch.randn(4, 5)).to(dtype),), {"x": {1: ("n", 2, 16)}})
+    for size in (2, 3, 6, 7, 16):
+        file.agrees((3 * torch.randn(4, size)).to(dtype))
 
 
 @pytest.mark.slow

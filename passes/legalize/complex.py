@@ -79,7 +79,7 @@ def _is_complex_result(node: Node) -> bool:
 
 
 def _touches_complex(node: Node) -> bool:
-    if _is_complex_result(node):
+    if _is_complex_result(node) or node.target in fourier.TO_REALS:
         return True
     used: list[Node] = []
     fx.map_arg((node.args, node.kwargs), used.append)

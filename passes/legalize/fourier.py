@@ -155,6 +155,11 @@ def _source(on: Pairs, node: Node, x: Node) -> Node:
     return on.pair(x) if is_complex(x) else _as_float(on, node, x)
 
 
+def _as_pair(on: Pairs, node: Node, x: Node) -> Node:
+    """Half a spectrum as pairs: where it is given as reals, their imaginary parts are zero."""
+    return on.pair(x if is_complex(x) else _as_float(on, node, x))
+
+
 @splits(aten.fft_fft.default, aten.fft_ifft.default)
 def fft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: Any = None) -> Node:
     one = _axis(on, x, n, dim, norm, node.target is aten.fft_fft.default)
@@ -175,16 +180,16 @@ def ihfft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: An
 
 @splits(aten.fft_irfft.default)
 def irfft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: Any = None) -> Node:
-    return _mirrored(on, x, n, dim, norm, forward=False)
+    return _mirrored(on, _as_pair(on, node, x), n, dim, norm, forward=False)
 
 
 @splits(aten.fft_hfft.default)
 def hfft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: Any = None) -> Node:
-    return _mirrored(on, x, n, dim, norm, forward=True)
+    return _mirrored(on, _as_pair(on, node, x), n, dim, norm, forward=True)
 
 
-def _mirrored(on: Pairs, x: Node, n: Any, dim: int, norm: Any, forward: bool) -> Node:
-    pair, dim = on.pair(x), dim % len(shape_of(x))
+def _mirrored(on: Pairs, pair: Node, n: Any, dim: int, norm: Any, forward: bool) -> Node:
+    dim = dim % (len(shape_of(pair)) - 1)
     if n is None:
         n = on.size_of(operator.mul, on.size_of(operator.sub, on.size(pair, dim), 1), 2)
     return _to_reals(on, pair, Transform(dim, n, forward, _scale(norm, forward)))
@@ -228,16 +233,33 @@ def rfftn(on: Pairs, node: Node, x: Node, s: Any = None, dim: Any = None, norm: 
     return _over(on, rfft(on, node, x, n, last, norm), True, axes, norm, True)
 
 
-@splits(aten.fft_irfft2.default, aten.fft_irfftn.default)
+@splits(aten.fft_ihfft2.default, aten.fft_ihfftn.default)
+def ihfftn(
+    on: Pairs, node: Node, x: Node, s: Any = None, dim: Any = None, norm: Any = None
+) -> Node:
+    two = node.target is aten.fft_ihfft2.default
+    *axes, (last, n) = _axes(x, s, [-2, -1] if dim is None and two else dim)
+    return _over(on, ihfft(on, node, x, n, last, norm), True, axes, norm, False)
+
+
+@splits(
+    aten.fft_irfft2.default, aten.fft_irfftn.default, aten.fft_hfft2.default, aten.fft_hfftn.default
+)
 def irfftn(
     on: Pairs, node: Node, x: Node, s: Any = None, dim: Any = None, norm: Any = None
 ) -> Node:
-    two = node.target is aten.fft_irfft2.default
+    two = node.target in (aten.fft_irfft2.default, aten.fft_hfft2.default)
+    forward = node.target in (aten.fft_hfft2.default, aten.fft_hfftn.default)
     *axes, (last, n) = _axes(x, s, [-2, -1] if dim is None and two else dim)
-    pair = _over(on, on.pair(x), True, axes, norm, False)
-    if n is None:
-        n = on.size_of(operator.mul, on.size_of(operator.sub, on.size(pair, last), 1), 2)
-    return _to_reals(on, pair, Transform(last, n, False, _scale(norm, False)))
+    pair = _over(on, _as_pair(on, node, x), True, axes, norm, forward)
+    return _mirrored(on, pair, n, last, norm, forward)
+
+
+# They give reals, and compute with complex numbers even where reals are given.
+TO_REALS = (
+    aten.fft_irfft.default, aten.fft_irfft2.default, aten.fft_irfftn.default,
+    aten.fft_hfft.default, aten.fft_hfft2.default, aten.fft_hfftn.default,
+)  # fmt: skip
 
 
 def frames_table(on: Pairs, node: Node, size: int, window: Node | None, forward: bool) -> Node:
