@@ -192,6 +192,24 @@ def test_shapes() -> None:
     together(EXPANDED, axes=None)
 
 
+DROPOUTS = {
+    "elements": torch.dropout, "channels": torch.feature_dropout,
+    "elements to the lowest": torch.alpha_dropout,
+    "channels to the lowest": torch.feature_alpha_dropout,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_dropout_of_nothing_and_of_everything(name: str) -> None:
+    dropout = DROPOUTS[name]
+    for p, train in ((0.5, False), (0.0, True), (1.0, True)):
+        run = session(lowered(lambda a: dropout(a, p, train), (CUBE,)))  # noqa: B023
+        holes = CUBE.masked_fill(CUBE > 1, math.inf)
+        same(run.run(None, {"a": holes.numpy()})[0], dropout(holes, p, train).numpy(), name)
+    with pytest.raises(UnsupportedError, match="draws random numbers"):
+        lowered(lambda a: dropout(a, 0.5, True), (CUBE,))
+
+
 REDUCTIONS: dict[str, Case] = {
     "mean of ints as floats": (lambda a: a.mean(1, dtype=torch.float32), (WHOLE,)),
     "mean over the first": (lambda a: a.mean(0), (CUBE,)),

@@ -61,8 +61,20 @@ def test_what_changes_something_stays() -> None:
     assert not Noops().run(before).modified
 
 
-def test_dropout_in_train_mode_stays_and_says_so() -> None:
-    program = program_of(lambda x: torch.dropout(x, 0.5, True), X)
+DROPOUTS = [
+    torch.dropout, torch.feature_dropout, torch.alpha_dropout, torch.feature_alpha_dropout,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dropout", DROPOUTS)
+def test_dropout_that_drops_nothing_is_removed(dropout: Any) -> None:
+    result = Noops().run(program_of(lambda x: dropout(dropout(x, 0.5, False), 0.0, True), X))
+    assert body(result.program).splitlines()[1:] == ['  return "output": %input_0']
+
+
+@pytest.mark.parametrize("dropout", DROPOUTS)
+def test_dropout_in_train_mode_stays_and_says_so(dropout: Any) -> None:
+    program = program_of(lambda x: dropout(x, 0.5, True), X)
     assert_left_alone(Noops(), program, "drops elements")
 
 

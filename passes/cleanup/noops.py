@@ -21,8 +21,13 @@ COPIES = (
     aten.clone.default,
     aten.contiguous.default,
     aten.detach.default,
-    aten.dropout.default,
     aten.lift_fresh_copy.default,
+)
+DROPOUTS = (
+    aten.alpha_dropout.default,
+    aten.dropout.default,
+    aten.feature_alpha_dropout.default,
+    aten.feature_dropout.default,
 )
 CASTS = (
     aten._to_copy.default,
@@ -67,6 +72,7 @@ class SameValue(Rule):
     name = "noop"
     roots = (
         *COPIES,
+        *DROPOUTS,
         *CASTS,
         *SHAPES,
         *PADS,
@@ -87,7 +93,7 @@ class SameValue(Rule):
             return Miss("scales", root)
         if root.target in PADS and any(width != 0 for width in arg(root, 1)):
             return Miss("pads", root)
-        if root.target is aten.dropout.default and root.args[2]:
+        if root.target in DROPOUTS and arg(root, 2) and arg(root, 1) != 0:
             return Miss("drops elements: it is in train mode", root, NEAR)
         return Match(root, {"x": source}, [root])
 

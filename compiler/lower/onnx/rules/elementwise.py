@@ -186,9 +186,22 @@ def to(on: Emitter, x: Any, *_: Any) -> Any:
     aten.detach.default,
     aten.detach_.default,
     aten.lift_fresh_copy.default,
-    aten.dropout.default,
 )
-def identity(on: Emitter, x: Any, *rest: Any) -> Any:
-    if on.node.target is aten.dropout.default and rest[1]:
-        raise NotLowered("dropout in train mode")
+def identity(on: Emitter, x: Any, *_: Any) -> Any:
     return on.value(x)
+
+
+@lowers(
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+)
+def dropout(on: Emitter, x: Any, p: float, train: bool) -> Any:
+    """Out of training, and where nothing is dropped, the values; zeros where everything is."""
+    if not train or p == 0:
+        return on.value(x)
+    if p < 1:
+        raise NotLowered("dropout in train mode, which draws random numbers")
+    # A product, as in torch: infinite values become NaN.
+    return on.op("Mul", on.value(x), on.constant(0, dtype_of(x)))
