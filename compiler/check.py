@@ -101,7 +101,7 @@ def make_cases(
     """Reference outputs on the calibration inputs, and at sizes over the whole of the ranges.
 
     Raises:
-        UsageError: the module itself fails, or gives NaN or Inf, on such inputs.
+        UsageError: the module itself fails, or returns no tensor, on such inputs.
     """
     cases = [
         _case(f"calibration[{i}]", module, signature, inputs)
@@ -112,7 +112,6 @@ def make_cases(
         text = ", ".join(f"{k}={v}" for k, v in sizes.items())
         inputs = resize(first, signature, sizes)
         cases.append(_case(f"{label}: {text}", module, signature, inputs, inputs is not first))
-    _require_numbers(cases)
     return cases
 
 
@@ -167,17 +166,6 @@ def _advice(signature: Signature, resized: bool) -> str:
         "the sizes, narrow the ranges in `dynamic`; if values depend on them (positions, lengths, "
         "indices), give Model(inputs_at=...), which returns inputs at given sizes."
     )
-
-
-def _require_numbers(cases: Sequence[Case]) -> None:
-    """Hold every float output to having one number at least: NaN alone cannot be compared."""
-    for name, first in cases[0].expected.items():
-        found = [case.expected[name] for case in cases if case.expected[name].size]
-        if first.dtype.kind == "f" and found and not any(np.isfinite(a).any() for a in found):
-            raise UsageError(
-                f"the original module gives nothing but NaN or Inf in '{name}' (case "
-                f"'{cases[0].name}'); nothing built from it could be checked"
-            )
 
 
 def compare(case: Case, got: Mapping[str, Array]) -> list[Comparison]:

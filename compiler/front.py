@@ -108,16 +108,24 @@ def _written(module: torch.nn.Module, signature: Signature, inputs: Inputs) -> l
 
 
 def _not_numbers(cases: list[Case]) -> list[str]:
-    """A note for each output in which the original itself gives NaN."""
-    found: dict[str, str] = {}
-    for case in cases:
-        for name, array in case.expected.items():
-            if array.dtype.kind == "f" and np.isnan(array).any():
-                found.setdefault(name, case.name)
-    return [
-        f"the original gives NaN in '{name}' (case '{case}'); the artifact gives it there too"
-        for name, case in found.items()
-    ]
+    """A note for each output in which the original itself gives NaN, or no finite number."""
+    notes = []
+    for name, first in cases[0].expected.items():
+        found = {case.name: case.expected[name] for case in cases if case.expected[name].size}
+        if first.dtype.kind != "f" or not found:
+            continue
+        if not any(np.isfinite(array).any() for array in found.values()):
+            notes.append(
+                f"WARNING: the original gives nothing but NaN or infinities in '{name}', in every "
+                "case. The check compared their places, and not one number: give example inputs "
+                "for which the model computes numbers"
+            )
+        elif case := next((c for c, array in found.items() if np.isnan(array).any()), None):
+            notes.append(
+                f"the original gives NaN in '{name}' (case '{case}'); the artifact gives it there "
+                "too"
+            )
+    return notes
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -128,25 +128,6 @@ def test_nan_or_inf_in_weights_is_refused_by_name(
     refused(strop("build", source, "-o", out), 2, out, "weights hold NaN or Inf: 0.weight")
 
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_an_output_without_any_number_is_refused(
-    strop: Strop, write: Write, out: Path, value: str
-) -> None:
-    source = write(
-        dedent(LINEAR)
-        + dedent(f"""
-        class Nothing(torch.nn.Module):
-            def forward(self, input):
-                return {{"none": input * float("{value}"), "same": input}}
-
-        def make():
-            return model(module=Nothing().eval())
-        """)
-    )
-    said = ["nothing but NaN or Inf in 'none'", "case 'calibration[0]'"]
-    refused(strop("build", source, "-o", out), 2, out, *said)
-
-
 @pytest.mark.parametrize(
     ("body", "words"),
     [

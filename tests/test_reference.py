@@ -89,6 +89,28 @@ def test_infinities_and_nan_stay_where_the_original_has_them(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_output_without_any_number_is_built_with_a_warning(value: float, tmp_path: Path) -> None:
+    x = torch.randn(3)
+    artifact = built(Calls(lambda x: (x.new_full((2, 2), value) + x[0], x + 1)), x, tmp_path / "o")
+    np.testing.assert_array_equal(ran(artifact, x.numpy()), np.full((2, 2), value, np.float32))
+    (note,) = artifact.manifest["notes"]
+    assert note.startswith("WARNING") and "'output_0'" in note and "not one number" in note
+    assert "not one number" in (artifact.path / "report.html").read_text()
+
+
+def test_one_number_in_one_case_is_enough(tmp_path: Path) -> None:
+    def once(x: Tensor) -> Tensor:
+        return torch.where(torch.ones(x.shape[0]).sum() > 2, float("inf"), x)
+
+    model = Model(Calls(once).eval(), (torch.randn(3),), dynamic={"x": {0: ("rows", 2, 9)}})
+    assert build(model, tmp_path / "o").manifest["notes"] == []
+
+
+def test_an_output_without_elements_holds_no_number_and_needs_no_warning(tmp_path: Path) -> None:
+    assert built(Calls(lambda x: x[:0]), torch.randn(3), tmp_path / "o").manifest["notes"] == []
+
+
 @pytest.mark.parametrize("dtype", [torch.complex32, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_an_output_of_a_dtype_that_numpy_lacks_is_refused_by_name(
     dtype: torch.dtype, tmp_path: Path
