@@ -1,60 +1,43 @@
 """Torch's operators, one by one: how many of torch's own samples are built, and right.
 
-``python -m strop.bench.operators [--dtype float32] [--only NAME] [--json FILE]``
+``python -m strop.bench.operators [--dtype float32] [--only NAME] [--jobs 2] [--json FILE]``
 
 A sample counts as ok if the file that ``build`` writes gives what torch gives, on the sample's own
-values and on others. Every sample is in the denominator, also those that cannot be compared.
+values and on others. Every sample is in the denominator, also those that cannot be compared. Each
+dtype goes on record as it ends; dtypes that are not asked for stay there as they are.
 """
 
 from __future__ import annotations
 
-import gc
 import json
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import onnxruntime as ort
-import torch
 import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.bench.operator_outcomes import Outcome, outcome
-from strop.bench.operator_samples import operators, samples
+from strop.bench.operator_outcomes import Outcome
+from strop.bench.operator_runs import measure
 from strop.bench.tables import Grid, Row
 from strop.compiler.files import write_whole
 
 DTYPES = ("float32", "float16", "float64", "int64", "bool", "int32", "uint8")
 LEAST_BUILT = 0.85
-FATAL = 4
+NAME = "operators"
 
 
-def measure(dtype: torch.dtype, only: Sequence[str]) -> dict[str, Outcome]:
-    """The outcome of every sample of every operator that takes a dtype, by the sample's label."""
-    found: dict[str, Outcome] = {}
-    entries = [e for e in operators(dtype) if not only or e.name in only]
-    for entry in entries:
-        for sample in samples(entry, dtype):
-            found[sample.label] = outcome(sample)
-            if only:
-                console.print(f"{sample.label}: {asdict(found[sample.label])}", markup=False)
-    return found
-
-
-def figures(dtype: str, found: Iterable[Outcome]) -> list[Figure]:
-    """What is claimed of one dtype."""
-    kinds = Counter(o.kind for o in found)
-    share = kinds["ok"] / max(1, sum(kinds.values()))
+def figures(dtype: str, outcomes: Mapping[str, int]) -> list[Figure]:
+    """What is claimed of one dtype, from how many samples ended in which way."""
+    share = outcomes.get("ok", 0) / max(1, sum(outcomes.values()))
     bound = LEAST_BUILT if dtype == "float32" else None
     return [
         Figure(f"{dtype} samples built and right, share of all", share, at_least=bound),
-        Figure(f"{dtype} samples with wrong numbers", kinds["wrong"], at_most=0),
-        Figure(f"{dtype} samples that end in a traceback", kinds["traceback"], at_most=0),
+        Figure(f"{dtype} samples with wrong numbers", outcomes.get("wrong", 0), at_most=0),
+        Figure(f"{dtype} samples that end in a traceback", outcomes.get("traceback", 0), at_most=0),
     ]
 
 
@@ -85,6 +68,7 @@ def _few(group: dict[str, Any]) -> str:
 
 def _record(found: dict[str, Outcome]) -> dict[str, Any]:
     return {
+        "environment": environment(),
         "samples": len(found),
         "outcomes": dict(Counter(o.kind for o in found.values())),
         "not_ok": [
@@ -94,35 +78,45 @@ def _record(found: dict[str, Outcome]) -> dict[str, Any]:
     }
 
 
-def _quiet() -> None:
-    """One thread, no logs; and collections that leave torch's tables of operators alone."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    ort.set_default_logger_severity(FATAL)
-    torch.set_num_threads(1)
-    operators(torch.float32)
-    gc.collect()
-    gc.freeze()
+def put_on_record(measured: Mapping[str, Any], results: Path) -> list[Figure]:
+    """Write what was measured of some dtypes, beside what is on record of others.
+
+    Returns:
+        the figures of all of them.
+    """
+    path = results / f"{NAME}.json"
+    recorded = json.loads(path.read_text())["measured"] if path.exists() else {}
+    every = {**recorded, **measured}
+    claimed = [f for name, part in every.items() for f in figures(name, part["outcomes"])]
+    latest = list(measured.values())[-1]
+    save(NAME, latest["environment"], claimed, every, results)
+    return claimed
 
 
 def main(
     dtype: Annotated[list[str], typer.Option(help="Dtypes of the samples.")] = list(DTYPES),  # noqa: B006
     only: Annotated[list[str], typer.Option(help="Names of operators; else all.")] = [],  # noqa: B006
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that measure side by side.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="All outcomes.")] = None,
     results: Annotated[Path, typer.Option(help="Folder for the record of a whole run.")] = RESULTS,
 ) -> None:
     """Build torch's samples of its operators, and compare each file with torch."""
-    _quiet()
-    found = {name: measure(getattr(torch, name), only) for name in dtype}
-    claimed = [f for name in dtype for f in figures(name, found[name].values())]
+    every: dict[str, dict[str, Any]] = {}
+    measured: dict[str, Any] = {}
+    for name in dtype:
+        found = measure(name, only, jobs)
+        every[name] = {label: asdict(outcome) for label, outcome in found.items()}
+        measured[name] = _record(found)
+        if only:
+            for label, outcome in every[name].items():
+                console.print(f"{label}: {outcome}", markup=False)
+        else:
+            put_on_record({name: measured[name]}, results)
+        if json_file is not None:
+            write_whole(json_file, json.dumps(every, indent=1) + "\n")
+    claimed = [f for name in dtype for f in figures(name, measured[name]["outcomes"])]
     show(claimed, "torch's operator samples")
-    measured = {name: _record(outcomes) for name, outcomes in found.items()}
     console.print(reasons(measured).rich())
-    if json_file is not None:
-        every = {d: {n: asdict(o) for n, o in f.items()} for d, f in found.items()}
-        write_whole(json_file, json.dumps(every, indent=1) + "\n")
-    if not only:
-        save("operators", environment(), claimed, measured, results)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from strop.bench import operator_runs
 from strop.bench.operator_outcomes import Outcome, difference, outcome
+from strop.bench.operator_runs import measure
 from strop.bench.operator_samples import Call, Sample
-from strop.bench.operators import by_reason, figures
+from strop.bench.operators import by_reason, figures, put_on_record
+from strop.bench.process import EngineError
 
 X = torch.linspace(-2, 2, 6)
 
@@ -44,6 +50,10 @@ def test_an_operator_without_a_lowering_is_refused_with_its_exit_code() -> None:
         (lambda x: x.tolist(), "gives no tensor"),
         (lambda x: x.view(7), "torch itself does not run it here"),
         (lambda x: x.to_sparse(), "gives a tensor that is not dense"),
+        (lambda x: torch.empty(()), "gives uninitialised memory"),
+        (lambda x: torch.empty_permuted((2, 3), (1, 0)), "gives uninitialised memory"),
+        (lambda x: x.new_empty(3, dtype=torch.bool), "gives uninitialised memory"),
+        (lambda x: torch.empty_strided((2,), (1,)) + x[:2], "gives uninitialised memory"),
     ],
 )
 def test_what_cannot_be_compared_is_told_by_a_rule(function: Any, reason: str) -> None:
@@ -70,12 +80,55 @@ def test_differences_are_named(got: Any, want: Tensor, what: str | None) -> None
     assert (found and found[0]) == what
 
 
+def test_memory_that_is_written_before_it_is_read_can_be_compared() -> None:
+    assert outcome(sample(lambda x: torch.empty_like(x).copy_(x), X)) == Outcome("ok")
+
+
 def test_every_sample_is_in_the_denominator() -> None:
     found = {
         "a[0]": Outcome("ok"), "a[1]": Outcome("refused", "exit 4: no lowering"),
         "b[0]": Outcome("not comparable", "takes no tensor"), "b[1]": Outcome("wrong", "other"),
     }  # fmt: skip
-    share, wrong, tracebacks = figures("float32", found.values())
+    share, wrong, tracebacks = figures("float32", Counter(o.kind for o in found.values()))
     assert (share.value, share.hit) == (0.25, False)
     assert (wrong.value, wrong.hit, tracebacks.hit) == (1, False, True)
     assert ("refused", "exit 4: no lowering", ["a[1]"]) in by_reason(found)
+
+
+def part(ok: int, refused: int) -> dict[str, Any]:
+    outcomes = {"ok": ok, "refused": refused}
+    return {"environment": {"cpu": "one"}, "samples": ok + refused, "outcomes": outcomes}
+
+
+def test_a_run_of_one_dtype_leaves_the_others_on_record(tmp_path: Path) -> None:
+    put_on_record({"float32": part(3, 1)}, tmp_path)
+    put_on_record({"int64": part(1, 1)}, tmp_path)
+    claimed = put_on_record({"float32": part(4, 0)}, tmp_path)
+    saved = json.loads((tmp_path / "operators.json").read_text())
+    assert {d: p["outcomes"]["ok"] for d, p in saved["measured"].items()} == {
+        "float32": 4, "int64": 1,
+    }  # fmt: skip
+    assert [f.value for f in claimed if "share" in f.what] == [1.0, 0.5]
+    assert len(saved["figures"]) == 6
+
+
+def test_an_operator_whose_process_ends_is_told_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def in_a_process(_: Any, dtype: str, numbers: list[int], *, timeout: float) -> Any:
+        if 1 in numbers:
+            raise EngineError("its process was ended by SIGSEGV")
+        return {f"{dtype} {n}": Outcome("ok") for n in numbers}
+
+    entry = type("Entry", (), {"name": "crashes"})
+    monkeypatch.setattr(operator_runs, "operators", lambda dtype: [entry] * 5)
+    monkeypatch.setattr(operator_runs, "isolated", in_a_process)
+    monkeypatch.setattr(operator_runs, "TOGETHER", 3)
+    found = measure("int64", [], jobs=2)
+    assert list(found) == ["int64 0", "crashes", "int64 2", "int64 3", "int64 4"]
+    assert found["crashes"].kind == "traceback" and "SIGSEGV" in found["crashes"].detail
+
+
+@pytest.mark.slow
+def test_samples_are_measured_in_another_process() -> None:
+    assert measure("float32", ["addr"], jobs=2)["addr[0]"] == Outcome("ok")
