@@ -22,6 +22,7 @@ from strop.compiler.inputs import read_inputs
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.model import Model
+from strop.compiler.program import Program
 from strop.compiler.target import get_target
 
 Function = Callable[..., Any]
@@ -38,12 +39,15 @@ class Wrapped(nn.Module):
         return self.function(*(t for t in (a, b, c) if t is not None))
 
 
-def lowered(function: Function, inputs: list[Tensor], axes: dict[str, Any]) -> ir.Model:
+def captured(function: Function, inputs: list[Tensor], axes: dict[str, Any]) -> Program:
     named = dict(zip("abc", inputs))
     model = Model(Wrapped(function).eval(), named, dynamic=axes)
     signature, example, _ = read_inputs(model)
-    program = capture(model.module, signature, example)
-    return lower_to_onnx(program, get_target("cpu"), Choices({}))
+    return capture(model.module, signature, example)
+
+
+def lowered(function: Function, inputs: list[Tensor], axes: dict[str, Any]) -> ir.Model:
+    return lower_to_onnx(captured(function, inputs, axes), get_target("cpu"), Choices({}))
 
 
 def session(model: ir.Model) -> Any:

@@ -9,18 +9,21 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
-from test_lowering import Wrapped, agree, check, lowered, session, x
+from test_lowering import Wrapped, agree, captured, check, lowered, session, x
 from torch import Tensor, nn
 
 from strop.compiler.capture import capture
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.inputs import read_inputs
+from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.torchlib import OneCall, export_call
 from strop.compiler.lower.onnx.trial import try_export
 from strop.compiler.model import Model
 from strop.compiler.program import Program
+from strop.compiler.target import get_target
 
 Function = Callable[..., Any]
 MATRIX = x(4, 6)
@@ -43,6 +46,20 @@ DECOMPOSED: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
 def test_decomposed_at_any_size(name: str) -> None:
     function, inputs = DECOMPOSED[name]
     check(function, *inputs)
+
+
+def test_values_that_share_their_type_stay_apart() -> None:
+    """Passes keep one type for all results that are alike."""
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        return torch.clamp_min(a.neg(), b.neg())
+
+    inputs = [MATRIX, x(4, 6, seed=1)]
+    program = captured(function, inputs, {})
+    first, second = program.find(torch.ops.aten.neg.default)
+    second.meta["val"] = first.meta["val"]
+    model = lower_to_onnx(program, get_target("cpu"), Choices({}))
+    agree(function, inputs, session(model))
 
 
 def test_what_is_decomposed_costs_no_export(monkeypatch: pytest.MonkeyPatch) -> None:

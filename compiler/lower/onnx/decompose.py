@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch._decomp import global_decomposition_table
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -15,6 +15,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_f
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.node import Node
+from torch.utils import _pytree as pytree
 
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
@@ -78,7 +79,9 @@ def _trace(
             ):
                 active.enter_context(context)
             pure = dispatch_functionalize(call, FunctionalTensorMode())
-            made: fx.GraphModule = make_fx(pure, decomposition_table=table)(*values)
+            # Values of one type may share one object, by which the trace tells its inputs apart.
+            own = pytree.tree_map_only(Tensor, Tensor.detach, values)
+            made: fx.GraphModule = make_fx(pure, decomposition_table=table)(*own)
             return made
     except Exception as error:  # a decomposition may raise anything; the next candidate is tried
         raise NotLowered(
