@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -95,8 +96,10 @@ def fake_result(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode | None
     known = vars(mode).setdefault("strop_results", {})
     if key in known:
         return known[key]
-    # As in capture: some operators have rules for dynamic sizes in Python only.
-    with mode, enable_python_dispatcher(), torch.no_grad():
+    # As in capture: some operators have rules for dynamic sizes in Python only. No trace is under
+    # way in which a new size that depends on data would have to appear.
+    new_sizes = mode.shape_env.ignore_fresh_unbacked_symbols() if mode.shape_env else nullcontext()
+    with mode, enable_python_dispatcher(), torch.no_grad(), new_sizes:
         result = TYPES.get(target, target)(*values[0], **values[1])
     # A size that depends on data is a new unknown at every call.
     if set(data_symbols(result)) <= set(data_symbols(leaves)):

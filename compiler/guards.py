@@ -75,12 +75,13 @@ class Watch:
         found = {}
         names = {s: sympy.Symbol(d) for s, d in self.names.items()}
         for dim, symbol in self.symbols.items():
-            covered = self.env.var_to_range.get(symbol)
-            value = self.env.replacements.get(symbol, symbol).xreplace(names)
+            meant = self._meant(symbol)
+            covered = self.env.var_to_range.get(meant)
+            value = meant.xreplace(names)
             if value != sympy.Symbol(dim):
                 found[dim] = (value, _place(self.env.replacements_slocs.get(symbol)))
             elif covered is not None and covered.is_singleton():
-                found[dim] = (covered.lower, _place(self.env.var_to_range_sloc[symbol].lower))
+                found[dim] = (covered.lower, _place(self.env.var_to_range_sloc[meant].lower))
         return found
 
     def narrowed(self) -> dict[str, Dim]:
@@ -89,7 +90,7 @@ class Watch:
             return {}
         found = {}
         for name, symbol in self.symbols.items():
-            dim, covered = self.signature.dims[name], self.env.var_to_range.get(symbol)
+            dim, covered = self.signature.dims[name], self.env.var_to_range.get(self._meant(symbol))
             if covered is None:
                 continue
             # Torch counts from 2, whatever was declared, and ends at the largest integer.
@@ -100,9 +101,13 @@ class Watch:
                 found[name] = Dim(name, max(low, dim.min), high)
         return found
 
+    def _meant(self, symbol: Any) -> Any:
+        """What torch computes with in a symbol's place: that of an equal axis, or a number."""
+        return self.env.replacements.get(symbol, symbol)
+
     def place(self, name: str) -> str:
         """Where the range of a dim was narrowed."""
-        found = self.env.var_to_range_sloc.get(self.symbols.get(name))
+        found = self.env.var_to_range_sloc.get(self._meant(self.symbols.get(name)))
         return (_place(found.lower) or _place(found.upper)) if found else ""
 
     def corners(self, graph: fx.Graph, example: Mapping[str, int]) -> list[Corner]:

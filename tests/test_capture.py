@@ -291,6 +291,19 @@ def test_a_dim_that_would_become_a_constant_is_named(function: Any) -> None:
     assert "(5)" in text and caught.value.exit_code == 4
 
 
+def test_a_dim_of_two_inputs_that_would_become_a_constant_is_named() -> None:
+    class Steps(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            both, state = a * b, torch.zeros_like(a[:, 0])
+            for step in range(both.shape[1]):
+                state = state.cos() + both[:, step]
+            return state
+
+    axes = {"a": {1: ("time", 2, 9)}, "b": {1: ("time", 2, 9)}}
+    with pytest.raises(UnsupportedError, match="'time' is declared dynamic, .* one size only"):
+        captured(Steps(), {"a": x(), "b": x()}, axes)
+
+
 @pytest.mark.parametrize(
     ("function", "sizes"),
     [

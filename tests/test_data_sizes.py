@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from file_tools import Called, File
 from torch import Tensor
 
@@ -99,6 +100,23 @@ def test_of_any_number(name: str) -> None:
     for counts in ([2, 0, 3, 0], [0, 0, 0], [1, 4, 0, 2, 1], [3, 3]):
         rows = torch.arange(len(counts)) % 4
         file.agrees(x[rows], torch.tensor(counts))
+
+
+def sorted_by_expert(x: Tensor, y: Tensor) -> Tensor:
+    """Rows sorted by an expert's number, multiplied part by part, and put back where they were."""
+    counts = F.one_hot(y, 3).sum(0).tolist()
+    order = y.argsort()
+    parts = x[order].split(counts)
+    products = torch.cat([part * (i + 2) for i, part in enumerate(parts)])
+    return torch.zeros_like(x).index_add(0, order, products)
+
+
+def test_parts_of_any_length_are_put_back() -> None:
+    axes = {"x": {0: "rows"}, "y": {0: "rows"}}
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    file = File(sorted_by_expert, (x, torch.tensor([2, 1, 0, 1, 2, 2, 0])), axes)
+    for experts in ([2, 1, 0, 1, 2, 2, 0], [0, 0, 0], [1, 2], [0, 2, 2, 0, 1]):
+        file.agrees(x[: len(experts)], torch.tensor(experts))
 
 
 def test_the_contract_names_a_size_that_the_data_decide(tmp_path: Path) -> None:

@@ -230,16 +230,23 @@ def pad_mode(on: Emitter, x: Any, pad: list[Any], mode: str, value: Any) -> Any:
         return on.value(x)
     axes = [rank - 1 - i for i in range(count)]
     if mode == "constant":
-        amounts = on.shape([*pad[0::2], *pad[1::2]])
         fill = on.operand(value or 0, on.node.meta["val"].dtype)
-        return on.op("Pad", on.value(x), amounts, fill, on.constant(axes), mode=mode)
+        return on.op("Pad", on.value(x), _amounts(on, rank, pad), fill, mode=mode)
     added, taken = _signs(pad)
     if mode == "circular":
         return _wrapped(on, _cropped(on, on.value(x), axes, taken), axes, added)
     how = {"reflect": "reflect", "replicate": "edge"}[mode]
-    amounts = on.shape([*added[0::2], *added[1::2]])
-    wide = on.op("Pad", on.value(x), amounts, None, on.constant(axes), mode=how)
+    wide = on.op("Pad", on.value(x), _amounts(on, rank, added), mode=how)
     return _cropped(on, wide, axes, taken)
+
+
+def _amounts(on: Emitter, rank: int, pad: list[Any]) -> Any:
+    """What Pad adds before every axis, then after it, from torch's pairs for the last axes first.
+
+    Pad could name the axes, but ONNX Runtime forgets the names where it moves a Transpose past it.
+    """
+    missing = [0] * (rank - len(pad) // 2)
+    return on.shape([*missing, *pad[-2::-2], *missing, *pad[::-2]])
 
 
 def _signs(pad: list[Any]) -> tuple[list[Any], list[int]]:
