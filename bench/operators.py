@@ -42,10 +42,10 @@ def figures(dtype: str, outcomes: Mapping[str, int]) -> list[Figure]:
 
 
 def by_reason(found: dict[str, Outcome]) -> list[tuple[str, str, list[str]]]:
-    """Kind, reason and labels of what is not ok, the most frequent first."""
+    """Kind, reason and labels of what is not plainly ok, the most frequent first."""
     groups: dict[tuple[str, str], list[str]] = {}
     for label, result in found.items():
-        if result.kind != "ok":
+        if result.reason:
             groups.setdefault((result.kind, result.reason), []).append(label)
     ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
     return [(kind, reason, labels) for (kind, reason), labels in ordered]
@@ -56,9 +56,9 @@ def reasons(measured: dict[str, Any]) -> Grid:
     rows = [
         Row([dtype, group["kind"], group["reason"], str(len(group["samples"])), _few(group)])
         for dtype, result in measured.items()
-        for group in result["not_ok"]
+        for group in result["reasons"]
     ]
-    return Grid("not ok", ("dtype", "outcome", "reason", "samples", "among them"), rows, 3)
+    return Grid("not plainly ok", ("dtype", "outcome", "reason", "samples", "among them"), rows, 3)
 
 
 def _few(group: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ def _record(found: dict[str, Outcome]) -> dict[str, Any]:
         "environment": environment(),
         "samples": len(found),
         "outcomes": dict(Counter(o.kind for o in found.values())),
-        "not_ok": [
+        "reasons": [
             {"kind": kind, "reason": reason, "samples": labels}
             for kind, reason, labels in by_reason(found)
         ],

@@ -10,8 +10,9 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +20,19 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from strop.bench.operator_outcomes import TOLERANCES, Outcome, outcome
-from strop.bench.operator_samples import Sample
-from strop.compiler.terminal import Console
+from strop.bench.figures import Figure, console, save, show
+from strop.bench.forks import Call, forked
+from strop.bench.machine import environment
+from strop.bench.operator_differences import TOLERANCES
+from strop.bench.operator_outcomes import Outcome, outcome
+from strop.bench.operator_samples import Sample, seed
+from strop.compiler.files import write_whole
 
-console = Console()
 # NNSmith's own defaults (config/main.yaml).
 OPERATORS, ELEMENTS, MILLISECONDS = 5, 2**16, 10_000
+LEAST_BUILT = 0.9
+# CPU seconds for one graph; few take more than two.
+LONGEST = 120.0
 
 
 class Graph(nn.Module):
@@ -57,7 +64,8 @@ class Row:
 
     Attributes:
         seed: the seed that it was drawn with.
-        kind: ok, wrong, run (the file does not run), refused, traceback, or not comparable.
+        kind: ok, wrong, run (the file does not run), refused, traceback, not comparable, or not
+            drawn (NNSmith fails, or torch does on the inputs that it tries).
         reason: the class of reasons.
         detail: the message.
         operators: what it is made of.
@@ -98,13 +106,17 @@ def operators() -> list[Any]:
     return found
 
 
-def draw(kinds: list[Any], seed: int) -> Sample:
-    """The graph of a seed, with inputs that NNSmith found to give finite numbers if it could."""
+def draw(kinds: list[Any], number: int) -> Sample:
+    """The graph of a seed, with inputs that NNSmith found to give finite numbers if it could.
+
+    NNSmith seeds what it draws the operators with, and neither the weights nor the inputs.
+    """
     from nnsmith.graph_gen import model_gen
     from nnsmith.materialize.torch import TorchModelCPU
 
+    seed(number)
     drawn = model_gen(
-        kinds, seed=seed, method="symbolic-cinit", max_nodes=OPERATORS,
+        kinds, seed=number, method="symbolic-cinit", max_nodes=OPERATORS,
         max_elem_per_tensor=ELEMENTS, timeout_ms=MILLISECONDS,
     )  # fmt: skip
     model = TorchModelCPU.from_gir(drawn.make_concrete())
@@ -114,18 +126,34 @@ def draw(kinds: list[Any], seed: int) -> Sample:
     inputs = tuple(torch.from_numpy(values[name]) for name in net.input_map)
     dtypes = {v.dtype.torch() for v in net.ir.vars.values()}
     coarsest = max(dtypes & set(TOLERANCES), key=lambda d: TOLERANCES[d], default=torch.float32)
-    return Sample("graph", seed, coarsest, Graph(net).eval(), inputs, ())
+    return Sample("graph", number, coarsest, Graph(net).eval(), inputs, ())
 
 
-def row(kinds: list[Any], seed: int) -> Row:
+def row(kinds: list[Any], number: int) -> Row:
     """Draw, build, run and compare one graph."""
-    sample = draw(kinds, seed)
+    try:
+        sample = draw(kinds, number)
+    except Exception as error:  # neither NNSmith's solver nor torch's allocator is on trial
+        return Row(number, "not drawn", type(error).__name__, str(error), ())
     assert isinstance(sample.module, Graph)
     found: Outcome = outcome(sample)
     does_not_run = found.kind == "wrong" and "does not run" in found.reason
     names = (step[0].__class__.__name__ for step in sample.module.steps)
     kind = "run" if does_not_run else found.kind
-    return Row(seed, kind, found.reason, found.detail, tuple(names))
+    return Row(number, kind, found.reason, found.detail, tuple(names))
+
+
+def rows(kinds: list[Any], numbers: Iterable[int], jobs: int) -> Iterator[Row]:
+    """The rows, each of a process of its own.
+
+    NNSmith's solver remembers: what it draws for a seed depends on what it drew before.
+    """
+    calls = (Call(partial(row, kinds, n), LONGEST, n) for n in numbers)
+    for ended in forked(calls, jobs):
+        if ended.how == "returned":
+            yield ended.value
+        else:
+            yield Row(ended.about, "traceback", f"the process {ended.how}", ended.value or "", ())
 
 
 def seeds_of(text: str) -> Iterator[int]:
@@ -138,9 +166,22 @@ def seeds_of(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
+def figures(counts: Mapping[str, int]) -> list[Figure]:
+    """What is claimed of graphs, from how many of them ended in which way."""
+    share = counts.get("ok", 0) / max(1, sum(counts.values()))
+    wrong = counts.get("wrong", 0) + counts.get("run", 0)
+    return [
+        Figure("graphs built, run and right, share of all", share, at_least=LEAST_BUILT),
+        Figure("graphs with wrong numbers, or that do not run", wrong, at_most=0),
+        Figure("graphs that end in a traceback", counts.get("traceback", 0), at_most=0),
+    ]
+
+
 def main(
     seeds: Annotated[str, typer.Option(help="Such as 0-199 or 3,17.")] = "0-199",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     record: Annotated[Path | None, typer.Option("--json", help="Where to write the rows.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder for the record.")] = None,
 ) -> None:
     """Build a random graph for each seed, run the file, and compare it with torch."""
     warnings.filterwarnings("ignore")
@@ -148,17 +189,24 @@ def main(
         kinds = operators()
     except ImportError as error:
         raise typer.BadParameter(f"{error}: pip install -e '.[fuzz]'") from error
-    rows = []
-    for seed in seeds_of(seeds):
-        rows.append(row(kinds, seed))
-        last = rows[-1]
-        said = "" if last.kind == "ok" else f" {last.reason}: {last.detail[:300]}"
-        console.print(f"{seed} {last.kind}{said}")
+    torch.set_num_threads(1)  # a fork has no other threads
+    found = []
+    for last in rows(kinds, seeds_of(seeds), jobs):
+        found.append(last)
+        said = f" {last.reason}: {last.detail[:300]}" if last.reason else ""
+        console.print(f"{last.seed} {last.kind}{said}")
+    found.sort(key=lambda r: r.seed)
     if record is not None:
-        record.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
-    counts = Counter(r.kind for r in rows)
+        write_whole(record, json.dumps([asdict(r) for r in found], indent=1) + "\n")
+    counts = Counter(r.kind for r in found)
+    claimed = figures(counts)
+    show(claimed, "random graphs")
     total = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    console.print(f"{len(rows)} graphs: {total}")
+    console.print(f"{len(found)} graphs: {total}")
+    if results is not None:
+        not_ok = [asdict(r) for r in found if r.kind != "ok"]
+        measured = {"seeds": seeds, "outcomes": dict(counts), "not_ok": not_ok}
+        save("random_graphs", environment(), claimed, measured, results)
     if counts["wrong"] or counts["traceback"] or counts["run"]:
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from strop.bench import operator_runs
-from strop.bench.operator_outcomes import Outcome, difference, outcome
+from strop.bench.operator_differences import as_near, difference
+from strop.bench.operator_outcomes import Outcome, outcome
 from strop.bench.operator_runs import measure
 from strop.bench.operator_samples import Call, Sample
 from strop.bench.operators import by_reason, figures, put_on_record
@@ -78,6 +80,42 @@ def test_what_cannot_be_compared_is_told_by_a_rule(function: Any, reason: str) -
 def test_differences_are_named(got: Any, want: Tensor, what: str | None) -> None:
     found = difference(got, want)
     assert (found and found[0]) == what
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "exact", "near"),
+    [
+        # Torch's own distance from the exact values, 3e-5, is allowed on top of the tolerance.
+        ([1, 2.00004], [1, 2.00003], [1, 2], True),
+        ([1, 2.00004], [1, 2], [1, 2.001], False),
+        ([1.00006, 2], [1, 2.00003], [1, 2], True),
+        ([1.0002, 2], [1, 2.00003], [1, 2], False),
+        # However far off torch is, four tolerances are allowed at most.
+        ([1.0003, 2], [1, 3], [1, 2], False),
+        # Torch ends in infinity on the way, and the file does not.
+        ([1, 2], [1, np.inf], [1, 2], True),
+        ([1, 3], [1, np.inf], [1, 2], False),
+        ([np.inf, np.nan], [1, 2], [1e300, np.nan], True),
+        ([np.inf, 2], [np.inf, 2], [1, 2], False),
+    ],
+)
+def test_a_file_may_be_as_far_from_exact_values_as_torch(
+    got: Any, want: Any, exact: Any, near: bool
+) -> None:
+    wide = torch.tensor(exact, dtype=torch.float64)
+    assert as_near(np.float32(got), torch.tensor(want, dtype=torch.float32), wide) is near
+
+
+def test_results_that_are_no_floats_have_no_nearness() -> None:
+    assert not as_near(np.int64([1]), torch.tensor([2]), torch.tensor([1]))
+    assert not as_near(np.float32([1]), torch.tensor([2.0]), torch.tensor([1.0]))
+
+
+def test_where_torch_overflows_on_the_way_the_exact_value_counts() -> None:
+    mild, wild = torch.tensor([[1.0, 2.0, 3.0, 4.0], [300.0, 300.0, 0.001, 0.001]]).half()
+    drawn = replace(sample(torch.prod, mild), others=((wild,),))
+    found = outcome(replace(drawn, dtype=torch.float16))
+    assert (found.kind, found.reason.split(",")[0]) == ("ok", "as near to float64 as torch")
 
 
 def test_memory_that_is_written_before_it_is_read_can_be_compared() -> None:

@@ -12,9 +12,9 @@ from textwrap import dedent
 import pytest
 from cosmic_ray.mutating import mutate_code
 
+from strop.bench.forks import Call, forked
 from strop.bench.mutants.__main__ import nearest, outcome
 from strop.bench.mutants.equivalent import Equivalent, read_equivalent
-from strop.bench.mutants.forks import Call, forked
 from strop.bench.mutants.index import Index, read_index
 from strop.bench.mutants.operators import FROM_THE_LIBRARY, DropOperand, FixCondition, operators
 from strop.bench.mutants.population import Mutant, draw, places

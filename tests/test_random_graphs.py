@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from strop.bench import random_graphs
-from strop.bench.operator_outcomes import difference
+from strop.bench.operator_differences import difference
 from strop.bench.operator_samples import Sample
 from strop.bench.random_graphs import Graph, main, seeds_of
 
@@ -91,6 +92,27 @@ def test_a_wrong_graph_fails_the_command(
     assert f"3 {counted} {reason}: why" in result.output
 
 
+def test_a_graph_that_cannot_be_drawn_is_not_held_against_strop(
+    graphs: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(kinds: list[Any], number: int) -> Sample:
+        raise RuntimeError("20 GB for a convolution")
+
+    monkeypatch.setattr(random_graphs, "draw", no_memory)
+    result = graphs.invoke(command(), ["--seeds", "3"])
+    assert result.exit_code == 0
+    assert "3 not drawn RuntimeError: 20 GB for a convolution" in result.output
+
+
+def test_a_graph_that_ends_its_process_is_counted_as_a_traceback(
+    graphs: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_graphs, "outcome", lambda sample: os._exit(1))
+    result = graphs.invoke(command(), ["--seeds", "3,4"])
+    assert result.exit_code == 1
+    assert "2 graphs: 2 traceback" in result.output
+
+
 @pytest.mark.skipif(INSTALLED, reason="nnsmith is installed here")
 def test_without_the_extra_the_command_says_what_to_install() -> None:
     result = CliRunner().invoke(command(), ["--seeds", "0"])
@@ -113,5 +135,5 @@ def test_a_float_that_comes_from_a_half_is_no_more_exact_than_that(
 @pytest.mark.skipif(not INSTALLED, reason="nnsmith is not installed: pip install -e '.[fuzz]'")
 def test_random_graphs_are_right_or_refused() -> None:
     kinds = random_graphs.operators()
-    rows = [random_graphs.row(kinds, seed) for seed in range(40)]
-    assert not [r for r in rows if r.kind not in ("ok", "refused", "not comparable")]
+    rows = list(random_graphs.rows(kinds, range(40), 2))
+    assert not [r for r in rows if r.kind not in ("ok", "refused", "not comparable", "not drawn")]

@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 
 from strop.bench.figures import console, save
+from strop.bench.forks import Call, Ended, forked
 from strop.bench.machine import environment
 from strop.bench.mutants.equivalent import read_equivalent
-from strop.bench.mutants.forks import Call, Ended, forked
 from strop.bench.mutants.index import Index, read_index
 from strop.bench.mutants.population import Mutant, draw
 from strop.bench.mutants.report import Outcome, figure, print_report, survivor

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from strop.bench.mutants.forks import Call, forked
+from strop.bench.forks import Call, forked
 from strop.bench.mutants.spans import Span, function_at, functions, statement_span
 from strop.bench.mutants.targets import ROOT
 from strop.bench.mutants.trace import Trace, Traced, digest, read_trace, tests_digest, trace_as_json
