@@ -18,6 +18,7 @@ from strop.compiler.model import Model
 from strop.compiler.original import run_original, weights_not_finite
 from strop.compiler.program import Program
 from strop.compiler.stages import Stages
+from strop.compiler.unraised import unraised
 from strop.compiler.verify import verify
 
 
@@ -77,7 +78,8 @@ def _capture_as_declared(model: Model, stages: Stages) -> Captured:
         with stages.stage("capture"):
             program = capture(module, signature, example)
             verify(program)
-    return Captured(program, cases, probe, metrics, [*model.notes, *notes], took)
+        notes = [*model.notes, *notes, *unraised(program)]
+    return Captured(program, cases, probe, metrics, notes, took)
 
 
 def _require_ready(module: object) -> None:

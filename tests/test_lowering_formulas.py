@@ -133,39 +133,3 @@ def test_float64_convolutions_are_refused_by_name() -> None:
         lowered(F.conv2d, [x(1, 2, 8, 8).double(), weight], {})
     assert caught.value.exit_code == 4
     assert "conv2d" in str(caught.value) and "test_lowering.py" in str(caught.value)
-
-
-SQUARE = x(2, 5, 5).double()
-POSITIVE = SQUARE @ SQUARE.mT + torch.eye(5, dtype=torch.float64)
-RIGHT = x(2, 5, 3, seed=1).double()
-MATRICES: dict[Any, tuple[Any, ...]] = {
-    aten.linalg_lu_factor_ex.default: (SQUARE,), aten.linalg_inv_ex.default: (SQUARE,),
-    aten._linalg_det.default: (SQUARE,), aten._linalg_slogdet.default: (SQUARE,),
-    aten.cholesky.default: (POSITIVE, True),
-    aten.cholesky_solve.default: (RIGHT, torch.linalg.cholesky(POSITIVE)),
-    aten.cholesky_inverse.default: (torch.linalg.cholesky(POSITIVE),),
-    aten.triangular_solve.default: (RIGHT, SQUARE, False, True),
-    aten.linalg_lu_solve.default: (*torch.linalg.lu_factor(SQUARE), RIGHT),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("target", MATRICES, ids=str)
-def test_linear_algebra(target: Any) -> None:
-    torch.testing.assert_close(FORMULAS[target](*MATRICES[target]), target(*MATRICES[target]))
-
-
-def test_a_pivot_of_zero_is_told() -> None:
-    singular = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-    target = aten.linalg_lu_factor_ex.default
-    found, want = FORMULAS[target](singular), target(singular)
-    assert int(want[2]) == 2
-    torch.testing.assert_close(found, want)
-
-
-@pytest.mark.parametrize("upper", [True, False])
-@pytest.mark.parametrize("left", [True, False])
-def test_triangular_systems(upper: bool, left: bool) -> None:
-    a, b = (SQUARE.triu() if upper else SQUARE.tril()), (RIGHT if left else RIGHT.mT)
-    target = aten.linalg_solve_triangular.default
-    found = FORMULAS[target](a, b, upper=upper, left=left)
-    torch.testing.assert_close(found, target(a, b, upper=upper, left=left))

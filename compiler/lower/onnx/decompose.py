@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
@@ -33,18 +34,48 @@ def decompose(node: Node, mode: FakeTensorMode, kept: Container[Any]) -> Program
         NotLowered: there is no decomposition, or it holds for some sizes only.
     """
     inputs = list(node.all_input_nodes)
-    table = {
-        target: formula
-        for target, formula in {**global_decomposition_table["post_autograd"], **FORMULAS}.items()
-        if target is node.target or target not in kept
-    }
     # A composite operator is taken apart by torch before the table of the trace is asked.
     call = _bind(FORMULAS.get(node.target, node.target), node, inputs)
-    made = _trace(call, [n.meta["val"] for n in inputs], mode, table)
+    table = _table(kept, node.target)
+    made = _trace(_unchecked(call), [n.meta["val"] for n in inputs], mode, table)
     # A formula may lead to the same operator with simpler arguments.
     if node.target not in FORMULAS and any(n.target is node.target for n in made.graph.nodes):
         raise NotLowered("torch does not decompose it")
     return _as_program(made, mode)
+
+
+def trace_function(
+    function: Callable[..., Any], values: list[Any], mode: FakeTensorMode, kept: Container[Any]
+) -> Program:
+    """A function of tensors as a program of simpler operators, but for those that are kept.
+
+    Raises:
+        NotLowered: it cannot be traced at these sizes.
+    """
+    return _as_program(_trace(function, values, mode, _table(kept, None)), mode)
+
+
+def _table(kept: Container[Any], wanted: Any) -> dict[Any, Any]:
+    """Decompositions and formulas by operator, without those of operators that are kept."""
+    known = {**global_decomposition_table["post_autograd"], **FORMULAS}
+    return {t: formula for t, formula in known.items() if t is wanted or t not in kept}
+
+
+class _Unchecked(TorchDispatchMode):
+    """Leaves out the operator that raises an error where a matrix is singular: no file can."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._linalg_check_errors.default:
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+def _unchecked(call: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*values: Any) -> Any:
+        with _Unchecked():  # type: ignore[no-untyped-call]
+            return call(*values)
+
+    return called
 
 
 def bind(node: Node, inputs: list[Node]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -267,6 +267,28 @@ class Emitter:
             except NotLowered as reason:
                 raise NotLowered(f"its part {op_name(node.target)}: {reason}") from reason
 
+    def body(
+        self, part: Program, inputs: Sequence[ir.Value], go_on: ir.Value
+    ) -> tuple[list[ir.Node], list[ir.Value]]:
+        """The nodes of a loop's body, and its outputs: ``go_on``, then the program's results.
+
+        What is emitted there cannot be read outside, so nothing of it is shared afterwards.
+
+        Raises:
+            NotLowered: no candidate takes one of the program's calls.
+        """
+        outside = self.nodes, self._sizes, self._memo
+        self.nodes, self._sizes, self._memo = [], dict(self._sizes), dict(self._memo)
+        try:
+            self.inline(part, inputs)
+            made = [self.op("Identity", v) for v in (go_on, *map(self.value, part.outputs))]
+            types = [onnx_dtype(n.meta["val"].dtype) for n in part.outputs]
+            for value, dtype in zip(made, (ir.DataType.BOOL, *types)):
+                value.type = ir.TensorType(dtype)
+            return _used(self.nodes, made), made
+        finally:
+            self.nodes, self._sizes, self._memo = outside
+
     # How it works inside ---------------------------------------------------------------------
 
     def _visit(self, node: Node) -> str | None:
@@ -450,9 +472,17 @@ def _used(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node
         if any(value.uses() or value in outputs for value in node.outputs):
             kept.append(node)
             continue
-        for index in range(len(node.inputs)):
-            node.replace_input_with(index, None)
+        for part in (node, *_inside(node)):
+            for index in range(len(part.inputs)):
+                part.replace_input_with(index, None)
     return kept[::-1]
+
+
+def _inside(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes of a loop's body."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from attribute.as_graph().all_nodes()
 
 
 def _is_emitted(node: Node) -> bool:

@@ -7,31 +7,35 @@ a size. It is held to the operator itself by tests in eager torch.
 from __future__ import annotations
 
 from strop.compiler.lower.onnx.formulas import (
+    cholesky,
     distance,
     double,
     elementwise,
+    elimination,
     integer,
-    matrices,
     order,
     pooling,
     resize,
     scatter,
     search,
     special,
+    triangular,
 )
 from strop.compiler.lower.onnx.formulas.registry import FORMULAS
 
 __all__ = [
     "FORMULAS",
+    "cholesky",
     "distance",
     "double",
     "elementwise",
+    "elimination",
     "integer",
-    "matrices",
     "order",
     "pooling",
     "resize",
     "scatter",
     "search",
     "special",
+    "triangular",
 ]

@@ -19,6 +19,7 @@ from strop.compiler.lower.onnx.rules import (
     prims,
     recurrent,
     reduce,
+    repeat,
     resize,
     shape,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "prims",
     "recurrent",
     "reduce",
+    "repeat",
     "resize",
     "shape",
 ]

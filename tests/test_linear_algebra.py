@@ -1,0 +1,154 @@
+"""Linear algebra: formulas held to torch in eager mode, and as loops in the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_lowering import Wrapped, lowered, session, x
+from torch import Tensor
+
+import strop.compiler.dialect  # noqa: F401
+from strop.compiler import Model, build
+from strop.compiler.lower.onnx.formulas import FORMULAS
+from strop.compiler.lower.onnx.formulas.repeat import repeat
+
+aten = torch.ops.aten
+SQUARE = x(2, 5, 5).double()
+POSITIVE = SQUARE @ SQUARE.mT + torch.eye(5, dtype=torch.float64)
+RIGHT = x(2, 5, 3, seed=1).double()
+WIDE, TALL = x(2, 3, 5).double(), x(2, 5, 3).double()
+LU = torch.linalg.lu_factor(SQUARE)
+Function = Callable[..., Any]
+
+# By operator, several calls each: positional arguments, then those by name.
+CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+    *[(aten.linalg_lu_factor_ex.default, (a,), {}) for a in (SQUARE, WIDE, TALL)],
+    *[(aten.linalg_lu.default, (a,), {}) for a in (SQUARE, WIDE, TALL)],
+    *[(aten.lu_unpack.default, torch.linalg.lu_factor(a), {}) for a in (SQUARE, WIDE, TALL)],
+    (aten.lu_unpack.default, LU, {"unpack_data": False}),
+    *[
+        (aten.linalg_lu_solve.default, (*LU, b), {"left": left, "adjoint": adjoint})
+        for b, left in ((RIGHT, True), (RIGHT.mT, False))
+        for adjoint in (True, False)
+    ],
+    (aten._linalg_solve_ex.default, (SQUARE, RIGHT), {}),
+    (aten._linalg_solve_ex.default, (SQUARE, RIGHT[..., 0]), {}),
+    (aten.linalg_inv_ex.default, (SQUARE,), {}),
+    (aten._linalg_det.default, (SQUARE,), {}),
+    (aten._linalg_slogdet.default, (SQUARE,), {}),
+    *[(aten.linalg_cholesky_ex.default, (POSITIVE,), {"upper": u}) for u in (True, False)],
+    # LAPACK's unfinished factor, where the third or the first pivot is not positive.
+    (aten.linalg_cholesky_ex.default, (POSITIVE - 40 * torch.eye(5).tril(-2).mT.triu(2),), {}),
+    (aten.linalg_cholesky_ex.default, (SQUARE,), {}),
+    (aten.cholesky.default, (POSITIVE, True), {}),
+    (aten.cholesky_solve.default, (RIGHT, torch.linalg.cholesky(POSITIVE)), {}),
+    (aten.cholesky_solve.default, (RIGHT, torch.linalg.cholesky(POSITIVE).mT, True), {}),
+    (aten.cholesky_inverse.default, (torch.linalg.cholesky(POSITIVE),), {}),
+    *[
+        (aten.linalg_solve_triangular.default, (a, b), {"upper": u, "left": left, **unit})
+        for u, a in ((True, SQUARE.triu()), (False, SQUARE.tril()))
+        for left, b in ((True, RIGHT), (False, RIGHT.mT))
+        for unit in ({}, {"unitriangular": True})
+    ],
+    (aten.triangular_solve.default, (RIGHT, SQUARE, False, True), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda c: str(c[0]))
+def test_formulas_give_what_torch_gives(call: Any) -> None:
+    target, args, kwargs = call
+    torch.testing.assert_close(FORMULAS[target](*args, **kwargs), target(*args, **kwargs))
+
+
+def test_a_pivot_of_zero_is_told() -> None:
+    singular = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    target = aten.linalg_lu_factor_ex.default
+    found, want = FORMULAS[target](singular), target(singular)
+    assert int(want[2]) == 2
+    torch.testing.assert_close(found, want)
+
+
+def spread(a: Tensor) -> Tensor:
+    """Positive definite matrices from any."""
+    return a @ a.mT + torch.eye(a.shape[-1], dtype=a.dtype)
+
+
+IN_FILES: dict[str, Function] = {
+    "solve": lambda a: torch.linalg.solve(a, a[..., :1] + 1),
+    "solve from the right": lambda a: torch.linalg.solve(a, a[..., :1, :] + 1, left=False),
+    "inv": torch.linalg.inv, "slogdet": torch.linalg.slogdet, "det": torch.linalg.det,
+    "lu": torch.linalg.lu, "cholesky": lambda a: torch.linalg.cholesky(spread(a)),
+    "cholesky_inverse": lambda a: torch.cholesky_inverse(torch.linalg.cholesky(spread(a))),
+}  # fmt: skip
+
+
+def holds(function: Function, run: Any, *shapes: tuple[int, ...]) -> None:
+    """Hold a file to torch on float64 matrices of several shapes."""
+    for shape in shapes:
+        values = x(*shape, seed=sum(shape)).double()
+        found, want = run.run(None, {"a": values.numpy()}), function(values)
+        wanted = want if isinstance(want, (tuple, list)) else [want]
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(torch.from_numpy(a), b)
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_rows_and_batch_may_be_dynamic(name: str) -> None:
+    axes = {"a": {0: "batch", 1: ("n", 1, 40), 2: ("n", 1, 40)}}
+    run = session(lowered(IN_FILES[name], [x(3, 4, 4).double()], axes))
+    holds(IN_FILES[name], run, (1, 1, 1), (2, 5, 5), (3, 17, 17))
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("name", ["inv", "slogdet", "cholesky", "lu", "det"])
+def test_the_smallest_matrices(name: str, size: int) -> None:
+    run = session(lowered(IN_FILES[name], [x(2, size, size).double()], {}))
+    holds(IN_FILES[name], run, (2, size, size))
+
+
+def test_a_file_stays_small() -> None:
+    """The steps are a loop: their number does not count."""
+    sizes = [len(list(lowered(IN_FILES["inv"], [x(n, n)], {}).graph.all_nodes())) for n in (5, 30)]
+    assert sizes[0] == sizes[1] < 100
+
+
+def added(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list[Tensor]:
+    """A step: the sum so far, and one more."""
+    return [state[0] + k * fixed[0]]
+
+
+def test_a_loop_that_nothing_reads_is_left_out_with_what_it_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wasteful(a: Tensor) -> Tensor:
+        repeat(added, 3, [a], [a.neg()])
+        return repeat(added, 4, [a], [a.abs()])[0]
+
+    monkeypatch.setitem(FORMULAS, aten.special_airy_ai.default, wasteful)
+    model = lowered(torch.special.airy_ai, [x(4)], {})
+    assert [n.op_type for n in model.graph] == ["Abs", "Squeeze", "Loop"]
+    (found,) = session(model).run(None, {"a": x(4).numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), x(4) + 6 * x(4).abs())
+
+
+@pytest.mark.parametrize(
+    ("function", "bad", "sentence"),
+    [
+        (torch.linalg.inv, torch.zeros(3, 3), "where a matrix is singular"),
+        (torch.linalg.cholesky, -torch.eye(3), "where a matrix is not positive definite"),
+    ],
+)
+def test_where_torch_raises_the_file_gives_nan_and_the_build_says_so(
+    function: Function, bad: Tensor, sentence: str, tmp_path: Path
+) -> None:
+    artifact = build(Model(Wrapped(function).eval(), {"a": spread(x(3, 3))}), tmp_path / "out")
+    assert any(sentence in note for note in artifact.manifest["notes"])
+    with pytest.raises(torch.linalg.LinAlgError):
+        function(bad)
+    run = session(lowered(function, [spread(x(3, 3))], {}))
+    (found,) = run.run(None, {"a": bad.numpy()})
+    assert not torch.from_numpy(found).isfinite().any()
