@@ -22,12 +22,13 @@ from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
 from strop.bench.operator_outcomes import Outcome
 from strop.bench.operator_runs import measure
-from strop.bench.tables import Grid, Row
+from strop.bench.operator_tables import by_reason, reasons
 from strop.compiler.files import write_whole
 
 DTYPES = ("float32", "float16", "float64", "int64", "bool", "int32", "uint8")
 LEAST_BUILT = 0.85
 NAME = "operators"
+NAMED = 6  # operators of a reason that the terminal shows
 
 
 def figures(dtype: str, outcomes: Mapping[str, int]) -> list[Figure]:
@@ -39,31 +40,6 @@ def figures(dtype: str, outcomes: Mapping[str, int]) -> list[Figure]:
         Figure(f"{dtype} samples with wrong numbers", outcomes.get("wrong", 0), at_most=0),
         Figure(f"{dtype} samples that end in a traceback", outcomes.get("traceback", 0), at_most=0),
     ]
-
-
-def by_reason(found: dict[str, Outcome]) -> list[tuple[str, str, list[str]]]:
-    """Kind, reason and labels of what is not plainly ok, the most frequent first."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for label, result in found.items():
-        if result.reason:
-            groups.setdefault((result.kind, result.reason), []).append(label)
-    ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
-    return [(kind, reason, labels) for (kind, reason), labels in ordered]
-
-
-def reasons(measured: dict[str, Any]) -> Grid:
-    """The samples that are not ok, by dtype and reason."""
-    rows = [
-        Row([dtype, group["kind"], group["reason"], str(len(group["samples"])), _few(group)])
-        for dtype, result in measured.items()
-        for group in result["reasons"]
-    ]
-    return Grid("not plainly ok", ("dtype", "outcome", "reason", "samples", "among them"), rows, 3)
-
-
-def _few(group: dict[str, Any]) -> str:
-    names = list(dict.fromkeys(label.split("[")[0] for label in group["samples"]))
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _record(found: dict[str, Outcome]) -> dict[str, Any]:
@@ -116,7 +92,7 @@ def main(
             write_whole(json_file, json.dumps(every, indent=1) + "\n")
     claimed = [f for name in dtype for f in figures(name, measured[name]["outcomes"])]
     show(claimed, "torch's operator samples")
-    console.print(reasons(measured).rich())
+    console.print(reasons(measured, NAMED).rich())
 
 
 if __name__ == "__main__":

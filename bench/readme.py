@@ -13,6 +13,7 @@ from typing import Any
 from strop.bench.figures import figures_of, results
 from strop.bench.machine import machine
 from strop.bench.markers import README, RESULTS_PAGE, put
+from strop.bench.operator_tables import outcomes, reasons
 from strop.bench.record import Record
 from strop.bench.tables import Grid, Row, absent, disturbances, latency, overview, properties
 
@@ -70,12 +71,19 @@ def glance(found: Sequence[Saved]) -> str:
     return f"On {machine(record.environment)}:\n\n{overview(record).markdown()}"
 
 
+def operator_tables(found: Sequence[Saved]) -> str:
+    """What became of torch's operator samples, by dtype and by reason."""
+    measured = next(saved["measured"] for saved in found if saved["name"] == "operators")
+    return "\n\n".join(grid(measured).markdown() for grid in (outcomes, reasons))
+
+
 def main() -> None:
     """Replace the generated parts by what is on record."""
     found = results()
     put(README, "glance", glance(found))
     put(RESULTS_PAGE, "figures", figures_tables(found))
     put(RESULTS_PAGE, "duels", duel_tables(found))
+    put(RESULTS_PAGE, "operators", operator_tables(found))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from strop.bench.operator_differences import as_near, difference
 from strop.bench.operator_outcomes import Outcome, outcome
 from strop.bench.operator_runs import measure
 from strop.bench.operator_samples import Call, Sample
-from strop.bench.operators import by_reason, figures, put_on_record
+from strop.bench.operator_tables import by_reason, outcomes, reasons
+from strop.bench.operators import figures, put_on_record
 from strop.bench.process import EngineError
 
 X = torch.linspace(-2, 2, 6)
@@ -131,6 +132,14 @@ def test_every_sample_is_in_the_denominator() -> None:
     assert (share.value, share.hit) == (0.25, False)
     assert (wrong.value, wrong.hit, tracebacks.hit) == (1, False, True)
     assert ("refused", "exit 4: no lowering", ["a[1]"]) in by_reason(found)
+
+
+def test_tables_count_outcomes_and_name_operators_by_reason() -> None:
+    group = {"kind": "refused", "reason": "why", "samples": ["a[0]", "a[1]", "b[0]", "c[1]"]}
+    measured = {"int64": {"samples": 9, "outcomes": {"ok": 5, "refused": 4}, "reasons": [group]}}
+    assert outcomes(measured).rows[0].cells == ["int64", "9", "5", "4", "0", "0", "0"]
+    assert reasons(measured).rows[0].cells == ["int64", "refused", "why", "4", "a, b, c"]
+    assert reasons(measured, 1).rows[0].cells[-1] == "a and 2 more"
 
 
 def part(ok: int, refused: int) -> dict[str, Any]:
