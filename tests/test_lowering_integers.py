@@ -46,6 +46,12 @@ EXACT: dict[str, Function] = {
         a[:10].view(5, 2).prod(0), a[:10].view(5, 2).prod(), a[:10].view(2, 5).cumprod(1),
         a.int().prod(), a[0].prod(), a[0].prod(0), a.int().prod(dtype=torch.int32),
     ),
+    "divisors": lambda a, b: (
+        torch.gcd(a, b), torch.lcm(a // 2**40, b // 2**40), torch.gcd(a, a * 0), torch.gcd(a, a),
+        torch.gcd(a[:5, None], b[:4]), torch.lcm(a * 0, b), torch.gcd(a.int(), b.int()),
+        torch.gcd(torch.tensor(7540113804746346429), torch.tensor(4660046610375530309) + 0 * a),
+    ),
+    "angles": lambda a, b: (a.angle(), a.int().angle(), (a > b).angle(), (a / 3).angle()),
     "against floats": lambda a, b: (a > 2.0**24, a == 2.0**53, a / b, a * 0.5, a.float(), a + 1.5),
 }  # fmt: skip
 

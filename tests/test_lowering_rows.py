@@ -332,6 +332,7 @@ INDICES: dict[str, Case] = {
         lambda a: a.index_put((a[..., 0] > 0,), torch.tensor(2.0), accumulate=True),
         (CUBE,),
     ),
+    "one_hot of one number": (lambda i: F.one_hot(i[0, 0], 4), (ints(4, 3, low=0, high=4),)),
     "one_hot of two axes": (lambda i: F.one_hot(i, 4), (ints(4, 3, low=0, high=4),)),
     "int8 rows": (
         lambda i: strop.embedding_int8(TABLE, strop.int8_scale(TABLE), i),

@@ -19,6 +19,13 @@ def signbit(x: Tensor) -> Tensor:
     return torch.where(x == 0, x.reciprocal() < 0, x < 0)
 
 
+@formula(aten.angle.default)
+def angle(x: Tensor) -> Tensor:
+    """Of a real number: 0, or pi where it is negative; NaN of NaN."""
+    turned = torch.where(x < 0, torch.pi, 0.0)
+    return torch.where(x.isnan(), x, turned) if x.is_floating_point() else turned
+
+
 @formula(prims.fmax.default, aten.fmax.default)
 def fmax(a: Tensor, b: Tensor) -> Tensor:
     """The larger of two, or the one that is no NaN."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from strop.compiler.lower.onnx.formulas.registry import formula
+from strop.compiler.lower.onnx.formulas.repeat import repeat
 
-aten = torch.ops.aten
+aten, prims = torch.ops.aten, torch.ops.prims
 # Bits of an exponent: a larger one is not needed to overflow 64 bits, but wraps to other numbers.
 _BITS = 63
+# Euclid's algorithm takes most steps on neighbours in Fibonacci's series, of which 92 fit (Knuth,
+# The Art of Computer Programming 2, 4.5.3).
+_EUCLID = 92
 
 
 @formula(aten.pow.Tensor_Tensor)
@@ -32,3 +38,24 @@ def power(base: Tensor, exponent: Tensor) -> Tensor:
 def power_of_number(base: int, exponent: Tensor) -> Tensor:
     """The same of one number."""
     return power(torch.full_like(exponent, base), exponent)
+
+
+@formula(prims.gcd.default, aten.gcd.default)
+def gcd(a: Tensor, b: Tensor) -> Tensor:
+    """The greatest common divisor, by Euclid's algorithm; 0 of two zeros."""
+    a, b = torch.broadcast_tensors(a, b)
+    divisor, _ = repeat(_remainder, _EUCLID, [a.abs(), b.abs()])
+    return divisor.abs()  # the least integer has no magnitude
+
+
+def _remainder(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> Sequence[Tensor]:
+    a, b = state
+    done = b == 0
+    return torch.where(done, a, b), torch.where(done, 0, torch.fmod(a, torch.where(done, 1, b)))
+
+
+@formula(aten.lcm.default)
+def lcm(a: Tensor, b: Tensor) -> Tensor:
+    """The least common multiple; 0 where one of the two is 0."""
+    divisor = gcd(a, b)
+    return (a // torch.where(divisor == 0, 1, divisor) * b).abs()

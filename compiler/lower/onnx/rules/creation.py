@@ -75,4 +75,14 @@ def _range(on: Emitter, start: Any, end: Any, step: Any) -> Any:
 @lowers(aten.one_hot.default)
 def one_hot(on: Emitter, x: Any, classes: int) -> Any:
     depth = on.size(shape_of(on.node)[-1])
-    return on.op("OneHot", on.value(x), depth, on.constant([0, 1]), axis=-1)
+    if shape_of(x):
+        return on.op("OneHot", on.value(x), depth, on.constant([0, 1]), axis=-1)
+    # The runtime takes no scalar.
+    row = on.op(
+        "OneHot",
+        on.op("Reshape", on.value(x), on.constant([1])),
+        depth,
+        on.constant([0, 1]),
+        axis=-1,
+    )
+    return on.op("Reshape", row, on.constant([-1]))
