@@ -13,8 +13,10 @@ from torch import Tensor
 
 import strop.compiler.dialect  # noqa: F401
 from strop.compiler import Model, build
+from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.formulas.repeat import repeat
+from strop.compiler.lower.onnx.formulas.singular import right_vectors
 
 aten = torch.ops.aten
 SQUARE = x(2, 5, 5).double()
@@ -22,6 +24,10 @@ POSITIVE = SQUARE @ SQUARE.mT + torch.eye(5, dtype=torch.float64)
 RIGHT = x(2, 5, 3, seed=1).double()
 WIDE, TALL = x(2, 3, 5).double(), x(2, 5, 3).double()
 LU = torch.linalg.lu_factor(SQUARE)
+TAU = x(2, 3, seed=2).double()
+# Two of five singular values are 0.
+LOW = TALL @ TALL.mT
+HALF = torch.tensor(0.5, dtype=torch.float64)
 Function = Callable[..., Any]
 
 # By operator, several calls each: positional arguments, then those by name.
@@ -55,13 +61,42 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
         for unit in ({}, {"unitriangular": True})
     ],
     (aten.triangular_solve.default, (RIGHT, SQUARE, False, True), {}),
+    *[(aten.geqrf.default, (a,), {}) for a in (SQUARE, WIDE, TALL, torch.zeros(2, 3))],
+    *[
+        (aten.linalg_qr.default, (a, mode), {})
+        for a in (SQUARE, WIDE, TALL)
+        for mode in ("reduced", "complete", "r")
+    ],
+    *[(aten.linalg_householder_product.default, (a, TAU), {}) for a in (SQUARE, TALL)],
+    *[
+        (aten.ormqr.default, (TALL, TAU, c, left, transpose), {})
+        for c, left in ((RIGHT, True), (RIGHT.mT, False))
+        for transpose in (True, False)
+    ],
+    *[(aten.linalg_matrix_exp.default, (size * SQUARE,), {}) for size in (0, 0.01, 1, 50)],
+    *[(aten._linalg_svd.default, (a, False, False), {}) for a in (SQUARE, WIDE, TALL)],
+    *[(aten._linalg_eigh.default, (SQUARE, t, False), {}) for t in ("L", "U")],
+    *[(aten.linalg_pinv.atol_rtol_tensor, (a,), {}) for a in (SQUARE, WIDE, TALL, LOW)],
+    *[
+        (aten.linalg_pinv.atol_rtol_tensor, (a,), {"hermitian": h, **limits})
+        for a, h in ((TALL, False), (SQUARE, True), (LOW, True))
+        for limits in (
+            {"rtol": HALF}, {"atol": HALF}, {"atol": 0 * HALF}, {"atol": 3 * HALF, "rtol": HALF / 9}
+        )
+    ],
 ]  # fmt: skip
+
+# Where only one result is a formula's: the values, without vectors.
+VALUES = {aten._linalg_svd.default: 1, aten._linalg_eigh.default: 0}
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda c: str(c[0]))
 def test_formulas_give_what_torch_gives(call: Any) -> None:
     target, args, kwargs = call
-    torch.testing.assert_close(FORMULAS[target](*args, **kwargs), target(*args, **kwargs))
+    found, want = FORMULAS[target](*args, **kwargs), target(*args, **kwargs)
+    if target in VALUES:
+        found, want = found[VALUES[target]], want[VALUES[target]]
+    torch.testing.assert_close(found, want)
 
 
 def test_a_pivot_of_zero_is_told() -> None:
@@ -83,6 +118,16 @@ IN_FILES: dict[str, Function] = {
     "inv": torch.linalg.inv, "slogdet": torch.linalg.slogdet, "det": torch.linalg.det,
     "lu": torch.linalg.lu, "cholesky": lambda a: torch.linalg.cholesky(spread(a)),
     "cholesky_inverse": lambda a: torch.cholesky_inverse(torch.linalg.cholesky(spread(a))),
+    "qr": torch.linalg.qr, "matrix_exp": torch.linalg.matrix_exp,
+}  # fmt: skip
+FIXED: dict[str, Function] = {
+    "svdvals": torch.linalg.svdvals, "svd": lambda a: torch.linalg.svd(a).S,
+    "old svd": lambda a: torch.svd(a)[1], "cond": torch.linalg.cond, "pinv": torch.linalg.pinv,
+    "rank": torch.linalg.matrix_rank, "eigvalsh": lambda a: torch.linalg.eigvalsh(a, "U"),
+    "eigh": lambda a: torch.linalg.eigh(a)[0],
+    "rank of symmetric": lambda a: torch.linalg.matrix_rank(a, hermitian=True),
+    "pinv of symmetric": lambda a: torch.linalg.pinv(a, hermitian=True),
+    "nuclear norm": lambda a: torch.linalg.matrix_norm(a, "nuc"),
 }  # fmt: skip
 
 
@@ -96,15 +141,75 @@ def holds(function: Function, run: Any, *shapes: tuple[int, ...]) -> None:
             torch.testing.assert_close(torch.from_numpy(a), b)
 
 
-@pytest.mark.parametrize("name", IN_FILES)
+# An operator for each kind of loop; the others in the long run.
+QUICK = {"solve", "cholesky", "qr", "svd", "pinv", "eigvalsh"}
+
+
+def names(functions: dict[str, Function]) -> list[Any]:
+    """Names of functions, as parameters of a test."""
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in functions]
+
+
+@pytest.mark.parametrize("name", names(IN_FILES))
 def test_rows_and_batch_may_be_dynamic(name: str) -> None:
     axes = {"a": {0: "batch", 1: ("n", 1, 40), 2: ("n", 1, 40)}}
     run = session(lowered(IN_FILES[name], [x(3, 4, 4).double()], axes))
     holds(IN_FILES[name], run, (1, 1, 1), (2, 5, 5), (3, 17, 17))
 
 
+@pytest.mark.parametrize("name", names(FIXED))
+def test_batch_may_be_dynamic(name: str) -> None:
+    run = session(lowered(FIXED[name], [x(3, 4, 4).double()], {"a": {0: "batch"}}))
+    holds(FIXED[name], run, (1, 4, 4), (5, 4, 4))
+
+
+def test_dynamic_rows_are_refused_by_name_where_vectors_are_turned_in_pairs() -> None:
+    axes = {"a": {1: ("n", 2, 9), 2: ("n", 2, 9)}}
+    with pytest.raises(UnsupportedError, match="rows and columns are fixed") as caught:
+        lowered(torch.linalg.svdvals, [x(3, 4, 4)], axes)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("function", [torch.linalg.svd, torch.svd, torch.linalg.eigh])
+def test_vectors_whose_signs_are_free_are_refused_by_name(function: Function) -> None:
+    with pytest.raises(UnsupportedError, match="the signs of its vectors are free"):
+        lowered(lambda a: function(a)[0] @ function(a)[-1], [x(4, 4)], {})
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0), (0, 0)])
+def test_factors_of_matrices_without_elements(shape: tuple[int, ...]) -> None:
+    for function in (torch.linalg.svd, torch.svd, torch.linalg.pinv):
+        holds(function, session(lowered(function, [x(*shape).double()], {})), shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["random", "graded", "Hilbert", "low rank", "equal"])
+@pytest.mark.parametrize("n", [2, 3, 7, 16, 33, 64])
+def test_the_sweeps_are_enough(n: int, kind: str) -> None:
+    """Singular vectors are orthogonal to float64's last digits, however bad the matrix."""
+    numbers = torch.arange(1, n + 1).double()
+    hilbert = 1 / (numbers[:, None] + numbers - 1)
+    random = x(8, n, n).double()
+    matrices = {
+        "random": random,
+        "graded": random * 10 ** -(numbers * 12 / n),
+        "Hilbert": hilbert,
+        "low rank": random[..., : n // 2] @ random[..., : n // 2, :],
+        "equal": torch.linalg.qr(random)[0],
+    }
+    tall = matrices[kind]
+    vectors, lengths = right_vectors(tall)
+    torch.testing.assert_close(vectors.mT @ vectors, torch.eye(n).double().expand_as(tall))
+    want = torch.linalg.svdvals(tall)
+    found = lengths.sort(-1, descending=True)[0]
+    torch.testing.assert_close(found, want, rtol=1e-12, atol=float(want.max()) * 1e-14)
+    columns = tall @ vectors
+    products = columns.mT @ columns - torch.diag_embed(lengths**2)
+    assert float(products.abs().max()) < 1e-13 * float(want.max()) ** 2
+
+
 @pytest.mark.parametrize("size", [0, 1])
-@pytest.mark.parametrize("name", ["inv", "slogdet", "cholesky", "lu", "det"])
+@pytest.mark.parametrize("name", ["inv", "slogdet", "cholesky", "lu", "det", "qr", "matrix_exp"])
 def test_the_smallest_matrices(name: str, size: int) -> None:
     run = session(lowered(IN_FILES[name], [x(2, size, size).double()], {}))
     holds(IN_FILES[name], run, (2, size, size))

@@ -22,6 +22,7 @@ from strop.compiler.lower.onnx.rules import (
     repeat,
     resize,
     shape,
+    spectrum,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "repeat",
     "resize",
     "shape",
+    "spectrum",
 ]
