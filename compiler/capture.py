@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from strop.compiler.original import run_original
 from strop.compiler.program import Dim, Program
 from strop.compiler.quiet import quiet_torch
 from strop.compiler.recurrent import kept_whole
+from strop.compiler.stand_ins import StandIns
 
 _PLAIN = 5
 
@@ -176,10 +178,11 @@ def _export_once(
     dynamic = _dynamic_shapes(module, signature, dims, own_ranges)
     args = tuple(example.values()) if signature.positional else ()
     kwargs = {} if signature.positional else example
-    # TorchDynamo would trace the hook as well.
+    # TorchDynamo would trace the hook and the stand-ins as well.
     handle = module.register_forward_pre_hook(watch, with_kwargs=True) if watch else None
+    stand_ins = contextlib.nullcontext() if strict else StandIns()
     try:
-        with quiet_torch(), torch.no_grad(), kept_whole():
+        with quiet_torch(), torch.no_grad(), kept_whole(), stand_ins:
             exported = torch.export.export(
                 module,
                 args,
