@@ -29,7 +29,7 @@ from strop.compiler.target import get_target
 Case = tuple[Function, tuple[Tensor, ...]]
 strop = torch.ops.strop
 ROWS = {0: ("rows", 2, 5)}
-LOWEST = torch.finfo(torch.float32).min
+LOWEST, NAN = torch.finfo(torch.float32).min, math.nan
 
 
 def refuse(*_: Any) -> None:
@@ -208,6 +208,71 @@ def test_dropout_of_nothing_and_of_everything(name: str) -> None:
         same(run.run(None, {"a": holes.numpy()})[0], dropout(holes, p, train).numpy(), name)
     with pytest.raises(UnsupportedError, match="draws random numbers"):
         lowered(lambda a: dropout(a, 0.5, True), (CUBE,))
+
+
+RESIZED: dict[str, Case] = {
+    "the same": (lambda a: a.clone().resize_(4, 3, 6) + 1, (CUBE,)),
+    "as many elements": (lambda a: a.clone().resize_(8, 9), (CUBE,)),
+    "fewer": (lambda a: a.clone().resize_(3, 5), (CUBE,)),
+    "none": (lambda a: a.clone().resize_(0, 5), (CUBE,)),
+    "as another": (lambda a: a.clone().resize_as_(torch.ones(2, 3)), (CUBE,)),
+}
+
+
+def test_resizing_to_no_more_elements() -> None:
+    together(RESIZED, axes=None)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda a: a.clone().resize_(100), "nothing has written"),
+        (lambda a: a.transpose(0, 2).clone().resize_(3, 5), "not in order"),
+    ],
+)
+def test_resizing_that_shows_other_memory_is_refused(function: Function, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        lowered(function, (CUBE,))
+
+
+def test_parts_between_places_that_a_tensor_holds() -> None:
+    def parts(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return torch.tensor_split(a, b, dim=1)
+
+    run = session(lowered(parts, (MATRIX, torch.tensor([1, 3])), {"a": ROWS}))
+    for places in ([1, 3], [0, 6], [2, 9], [-2, -1], [4, 2], [3, 3]):
+        for rows in (2, 4):
+            agree(parts, [MATRIX[:rows], torch.tensor(places)], run)
+
+
+VOLUMES = [((1, 3, 2, 2, 2), 2), ((2, 3, 5, 4, 6), 3), ((1, 3, 1, 3, 1), 4)]
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize(("mode", "padding"), [(m, p) for m in (0, 1) for p in (0, 1, 2)])
+def test_points_in_volumes(mode: int, padding: int, corners: bool) -> None:
+    def sampled(a: Tensor, b: Tensor) -> Tensor:
+        return torch.grid_sampler_3d(a, b, mode, padding, corners)
+
+    for dtype in (torch.float32, torch.float64):
+        example = (x(2, 3, 3, 4, 5).to(dtype), x(2, 2, 3, 4, 3).to(dtype))
+        axes = {"a": {0: "batch", 2: "depth", 3: "height", 4: "width"}, "b": {0: "batch"}}
+        if (mode, padding) == (1, 2):
+            with pytest.raises(UnsupportedError, match="which the runtime rounds"):
+                lowered(sampled, example, axes)
+            continue
+        run = session(lowered(sampled, example, axes))
+        for shape, seed in VOLUMES:
+            points = 1.5 * x(shape[0], 2, 3, 4, 3, seed=seed)
+            if padding != 2:
+                points[0, 0, 0, :3] = torch.tensor([[1e9, -1e9, 0], [NAN, 0, 0], [math.inf, 0, 0]])
+            agree(sampled, [x(*shape).to(dtype), points.to(dtype)], run)
+
+
+def test_points_of_16_bits_in_volumes_are_refused() -> None:
+    half = (x(1, 1, 2, 2, 2).half(), x(1, 1, 1, 1, 3).half())
+    with pytest.raises(UnsupportedError, match="sample in float32"):
+        lowered(lambda a, b: torch.grid_sampler_3d(a, b, 0, 0, True), half)
 
 
 REDUCTIONS: dict[str, Case] = {

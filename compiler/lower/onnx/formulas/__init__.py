@@ -7,6 +7,7 @@ a size. It is held to the operator itself by tests in eager torch.
 from __future__ import annotations
 
 from strop.compiler.lower.onnx.formulas import (
+    bits,
     cholesky,
     distance,
     double,
@@ -21,6 +22,7 @@ from strop.compiler.lower.onnx.formulas import (
     resize,
     scatter,
     search,
+    segments,
     singular,
     special,
     symmetric,
@@ -30,6 +32,7 @@ from strop.compiler.lower.onnx.formulas.registry import FORMULAS
 
 __all__ = [
     "FORMULAS",
+    "bits",
     "cholesky",
     "distance",
     "double",
@@ -44,6 +47,7 @@ __all__ = [
     "resize",
     "scatter",
     "search",
+    "segments",
     "singular",
     "special",
     "symmetric",

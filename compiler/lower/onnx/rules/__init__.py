@@ -21,6 +21,7 @@ from strop.compiler.lower.onnx.rules import (
     reduce,
     repeat,
     resize,
+    sampling,
     shape,
     spectrum,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "reduce",
     "repeat",
     "resize",
+    "sampling",
     "shape",
     "spectrum",
 ]

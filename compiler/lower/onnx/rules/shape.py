@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, same_size, shape_of, static_int
+from strop.compiler.program import dtype_of, same_shape, same_size, shape_of, static_int
 
 aten = torch.ops.aten
 END = 2**63 - 1
@@ -29,6 +30,23 @@ END = 2**63 - 1
 )
 def reshape(on: Emitter, x: Any, *_: Any) -> Any:
     return on.reshape(on.value(x), shape_of(x), shape_of(on.node))
+
+
+@lowers(aten.resize.default, aten.resize_as.default)
+def resize(on: Emitter, x: Any, *_: Any) -> Any:
+    """The first elements in memory in another shape."""
+    old, new = shape_of(x), shape_of(on.node)
+    if same_shape(old, new):
+        return on.value(x)
+    sizes = [static_int(s) for s in (*old, *new)]
+    if None in sizes or not x.meta["val"].is_contiguous():
+        raise NotLowered("resize_ at dynamic sizes, or of a tensor whose elements are not in order")
+    before, after = (math.prod(map(int, s)) for s in (old, new))
+    if after > before:
+        raise NotLowered("resize_ to a larger tensor, which holds memory that nothing has written")
+    flat = on.op("Reshape", on.value(x), on.constant([-1]))
+    kept = on.op("Slice", flat, on.constant([0]), on.constant([after]), on.constant([0]))
+    return on.op("Reshape", kept, on.shape(new), allowzero=1)
 
 
 @lowers(aten.transpose.int)
@@ -134,6 +152,23 @@ def split(on: Emitter, x: Any, sizes: Any, dim: int = 0) -> Any:
     if len(parts) == 1:
         return (on.value(x),)
     return on.op("Split", on.value(x), on.shape(lengths), axis=dim, outputs=len(parts))
+
+
+@lowers(aten.tensor_split.tensor_indices_or_sections)
+def split_at(on: Emitter, x: Any, places: Any, dim: int) -> Any:
+    """The parts between places that a tensor holds."""
+    count = static_int(shape_of(places)[0]) if shape_of(places) else None
+    if count is None:
+        raise NotLowered("as many parts as a tensor says")
+    value, where, axis = on.value(x), on.operand(places, torch.int64), on.constant([dim])
+    inner = [
+        on.op("Slice", where, on.constant([i]), on.constant([i + 1]), on.constant([0]))
+        for i in range(count)
+    ]
+    edges = [on.constant([0]), *inner, on.constant([END])]
+    return tuple(
+        on.op("Slice", value, start, end, axis) for start, end in itertools.pairwise(edges)
+    )
 
 
 @lowers(aten.unbind.int)
