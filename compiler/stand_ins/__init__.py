@@ -1,7 +1,7 @@
 """What is traced in place of torch's functions that tracing cannot follow.
 
-They look at values, in order to check them (``cov``, ``ctc_loss``) or to make a size or a place of them
-(``narrow`` with a tensor), have no types without values (``histogram``), or are written for
+They look at values, in order to check them (``cov``, ``ctc_loss``) or to make a size or a place of
+them (``narrow`` with a tensor), have no types without values (``histogram``), or are written for
 training (``linear_cross_entropy`` in chunks). The formulas here are torch's own, in its own simple
 operators, without its checks of values.
 """
