@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
+import strop.compiler.least_squares  # noqa: F401  (types of its results)
 from strop.compiler.data_sizes import data_symbols
 from strop.compiler.program import Origin, Program, expression
 from strop.compiler.recurrent import TYPES

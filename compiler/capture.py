@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+import strop.compiler.least_squares  # noqa: F401  (types of its results)
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.explain import explain_export_failure, first_line, needs_one_size
 from strop.compiler.exported import to_program

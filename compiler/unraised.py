@@ -12,6 +12,7 @@ from strop.compiler.text import describe
 aten = torch.ops.aten
 _SINGULAR = ("a matrix is singular", "NaN or infinities")
 _INDEFINITE = ("a matrix is not positive definite", "NaN for that matrix")
+_DEFICIENT = ("driver 'gels' finds a rank that is not full", "NaN or infinities")
 _ZERO = ("a pivot is 0", "the factors with that 0")
 
 # When torch raises an error, and what a file gives then.
@@ -21,6 +22,7 @@ INSTEAD: dict[Any, tuple[str, str]] = {
     aten.linalg_cholesky.default: _INDEFINITE,
     aten.linalg_inv.default: _SINGULAR,
     aten.linalg_ldl_factor.default: _ZERO,
+    aten.linalg_lstsq.default: _DEFICIENT,
     aten.linalg_lu_factor.default: _ZERO,
     aten.linalg_solve.default: _SINGULAR,
     aten.linalg_tensorinv.default: _SINGULAR,

@@ -84,6 +84,11 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
             {"rtol": HALF}, {"atol": HALF}, {"atol": 0 * HALF}, {"atol": 3 * HALF, "rtol": HALF / 9}
         )
     ],
+    *[
+        (aten.linalg_lstsq.default, (a, b, *limit), {"driver": driver})
+        for driver, few, limit in (("gels", TALL, [0.4]), ("gelsy", LOW, []))
+        for a, b in ((few, RIGHT), (few, RIGHT[..., 0]), (WIDE, WIDE), (SQUARE[0], RIGHT[0, :, 0]))
+    ],
 ]  # fmt: skip
 
 # Where only one result is a formula's: the values, without vectors.
@@ -174,6 +179,29 @@ def test_dynamic_rows_are_refused_by_name_where_vectors_are_turned_in_pairs() ->
 def test_vectors_whose_signs_are_free_are_refused_by_name(function: Function) -> None:
     with pytest.raises(UnsupportedError, match="the signs of its vectors are free"):
         lowered(lambda a: function(a)[0] @ function(a)[-1], [x(4, 4)], {})
+
+
+@pytest.mark.parametrize("driver", [None, pytest.param("gels", marks=pytest.mark.slow)])
+def test_least_squares_in_a_file(driver: str | None) -> None:
+    def function(a: Tensor) -> Any:
+        return torch.linalg.lstsq(a, a[..., :1] + 1, driver=driver)
+
+    run = session(lowered(function, [x(2, 5, 3).double()], {"a": {0: "batch"}}))
+    holds(function, run, (1, 5, 3), (4, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"driver": "gelsd"}, "driver 'gelsd' gives residuals only where"),
+        ({"rcond": 0.1}, "driver 'gelsy' with its default rcond only"),
+    ],
+)
+def test_least_squares_that_no_file_can_follow_are_refused_by_name(
+    options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=sentence):
+        lowered(lambda a: torch.linalg.lstsq(a, a, **options)[0], [x(5, 3)], {})
 
 
 @pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0), (0, 0)])
