@@ -18,6 +18,7 @@ from strop.compiler.model import Model
 from strop.compiler.original import run_original, weights_not_finite
 from strop.compiler.program import Program
 from strop.compiler.stages import Stages
+from strop.compiler.stand_ins import Seen
 from strop.compiler.unraised import unraised
 from strop.compiler.verify import verify
 
@@ -74,7 +75,9 @@ def _capture_as_declared(model: Model, stages: Stages) -> Captured:
             probe = make_probe(module, signature, calibration[0])
             metrics = evaluate(model.evaluate, lambda: module_runner(module, signature))
             took = quick_look(lambda: run_original(module, signature, calibration[0]))
-            notes = [*_written(module, signature, probe.inputs), *_not_numbers(cases)]
+            with Seen() as seen:
+                notes = _written(module, signature, probe.inputs)
+            notes += [*seen.unraised(), *_not_numbers(cases)]
         with stages.stage("capture"):
             program = capture(module, signature, example)
             verify(program)

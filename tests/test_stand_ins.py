@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from file_tools import File
+from file_tools import Called, File
 from torch import Tensor
 
+from strop.compiler import Model, build
 from strop.compiler.stand_ins import statistics
 
 ROWS = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
@@ -109,3 +111,14 @@ def test_a_cross_entropy_in_chunks() -> None:
             return F.linear_cross_entropy(x, weight, y, reduction=reduction, options=options)
 
         File(loss, (torch.randn(5, 3), target)).agrees(torch.randn(5, 3), target)
+
+
+def test_an_error_that_the_file_does_not_raise_is_told(tmp_path: Path) -> None:
+    def both(x: Tensor) -> Tensor:
+        return F.gaussian_nll_loss(x, 2 * x, x.abs(), reduction="none") + x.narrow(0, 0, 1)
+
+    model = Model(Called(both).eval(), {"x": torch.randn(4)})
+    assert build(model, tmp_path / "out").manifest["notes"] == [
+        "gaussian_nll_loss raises an error where a variance is negative; the artifact gives the "
+        "loss of the least variance there"
+    ]

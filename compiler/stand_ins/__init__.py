@@ -31,8 +31,40 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }
 
 
+_WEIGHTS = ("weights are negative or sum to 0", "a quotient by their sum")
+_RANGE = ("elements are not finite and bins equal", "NaN for edges")
+# When torch raises an error, and what a stand-in gives then.
+INSTEAD: dict[Any, tuple[str, str]] = {
+    **dict.fromkeys((torch.cov, Tensor.cov), _WEIGHTS),
+    **dict.fromkeys((torch.histogram, Tensor.histogram, torch.histogramdd), _RANGE),
+    F.ctc_loss: ("a length is larger than its tensor", "the loss of what is there"),
+    F.gaussian_nll_loss: ("a variance is negative", "the loss of the least variance"),
+}
+
+
 class StandIns(TorchFunctionMode):
     """While this is active, the functions of the table take the place of torch's."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return FUNCTIONS.get(func, func)(*args, **(kwargs or {}))
+
+
+class Seen(TorchFunctionMode):
+    """While this is active, remembers which functions are called that have stand-ins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: dict[Any, None] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FUNCTIONS:
+            self.functions[func] = None
+        return func(*args, **(kwargs or {}))
+
+    def unraised(self) -> list[str]:
+        """A note for each function that raises an error where its stand-in does not."""
+        named = {func.__name__: INSTEAD[func] for func in self.functions if func in INSTEAD}
+        return [
+            f"{name} raises an error where {when}; the artifact gives {instead} there"
+            for name, (when, instead) in named.items()
+        ]
