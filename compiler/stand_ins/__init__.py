@@ -32,12 +32,12 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 _WEIGHTS = ("weights are negative or sum to 0", "a quotient by their sum")
-_RANGE = ("elements are not finite and bins equal", "NaN for edges")
+_RANGE = ("elements are not finite and bins have no given edges", "edges that are NaN")
 # When torch raises an error, and what a stand-in gives then.
 INSTEAD: dict[Any, tuple[str, str]] = {
     **dict.fromkeys((torch.cov, Tensor.cov), _WEIGHTS),
     **dict.fromkeys((torch.histogram, Tensor.histogram, torch.histogramdd), _RANGE),
-    F.ctc_loss: ("a length is larger than its tensor", "the loss of what is there"),
+    F.ctc_loss: ("there are more steps than time has", "the loss of all of time"),
     F.gaussian_nll_loss: ("a variance is negative", "the loss of the least variance"),
 }
 
