@@ -269,12 +269,6 @@ def test_points_in_volumes(mode: int, padding: int, corners: bool) -> None:
             agree(sampled, [x(*shape).to(dtype), points.to(dtype)], run)
 
 
-def test_points_of_16_bits_in_volumes_are_refused() -> None:
-    half = (x(1, 1, 2, 2, 2).half(), x(1, 1, 1, 1, 3).half())
-    with pytest.raises(UnsupportedError, match="sample in float32"):
-        lowered(lambda a, b: torch.grid_sampler_3d(a, b, 0, 0, True), half)
-
-
 REDUCTIONS: dict[str, Case] = {
     "mean of ints as floats": (lambda a: a.mean(1, dtype=torch.float32), (WHOLE,)),
     "mean over the first": (lambda a: a.mean(0), (CUBE,)),

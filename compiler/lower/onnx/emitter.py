@@ -168,7 +168,13 @@ class Emitter:
         return self.op("Cast", value, to=int(onnx_dtype(dtype)))
 
     def constant(self, array: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
-        """An initializer for a small array; equal ones are shared."""
+        """An initializer for a small array; equal ones are shared.
+
+        Raises:
+            NotLowered: it would be in bfloat16, in which the runtime computes nothing.
+        """
+        if dtype == torch.bfloat16:
+            raise NotLowered("it computes in bfloat16, for which the runtime has no kernels")
         tensor = torch.as_tensor(np.asarray(array)).to(dtype)
         key = (dtype, tuple(tensor.shape), str(tensor.tolist()))
         if key not in self._constants:
