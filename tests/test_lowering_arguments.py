@@ -89,6 +89,9 @@ FEWEST: dict[str, tuple[Function, tuple[Tensor, ...], list[str]]] = {
     "twice the size": (lambda a: F.interpolate(a, size=(18, 32)), (IMAGE,), ["Resize"]),
     "an index of one axis": (lambda a: a[:, torch.tensor([1, 0])], (CUBE,), ["Gather"]),
     "a mask of rows": (lambda a: a[:, torch.tensor([True, False, True])], (CUBE,), ["Compress"]),
+    "a write by a mask": (
+        lambda a, m: a.index_put((m,), torch.tensor(2.0)), (MATRIX, TRUTHS), ["Where"],
+    ),
     "a whole mask": (
         lambda q, m: F.scaled_dot_product_attention(q, q, q, m),
         (x(2, 4, 3, 8), bools(3, 3)),
@@ -572,8 +575,8 @@ ORDERED: dict[str, Case] = {
     "floats": (
         lambda a: (
             *a.sort(1), *a.sort(-1, descending=True), *torch.sort(a, stable=True, dim=0),
-            a.argsort(-1), a.argsort(1, descending=True), *a.topk(3, -1), *a.topk(1, 1, largest=False),
-            *a.topk(2, 0), *torch.sort(a, stable=False, dim=2, descending=True),
+            a.argsort(-1), a.argsort(1, descending=True), *a.topk(3, -1), *a.topk(2, 0),
+            *a.topk(1, 1, largest=False), *torch.sort(a, stable=False, dim=2, descending=True),
         ),
         (CUBE,),
     ),

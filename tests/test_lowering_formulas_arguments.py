@@ -69,8 +69,8 @@ IMAGE, VOLUME = numbers(2, 3, 7, 6), numbers(1, 2, 5, 6, 4)
 def pools() -> Iterator[Call]:
     for ceil, counted, divisor in itertools.product(KEPT, KEPT, (None, 3)):
         for kernel, stride, pad in (
-            ([3, 2], [2, 3], [1, 0]), ([2, 3], [], [0, 1]), ([3], [2], [1]), ([4, 4], [3], [2, 1]),
-            ([2, 2], [3, 3], [1, 1]),
+            ([3, 2], [2, 3], [1, 0]), ([2, 3], [], [0, 1]), ([3, 2], [2], [1]),
+            ([4, 4], [3], [2, 1]), ([2, 2], [3, 3], [1, 1]),
         ):  # fmt: skip
             options = (stride, pad, ceil, counted, divisor)
             yield aten.avg_pool2d.default, (IMAGE, kernel, *options), {}
@@ -118,7 +118,7 @@ def matrices() -> Iterator[Call]:
     yield aten.linalg_lu_factor_ex.default, (numbers(5, 3),), {}
     many = numbers(MOST_ROWS, MOST_ROWS) + MOST_ROWS * torch.eye(MOST_ROWS)
     yield aten._linalg_det.default, (many,), {}
-    singular = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 2.0]])
+    singular = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 4.0], [0.0, 0.0, 2.0]])
     yield aten.linalg_lu_factor_ex.default, (singular,), {}
     yield aten._linalg_det.default, (singular,), {}
     yield aten._linalg_slogdet.default, (singular,), {}
@@ -142,8 +142,9 @@ def writes() -> Iterator[Call]:
     for reduce in ("add", "multiply"):
         yield aten.scatter.reduce, (BASE, 0, AT, SOURCE), {"reduce": reduce}
         yield aten.scatter.value_reduce, (BASE, 1, AT, 2.5), {"reduce": reduce}
+    place = torch.tensor([[1, 23], [7, 0]])
     for accumulate in KEPT:
-        yield aten.put.default, (BASE, torch.tensor([[1, 23], [7, 0]]), SOURCE[:, :2], accumulate), {}
+        yield aten.put.default, (BASE, place, SOURCE[:, :2], accumulate), {}
     yield aten.put.default, (BASE, torch.tensor([5, 5]), SOURCE[0, :2], True), {}
     for offset in (-2, -1, 0, 1, 3):
         size = BASE.diagonal(offset).numel()
@@ -163,7 +164,7 @@ def writes() -> Iterator[Call]:
 
 
 def places() -> Iterator[Call]:
-    ordered = torch.tensor([-2.0, -1.0, 0.0, 0.0, 1.0, 3.0, NAN])
+    ordered = torch.tensor([-2.0, -1.0, 0.0, 0.0, 1.0, 3.0, 5.0])
     values = torch.tensor([[-3.0, -1.0, 0.0], [2.0, 4.0, NAN]])
     rows = torch.stack([ordered, ordered * 2])
     mixed = torch.tensor([2, 0, 1, 3, 5, 4, 6])
@@ -249,6 +250,12 @@ CALLS = {
 }
 
 
+# Which of equal values is meant, or in what form the factors come, torch leaves open.
+FIRST_ONLY = (
+    aten.kthvalue.default, aten.median.dim, aten.nanmedian.dim, aten._linalg_solve_ex.default,
+)  # fmt: skip
+
+
 def tolerance(values: Any) -> float:
     """What torch's own formulas are exact to in a dtype."""
     first = values[0] if isinstance(values, tuple) else values
@@ -259,6 +266,9 @@ def tolerance(values: Any) -> float:
 def test_a_formula_gives_what_the_operator_gives(name: str) -> None:
     for target, args, kwargs in CALLS[name]:
         found, wanted = FORMULAS[target](*args, **kwargs), target(*args, **kwargs)
+        if target in FIRST_ONLY:
+            assert found[1].shape == wanted[1].shape
+            found, wanted = found[0], wanted[0]
         most = tolerance(wanted)
         torch.testing.assert_close(
             found, wanted, rtol=most, atol=most, equal_nan=True,

@@ -31,8 +31,7 @@ def searchsorted(
     here = values.unsqueeze(-1)
     before = (rows <= here) if from_right else (rows < here)
     if values.is_floating_point():
-        last = here.isnan() if from_right else here.isnan() & ~rows.isnan()
-        before = before | last
+        before = before | here.isnan()
     return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
