@@ -46,6 +46,7 @@ ACTIVATIONS: dict[str, Case] = {
     "hardsigmoid": (F.hardsigmoid, (WIDE,)),
     "glu of the second axis": (lambda a: F.glu(a, 1), (WIDE,)),
     "softplus": (lambda a: F.softplus(a, 2.0, 3.0), (WIDE,)),
+    "softplus of halves": (lambda a: F.softplus(a, 0.5), (WIDE,)),
     "softplus of tens": (lambda a: F.softplus(10 * a), (WIDE,)),
     "prelu of channels": (lambda a: F.prelu(a, SLOPES), (SIGNAL,)),
     "prelu of one slope": (lambda a: F.prelu(a, SLOPES[1:2]), (SIGNAL,)),
@@ -92,6 +93,7 @@ FEWEST: dict[str, tuple[Function, tuple[Tensor, ...], list[str]]] = {
     "a write by a mask": (
         lambda a, m: a.index_put((m,), torch.tensor(2.0)), (MATRIX, TRUTHS), ["Where"],
     ),
+    "slopes of columns": (lambda a: F.prelu(a, SLOPES), (MATRIX,), ["PRelu"]),
     "a whole mask": (
         lambda q, m: F.scaled_dot_product_attention(q, q, q, m),
         (x(2, 4, 3, 8), bools(3, 3)),
@@ -368,6 +370,29 @@ def test_resizing_by_factors_at_every_height(mode: str) -> None:
         agree(function, [x(4, 6, height, 8)], run)
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.5, 3.0, 6.0])
+def test_other_factors_than_powers_of_two_are_rounded_as_torch_does(factor: float) -> None:
+    model = lowered(lambda a: F.interpolate(a, scale_factor=factor), (IMAGE,))
+    assert "Resize" not in operators(model)
+
+
+def test_an_axis_that_keeps_its_size_is_resized_by_one() -> None:
+    model = lowered(
+        lambda a: F.interpolate(a, size=(a.shape[2], 16)), (IMAGE,), {"a": {2: ("height", 2, 20)}}
+    )
+    assert operators(model) == ["Resize"]
+    agree(lambda a: F.interpolate(a, size=(a.shape[2], 16)), [x(4, 6, 5, 8)], session(model))
+
+
+def test_pooling_to_one_at_every_height() -> None:
+    def function(a: Tensor) -> tuple[Tensor, ...]:
+        return F.adaptive_avg_pool2d(a, 1), F.adaptive_avg_pool2d(a[0], 1)
+
+    run = session(lowered(function, (IMAGE,), {"a": {2: ("height", 2, 20)}}))
+    for height in (2, 9, 20):
+        agree(function, [x(4, 6, height, 8)], run)
+
+
 MOVED: dict[str, Case] = {
     "padded at one end": (
         lambda a: (
@@ -381,6 +406,13 @@ MOVED: dict[str, Case] = {
             F.pad(a, pad, mode=mode)
             for mode in ("reflect", "replicate", "circular")
             for pad in ((0, 2), (3, 0), (1, 2), (0, 0), (-1, 2), (2, -3))
+        ),
+        (SIGNAL,),
+    ),
+    "padded by a size": (
+        lambda a: tuple(
+            F.pad(a, (a.shape[0], 1), mode=mode)
+            for mode in ("constant", "reflect", "replicate", "circular")
         ),
         (SIGNAL,),
     ),
@@ -408,7 +440,8 @@ MOVED: dict[str, Case] = {
     "cut": (
         lambda a: (
             a.narrow(2, 0, 9) + 0, a.narrow(-1, -9, 9) + 0, a.narrow(2, -4, 3), a.narrow(1, 5, 1),
-            a.narrow(1, -6, 6) + 0, a.narrow(2, -2, 2), a[:, :, 0:9:4], a[:, -1:], a[:, :-1],
+            a.narrow(1, -6, 6) + 0, a.narrow(2, 0, 0), a.narrow(2, -2, 2), a[:, :, 0:9:4],
+            a[:, -1:], a[:, :-1],
         ),
         (SIGNAL,),
     ),
@@ -509,6 +542,7 @@ REDUCED: dict[str, Case] = {
             a.mean(), a.sum(), a.sum(dtype=torch.float64), a.max(), a.min(), a.var(), a.std(),
             a.var(unbiased=False), a.std(correction=0), a.argmin(), a.norm(), a.sum(()),
             a.amax(), a.mean((0, 1, 2)), a.var((0, 1, 2), correction=3), a.norm(1), a.prod(-1),
+            a.var([]), a.std((), correction=2), a.mean([]), a.amax([]),
         ),
         (CUBE,),
     ),
@@ -647,7 +681,8 @@ PICKED: dict[str, Case] = {
     ),
     "distinct": (
         lambda a, i: (
-            i.unique(), i.int().unique(), i.float().unique(), i.double().unique(),
+            i.unique(), i.int().unique(), i.half().unique(),
+            (i.int() + 2**24).unique(), i.float().unique(), i.double().unique(),
             (i > 0).unique(), *torch.unique(i, return_inverse=True, return_counts=True),
             *torch.unique(i % 2, dim=0, return_inverse=True, return_counts=True),
             *torch.unique(i % 2, dim=1, return_inverse=True, return_counts=True),
@@ -683,7 +718,7 @@ MADE: dict[str, Case] = {
             aten.fill.Scalar(a, 3), torch.zeros(a.shape[0]), torch.ones_like(a, dtype=torch.bool),
             a.new_ones(2), a.new_zeros(a.shape[0], dtype=torch.int32), torch.zeros_like(a),
             torch.scalar_tensor(3), torch.scalar_tensor(a.shape[0]), torch.ones(()),
-            torch.empty_like(a) * 0 == 0,
+            torch.empty_like(a)[:, :0],
         ),
         (MATRIX,),
     ),
@@ -733,6 +768,16 @@ def test_long_ways_of_making_a_mask_are_not_followed_to_their_end(
 
     model = lowered(function, (x(2, 4, 3, 8), bools(3, 3)))
     assert ("Equal" in operators(model)) == repaired
+
+
+@pytest.mark.parametrize("head", [4, 5, 6, 9])
+@pytest.mark.parametrize("variant", ["standard", "composed"])
+def test_a_rotation_of_a_part_leaves_the_rest(variant: str, head: int) -> None:
+    inputs = (x(2, 3, 5, head + head % 2), x(2, 5, 2, seed=2), x(2, 5, 2, seed=3))
+    model = lowered(
+        lambda a, b, c: strop.rotary(a, b, c, 3), inputs, None, ("strop.rotary", variant)
+    )
+    agree(lambda a, b, c: strop.rotary(a, b, c, 3), list(inputs), session(model))
 
 
 LOWEST = torch.finfo(torch.float32).min

@@ -88,7 +88,10 @@ def together(cases: dict[str, Case], axes: Any = ROWS, rows: int = 3) -> None:
 
 def same(got: Array, want: Array, name: str) -> None:
     assert (got.dtype, got.shape) == (want.dtype, want.shape), name
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=name)
+    exact = got.dtype.kind != "f"
+    np.testing.assert_allclose(
+        got, want, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5, err_msg=name
+    )
 
 
 def check(

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from test_hostile_programs import ARGUMENTS, DAMAGE, ROWS, Values, X, call, node, program
 from torch import Tensor
 
+from strop.compiler import weight_store
 from strop.compiler.errors import UsageError
 from strop.compiler.operators import require_kinds
 from strop.compiler.parsing import validated
@@ -272,7 +273,7 @@ def test_a_program_reads_back_as_it_was_written(
     assert (list(read_back.symbols.values()), read_back.contract) == (["rows"], made.contract)
     assert read_back.origins == made.origins and set(read_back.weights) == set(made.weights)
     symbols = json.loads((tmp_path / "e.json").read_text())["symbols"]
-    first = next(iter(made.graph.nodes))
+    first = made.graph.find_nodes(op="placeholder")[0]
     rows = first.meta["val"].shape[0].node.hint
     assert list(symbols.values()) == [
         {"name": "rows", "min": 2, "max": ends[1] if ends else None, "hint": rows}
@@ -390,6 +391,10 @@ def test_arithmetic_on_sizes_is_bounded(function: Any, args: Any, wanted: Any) -
         assert require_bounded(function, args, {}) == wanted
 
 
+def test_the_bounds_are_what_they_are() -> None:
+    assert (MOST_PARTS, LARGEST, MOST_BYTES, MOST_PIECES) == (500, 2**63, 2**32, 4096)
+
+
 def test_an_expression_has_so_many_parts_and_no_more() -> None:
     symbols = sympy.symbols(f"a0:{MOST_PARTS}")
     _require_short(sympy.Add(*symbols[: MOST_PARTS - 1]))
@@ -450,6 +455,18 @@ def test_a_weight_is_kept_once_under_its_content(tmp_path: Path) -> None:
     assert store.put(torch.arange(6.0)) != names["plain"]
     assert store.put(torch.zeros(0)) != names["empty"]
     assert store.put(torch.tensor([1, 0], dtype=torch.uint8)) != names["bools"]
+
+
+def test_the_content_of_a_weight_is_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    real = weight_store._digest
+    monkeypatch.setattr(weight_store, "_digest", lambda t: (looked.append(1), real(t))[1])
+    store = WeightStore(tmp_path)
+    digest = store.put(TENSORS["plain"])
+    assert store.put(TENSORS["plain"]) == digest and len(looked) == 1
+    assert store.get(digest) is store.get(digest) and len(looked) == 2
 
 
 def test_a_weight_that_is_there_is_not_written_again(tmp_path: Path) -> None:

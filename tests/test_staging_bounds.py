@@ -57,8 +57,8 @@ def test_names_and_paths_have_ends(path: str, more: int, fits: bool) -> None:
 
 
 def no_access(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As somebody who is not root sees a folder of root's."""
-    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.W_OK)
+    """As somebody who is not root sees a folder that only root may use."""
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK)
 
 
 PLACES: list[tuple[Callable[[Path | None, str], None], str, str]] = [
@@ -268,13 +268,31 @@ def test_files_that_are_forced_are_put_back_after_an_error(
         move(name, source, target)
 
     monkeypatch.setattr(publish, "_move", fails)
-    with pytest.raises(UsageError, match="no such luck"):
+    with pytest.raises(UsageError, match=f"{out} could not be written: no such luck$"):
         write(out, NEW, force=True)
     assert content(out) == {"a": "mine", "other": "mine"}
     assert sorted(p.name for p in out.iterdir()) == ["a", "other"]
     assert leftovers(tmp_path) == []
     write(out, NEW, force=True)
     assert content(out) == {**NEW, "seal": "a\nn/d", "other": "mine"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no luck"), OSError("no luck")])
+def test_what_the_system_says_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fails(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(staging, "publish", fails)
+    with pytest.raises(UsageError, match=r"out could not be written: no luck$"):
+        write(tmp_path / "out", NEW)
+    monkeypatch.setattr(os, "urandom", fails)
+    with pytest.raises(UsageError, match=r"out cannot be written: no luck$"):
+        require_place(tmp_path / "out", KIND, [])
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(UsageError, match=r"file could not be written: no luck$"):
+        write_whole(tmp_path / "file", "text")
 
 
 def test_a_workspace_is_its_own_and_holds_a_lock(tmp_path: Path) -> None:

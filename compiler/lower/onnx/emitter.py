@@ -244,10 +244,8 @@ class Emitter:
                 spec.append(0 if kept else None)
         # Beside a size of 0 the runtime cannot tell what -1 stands for, and 0 is "as it was".
         empty = self._may_be_empty or any(expression(s) == 0 for s in plain)
-        if spec.count(None) > 1 or (empty and 0 in spec and None in spec):
+        if spec.count(None) > 1 or (empty and 0 in spec):
             return self.op("Reshape", value, self.shape(plain), allowzero=1 if empty else None)
-        if any(expression(s) == 0 for s in plain):
-            return self.op("Reshape", value, self.shape(plain), allowzero=1)
         final = [-1 if s is None else s for s in spec]
         return self.op("Reshape", value, self.constant(np.array(final, dtype=np.int64)))
 

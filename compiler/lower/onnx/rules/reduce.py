@@ -171,7 +171,7 @@ def var(on: Emitter, x: Any, dims: Any, correction: Any, keepdim: bool) -> Any:
         return on.op("ReduceMean", square, axes, keepdims=int(keepdim))
     count: Any = 1
     rank = len(shape_of(x))
-    for d in range(rank) if dims is None else ([dims] if isinstance(dims, int) else dims):
+    for d in range(rank) if dims in (None, []) else ([dims] if isinstance(dims, int) else dims):
         count = count * shape_of(x)[d]
     less = 1 if correction in (None, True) else correction
     total = on.op("ReduceSum", square, axes, keepdims=int(keepdim))
