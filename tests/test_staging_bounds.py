@@ -107,7 +107,7 @@ def test_a_place_that_can_be_written_is_taken(
 
 def test_a_file_is_written_whole_with_the_users_own_rights(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o000, 0o666)):
         before = os.umask(mask)
         try:
             write_whole(path, "text")
