@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.passes import Pass
 from strop.compiler.pattern import Miss
-from strop.compiler.program import Program
+from strop.compiler.program import Program, tensors_of
 from strop.compiler.rewrite import Log
 from strop.passes.legalize import complex_numbers, complex_shapes, fourier, spectrograms
-from strop.passes.legalize.pairs import SPLITS, NotSplitError, Pairs, is_complex
+from strop.passes.legalize.pairs import SPLITS, NotSplitError, Pairs
 
 __all__ = ["SplitComplex", "complex_numbers", "complex_shapes", "fourier", "spectrograms"]
 
@@ -62,25 +60,18 @@ def _split(on: Pairs, node: Node) -> Node:
     """What replaces one call.
 
     Raises:
-        NotSplitError: it has no form on pairs, or its result is an output.
+        NotSplitError: it has no form on pairs.
     """
     split = SPLITS.get(node.target)
     if split is None:
         raise NotSplitError("it has no form on pairs of reals")
-    if _is_complex_result(node) and any(user.op == "output" for user in node.users):
-        raise NotSplitError("its result is an output, and outputs are real")
     return split(on, node, *node.args, **node.kwargs)
 
 
 def _is_complex_result(node: Node) -> bool:
-    value = node.meta["val"]
-    first = value[0] if isinstance(value, (tuple, list)) and value else value
-    return isinstance(first, torch.Tensor) and first.is_complex()
+    return any(value.is_complex() for value in tensors_of(node))
 
 
 def _touches_complex(node: Node) -> bool:
-    if _is_complex_result(node) or node.target in fourier.TO_REALS:
-        return True
-    used: list[Node] = []
-    fx.map_arg((node.args, node.kwargs), used.append)
-    return any(is_complex(n) or _is_complex_result(n) for n in used)
+    touched = any(_is_complex_result(n) for n in (node, *node.all_input_nodes))
+    return touched or node.target in fourier.TO_REALS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -121,16 +122,22 @@ def sub(on: Pairs, node: Node, a: Any, b: Any, alpha: Any = 1) -> Node:
     return _sum(on, a, b, -alpha)
 
 
+@splits(aten.rsub.Scalar)
+def sub_from(on: Pairs, node: Node, a: Any, b: Any, alpha: Any = 1) -> Node:
+    return _sum(on, b, a, -alpha)
+
+
 def _sum(on: Pairs, a: Any, b: Any, alpha: Any) -> Node:
     if isinstance(alpha, complex):
         raise NotSplitError("its alpha is complex")
     (re1, im1), (re2, im2) = on.parts(a), on.parts(b)
-    scaled = [p if alpha == 1 or p is None else _scaled(on, p, alpha) for p in (re2, im2)]
-    return on.join(_add(on, re1, scaled[0]), _add(on, im1, scaled[1]))
+    return on.join(_add(on, re1, _scaled(on, re2, alpha)), _add(on, im1, _scaled(on, im2, alpha)))
 
 
 def _scaled(on: Pairs, value: Any, factor: Any) -> Any:
-    return _times(on, value, factor) if isinstance(value, Node) else value * factor
+    """A tensor or a number times a number; None is zero."""
+    number = isinstance(value, (int, float))
+    return value * factor if number else _times(on, value, factor)
 
 
 @splits(aten.mul.Tensor)
@@ -169,8 +176,7 @@ def div(on: Pairs, node: Node, a: Any, b: Any) -> Node:
 
 @splits(aten.reciprocal.default)
 def reciprocal(on: Pairs, node: Node, x: Node) -> Node:
-    one = on.call(aten.ones_like.default, on.parts(x)[0])
-    return div(on, node, one, x)
+    return div(on, node, 1.0, x)
 
 
 @splits(aten.exp.default)
@@ -205,25 +211,21 @@ def sgn(on: Pairs, node: Node, x: Node) -> Node:
     return on.call(aten.div.Tensor, on.pair(x), on.call(aten.unsqueeze.default, size, -1))
 
 
+def _bilinear(on: Pairs, a: Node, b: Node, times: Callable[[Node, Node], Node]) -> Node:
+    """The pair of a product of two complex tensors, from products of their parts."""
+    (re1, im1), (re2, im2) = on.parts(a), on.parts(b)
+    real = on.call(aten.sub.Tensor, times(re1, re2), times(im1, im2))
+    return on.join(real, on.call(aten.add.Tensor, times(re1, im2), times(im1, re2)))
+
+
 @splits(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def matmul(on: Pairs, node: Node, a: Node, b: Node) -> Node:
-    (re1, im1), (re2, im2) = on.parts(a), on.parts(b)
-
-    def times(x: Any, y: Any) -> Any:
-        return None if x is None or y is None else on.call(node.target, x, y)
-
-    real = _minus(on, times(re1, re2), times(im1, im2))
-    return on.join(real, _add(on, times(re1, im2), times(im1, re2)))
+    return _bilinear(on, a, b, lambda x, y: on.call(node.target, x, y))
 
 
 @splits(aten.einsum.default)
 def einsum(on: Pairs, node: Node, equation: str, operands: list[Node], *_: Any, **__: Any) -> Node:
     if len(operands) != 2:
         raise NotSplitError("einsum of complex numbers with another number of operands than two")
-    (re1, im1), (re2, im2) = (on.parts(o) for o in operands)
-
-    def times(x: Any, y: Any) -> Any:
-        return None if x is None or y is None else on.call(node.target, equation, [x, y])
-
-    real = _minus(on, times(re1, re2), times(im1, im2))
-    return on.join(real, _add(on, times(re1, im2), times(im1, re2)))
+    a, b = operands
+    return _bilinear(on, a, b, lambda x, y: on.call(node.target, equation, [x, y]))

@@ -20,10 +20,9 @@ def _front(x: Any, dim: int, more: int = 0) -> int:
     return dim % (len(shape_of(x)) + more)
 
 
-def _fronts(x: Any, dims: int | Sequence[int] | None) -> list[int]:
-    if dims is None or (not isinstance(dims, int) and not dims):
-        return list(range(len(shape_of(x))))
-    return [_front(x, d) for d in ([dims] if isinstance(dims, int) else dims)]
+def _fronts(x: Any, dims: Sequence[int] | None) -> list[int]:
+    """The same of several axes; of all where none are named."""
+    return [_front(x, d) for d in dims or range(len(shape_of(x)))]
 
 
 @splits(operator.getitem)
@@ -164,10 +163,8 @@ def shift(on: Pairs, node: Node, x: Node, dims: Any = None) -> Node:
 @splits(aten.pad.default, aten.constant_pad_nd.default)
 def pad(on: Pairs, node: Node, x: Node, *_: Any, **__: Any) -> Node:
     given = arguments(node)
-    if given.get("mode", "constant") != "constant" or isinstance(given["value"], complex):
-        raise NotSplitError("padding of complex numbers other than with a real number")
-    if given["value"]:
-        raise NotSplitError("padding of complex numbers with another number than 0")
+    if given.get("mode", "constant") != "constant" or given["value"]:
+        raise NotSplitError("padding of complex numbers with something else than zeros")
     return on.call(aten.constant_pad_nd.default, on.pair(x), [0, 0, *given["pad"]])
 
 

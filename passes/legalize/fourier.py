@@ -17,7 +17,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.program import dtype_of, same_size, shape_of
-from strop.passes.legalize.pairs import REAL, NotSplitError, Pairs, is_complex, real_dtype, splits
+from strop.passes.legalize.pairs import NotSplitError, Pairs, is_complex, real_dtype, splits
 
 aten = torch.ops.aten
 # A table has n * n numbers.
@@ -139,16 +139,14 @@ def _scale(norm: str | None, forward: bool) -> str:
     return "n" if (norm == "forward") == forward else ""
 
 
-def _axis(on: Pairs, x: Node, n: Any, dim: int, norm: str | None, forward: bool) -> Transform:
-    dim = dim % len(shape_of(x))
-    source = on.pair(x) if is_complex(x) else x
-    return Transform(dim, on.size(source, dim) if n is None else n, forward, _scale(norm, forward))
+def _axis(on: Pairs, x: Node, dim: int, n: Any, norm: str | None, forward: bool) -> Transform:
+    """A transform of reals, or of pairs, along an axis counted from the front."""
+    return Transform(dim, on.size(x, dim) if n is None else n, forward, _scale(norm, forward))
 
 
 def _as_float(on: Pairs, node: Node, x: Node) -> Node:
     """A real input in the dtype in which torch transforms it."""
-    wanted = REAL.get(dtype_of(node), dtype_of(node))
-    return x if dtype_of(x) == wanted else on.call(aten.to.dtype, x, wanted)
+    return on.call(aten.to.dtype, x, real_dtype(node))
 
 
 def _source(on: Pairs, node: Node, x: Node) -> Node:
@@ -162,20 +160,23 @@ def _as_pair(on: Pairs, node: Node, x: Node) -> Node:
 
 @splits(aten.fft_fft.default, aten.fft_ifft.default)
 def fft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: Any = None) -> Node:
-    one = _axis(on, x, n, dim, norm, node.target is aten.fft_fft.default)
-    return _to_pairs(on, _source(on, node, x), is_complex(x), one, one.size)
+    source, dim = _source(on, node, x), dim % len(shape_of(x))
+    one = _axis(on, source, dim, n, norm, node.target is aten.fft_fft.default)
+    return _to_pairs(on, source, is_complex(x), one, one.size)
 
 
 @splits(aten.fft_rfft.default)
 def rfft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: Any = None) -> Node:
-    one = _axis(on, x, n, dim, norm, True)
-    return _to_pairs(on, _as_float(on, node, x), False, one, _half(on, one.size))
+    source = _as_float(on, node, x)
+    one = _axis(on, source, dim % len(shape_of(x)), n, norm, True)
+    return _to_pairs(on, source, False, one, _half(on, one.size))
 
 
 @splits(aten.fft_ihfft.default)
 def ihfft(on: Pairs, node: Node, x: Node, n: Any = None, dim: int = -1, norm: Any = None) -> Node:
-    one = _axis(on, x, n, dim, norm, False)
-    return _to_pairs(on, _as_float(on, node, x), False, one, _half(on, one.size))
+    source = _as_float(on, node, x)
+    one = _axis(on, source, dim % len(shape_of(x)), n, norm, False)
+    return _to_pairs(on, source, False, one, _half(on, one.size))
 
 
 @splits(aten.fft_irfft.default)
@@ -262,7 +263,7 @@ TO_REALS = (
 )  # fmt: skip
 
 
-def frames_table(on: Pairs, node: Node, size: int, window: Node | None, forward: bool) -> Node:
+def frames_table(on: Pairs, node: Node, size: int, window: Node, forward: bool) -> Node:
     """[2 * bins, 1, size]: a transform under a window, as the kernel of a convolution."""
     bins, dtype = size // 2 + 1, real_dtype(node)
     if forward:
@@ -270,6 +271,4 @@ def frames_table(on: Pairs, node: Node, size: int, window: Node | None, forward:
         table = on.call(aten.t.default, _pair_table(on, cos, sin, False))
     else:
         table = _real_table(on, size, bins, False, dtype)
-    if window is not None:
-        table = on.call(aten.mul.Tensor, table, window)
-    return on.call(aten.unsqueeze.default, table, 1)
+    return on.call(aten.unsqueeze.default, on.call(aten.mul.Tensor, table, window), 1)

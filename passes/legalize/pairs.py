@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.program import Origin, Program, dtype_of, same_shape, shape_of
+from strop.compiler.program import Program, dtype_of, same_shape, shape_of
 
 aten = torch.ops.aten
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -64,8 +64,10 @@ class Pairs:
         pair = self.pair(value)
         return self.call(aten.select.int, pair, -1, 0), self.call(aten.select.int, pair, -1, 1)
 
-    def join(self, real: Node, imaginary: Node) -> Node:
-        """A pair of two tensors of one shape, or of shapes that fit each other."""
+    def join(self, real: Node, imaginary: Any) -> Node:
+        """A pair of two tensors of shapes that fit each other, or of a tensor and a number."""
+        if not isinstance(imaginary, Node):
+            imaginary = self.call(aten.full_like.default, real, imaginary)
         parts = [real, imaginary]
         if not same_shape(shape_of(real), shape_of(imaginary)):
             both = self.call(aten.broadcast_tensors.default, parts)
@@ -86,19 +88,13 @@ class Pairs:
         return function(a, b)
 
     def _weight(self, node: Node) -> Node:
-        """A complex weight, stored as pairs.
-
-        Raises:
-            NotSplitError: it is no weight, and nothing made a pair for it.
-        """
-        weight = self.program.weight_of(node)
-        if weight is None:
-            raise NotSplitError("it is an input, and inputs are real")
+        """A complex weight, stored as pairs."""
+        weight = self.program.weights[str(node.target)]
         split = torch.view_as_real(weight.detach().resolve_conj()).contiguous()
         if isinstance(weight, nn.Parameter):
             split = nn.Parameter(split)
-        origin = self.program.origins.get(str(node.target), Origin(()))
-        return self.build.weight(f"{node.target}.pairs", split, origin.sources)
+        sources = self.program.origins[str(node.target)].sources
+        return self.build.weight(f"{node.target}.pairs", split, sources)
 
 
 Split = Callable[..., Node]

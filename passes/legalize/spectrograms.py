@@ -15,17 +15,15 @@ from strop.passes.legalize.pairs import NotSplitError, Pairs, is_complex, real_d
 aten = torch.ops.aten
 
 
-def _window(on: Pairs, node: Node, given: dict[str, Any]) -> Node | None:
-    """The window, centred in a frame; None where every weight is 1."""
+def _window(on: Pairs, node: Node, given: dict[str, Any]) -> Node:
+    """The window, centred in a frame."""
     size, width = given["n_fft"], given["win_length"] or given["n_fft"]
     window = given["window"]
-    if window is None and width == size:
-        return None
     if window is None:
         window = on.call(aten.ones.default, [width], dtype=real_dtype(node))
     left = (size - width) // 2
     around = [left, size - width - left]
-    return on.call(aten.constant_pad_nd.default, window, around, 0.0) if width < size else window
+    return on.call(aten.constant_pad_nd.default, window, around, 0.0)
 
 
 @splits(aten.stft.default, aten.stft.center)
@@ -54,9 +52,11 @@ def stft(on: Pairs, node: Node, x: Node, *_: Any, **__: Any) -> Node:
 def istft(on: Pairs, node: Node, x: Node, *_: Any, **__: Any) -> Node:
     """[batch, frequencies, frames] -> [batch, samples]: frames are added up where they overlap."""
     given = arguments(node)
-    if given["return_complex"] or given["onesided"] is False:
-        raise NotSplitError("an inverse short-time transform to complex signals")
     size, hop = given["n_fft"], given["hop_length"] or given["n_fft"] // 4
+    if is_complex(node) or shape_of(x)[-2] != size // 2 + 1:
+        raise NotSplitError(
+            "an inverse short-time transform to complex signals, or of all frequencies"
+        )
     single = len(shape_of(x)) == 2
     pair = on.call(aten.unsqueeze.default, on.pair(x), 0) if single else on.pair(x)
     pair = on.call(aten.permute.default, pair, [0, 1, 3, 2])
@@ -72,10 +72,8 @@ def istft(on: Pairs, node: Node, x: Node, *_: Any, **__: Any) -> Node:
     return on.call(aten.squeeze.dim, made, 0) if single else made
 
 
-def _weight(on: Pairs, node: Node, rows: Node, window: Node | None, size: int, hop: int) -> Node:
+def _weight(on: Pairs, node: Node, rows: Node, window: Node, size: int, hop: int) -> Node:
     """[1, 1, samples]: how much all windows together weigh at each sample."""
-    if window is None:
-        window = on.call(aten.ones.default, [size], dtype=real_dtype(node))
     squares = on.call(aten.mul.Tensor, window, window)
     kernel = on.call(aten.view.default, squares, [1, 1, size])
     count = on.size(rows, 2)
