@@ -211,7 +211,7 @@ LEFT_ALONE: dict[str, Callable[[Tensor], Any]] = {
     ),
     "batch or key sizes differ": lambda q: (q @ q[:1].mT).softmax(-1) @ q[:1],
     "different batch axes": lambda q: (q[0] @ q[0, :1].mT).softmax(-1) @ q[0],
-    "by a number that is not positive": lambda q: (
+    "filled with 1e+09, which may not hide": lambda q: (
         ((q @ q.mT).masked_fill(q[..., :1] > 0, -1e9) * -1.0).softmax(-1) @ q
     ),
     "a summand comes after scores were filled": lambda q: (

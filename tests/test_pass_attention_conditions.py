@@ -65,7 +65,7 @@ def test_a_dynamic_number_or_size_of_heads_stays(axis: int) -> None:
     program = program_of(
         lambda q: F.scaled_dot_product_attention(q, q, q), Q, dims={0: {axis: "size"}}
     )
-    reason = "number of heads is dynamic" if axis == 1 else "size of a head, or the scale"
+    reason = "number of heads is dynamic" if axis == 1 else "the size of a head is dynamic"
     assert_left_alone(FuseAttention(), program, reason)
 
 
@@ -102,6 +102,10 @@ REPEATED: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     ),
     "expanded and regrouped": (
         lambda x: x[:, :, None].expand(2, 2, 3, 3, 6).reshape(2, 6, 3, 6)[:, :4],
+        4,
+    ),
+    "repeated and scaled within": (
+        lambda x: (x[:, :, None] * torch.tensor([1.0, 2.0]).view(2, 1, 1)).flatten(1, 2),
         4,
     ),
     "expanded after": (

@@ -32,13 +32,12 @@ def ungroup(x: Node) -> Node:
     """The value before ``repeat_kv``: [batch, kv_heads, 1 -> n, seq, size] flattened, else x."""
     if x.target is aten.repeat_interleave.self_int and x.args[2] == 1:
         return input_node(x)
-    if x.target not in VIEWS or not isinstance(x.args[0], Node):
+    if x.target not in VIEWS:
         return x
-    expanded = x.args[0]
+    expanded = input_node(x)
     if expanded.target is not aten.expand.default or len(shape_of(expanded)) != 5:
         return x
-    inserted = expanded.args[0]
-    assert isinstance(inserted, Node)
+    inserted = input_node(expanded)
     if inserted.target is not aten.unsqueeze.default or inserted.args[1] != 2:
         return x
     old, new = shape_of(inserted), shape_of(expanded)
@@ -64,8 +63,8 @@ class SdpaAttention(Rule):
         k, v = ungroup(a["key"]), ungroup(a["value"])
         bound = {"q": a["query"], "k": k, "v": v, "mask": a["attn_mask"], "causal": a["is_causal"]}
         size = static_int(shape_of(a["query"])[-1])
-        if size is None or isinstance(a["scale"], Node):
-            return Miss("the size of a head, or the scale, is dynamic", root, NEAR)
+        if size is None:
+            return Miss("the size of a head is dynamic", root, NEAR)
         bound["scale"] = a["scale"] if a["scale"] is not None else 1 / math.sqrt(size)
         return Match(root, bound, [root, a["key"], a["value"]])
 

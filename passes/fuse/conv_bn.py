@@ -74,7 +74,7 @@ class LayerBatchNorm(Rule):
             return "batch norm counts another axis as channels than the convolution makes"
         used = [weight, *(norm[n] for n in ("weight", "bias", "running_mean", "running_var"))]
         dtypes = {dtype_of(value) for value in used if value is not None}
-        if not dtypes <= {torch.float32} and not dtypes <= {torch.float64}:
+        if not dtypes <= {torch.float32, torch.float64}:
             return "its weights are in half precision, and would be rounded once more"
         return None
 

@@ -11,7 +11,15 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arg, dtype_of, same_shape, shape_of, value_of
+from strop.compiler.program import (
+    Program,
+    arg,
+    dtype_of,
+    input_node,
+    same_shape,
+    shape_of,
+    value_of,
+)
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.attention import SdpaAttention, build_attention, ungroup, why_not_attention
@@ -73,7 +81,7 @@ class Factor:
 
     def ungrouped(self) -> Factor:
         """The heads of keys or values before each was repeated for several queries."""
-        return self if self.turned else replace(self, node=ungroup(self.node))
+        return replace(self, node=ungroup(self.node))
 
 
 class EagerAttention(Rule):
@@ -127,8 +135,7 @@ class EagerAttention(Rule):
 def _softmax_of(weights: Node) -> list[Node] | None:
     """The softmax that a value is but for changes of its batch axes, after those; else None."""
     softmax, passed = without_batch_views(weights)
-    found = isinstance(softmax, Node) and softmax.target is aten.softmax.int
-    return [*passed, softmax] if found else None
+    return [*passed, softmax] if softmax.target is aten.softmax.int else None
 
 
 def _softmax_of_transpose(x: Node) -> list[Node] | None:
@@ -141,15 +148,11 @@ def _softmax_of_transpose(x: Node) -> list[Node] | None:
 
 def _why_no_softmax(root: Node) -> Miss:
     """The operator that parts a product from the softmax before it, if there is one."""
-    first = node = arg(root, 0)
-    for _ in range(4):
-        if not isinstance(node, Node) or node.target not in _ON_WEIGHTS:
-            break
-        node = arg(node, 0)
-        if isinstance(node, Node) and node.target is aten.softmax.int:
-            return Miss(
-                "the attention weights are changed before they meet the values", first, NEAR
-            )
+    first = node = input_node(root)
+    while node.target in _ON_WEIGHTS:
+        node = input_node(node)
+    if node is not first and node.target is aten.softmax.int:
+        return Miss("the attention weights are changed before they meet the values", first, NEAR)
     return Miss("no factor is a softmax", root)
 
 

@@ -42,9 +42,8 @@ def uniform_index(value: Node, program: Program) -> int | None:
     if value.target in _ZEROS:
         return 0
     weight = program.weight_of(value)
-    if weight is None or not weight.numel() or bool((weight != weight.flatten()[0]).any()):
-        return None
-    return int(weight.flatten()[0])
+    numbers = [] if weight is None else weight.unique().tolist()
+    return int(numbers[0]) if len(numbers) == 1 else None
 
 
 class ConstantRow(Rule):

@@ -13,7 +13,7 @@ from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import is_weight_expression
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arguments, shape_of
+from strop.compiler.program import Program, arguments, input_node, shape_of
 from strop.compiler.rewrite import Rule
 from strop.passes.cleanup.noops import VIEWS
 
@@ -33,8 +33,8 @@ _BETWEEN = (
 
 def projection_of(x: Node) -> Node | None:
     """The linear layer behind q, k, v or a gate, through layout, norm and rotary."""
-    while x.target in _BETWEEN and isinstance(x.args[0], Node):
-        x = x.args[0]
+    while x.target in _BETWEEN:
+        x = input_node(x)
     return x if x.target is aten.linear.default else None
 
 

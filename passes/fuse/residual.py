@@ -43,9 +43,8 @@ class ResidualNorm(Rule):
     def rewrite(self, match: Match, build: Builder) -> Node:
         pair = self._pair(match, build)
         normed = build.call(operator.getitem, pair, 0)
-        if len(match["total"].users) > 1:
-            total = build.call(operator.getitem, pair, 1)
-            match["total"].replace_all_uses_with(total, lambda user: user is not match.root)
+        total = build.call(operator.getitem, pair, 1)
+        match["total"].replace_all_uses_with(total, lambda user: user is not match.root)
         return normed
 
     def _pair(self, match: Match, build: Builder) -> Node:

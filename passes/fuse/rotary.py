@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ def _is_part(part: Node, x: Node, start: int, end: int) -> bool:
     a = arguments(part)
     last = len(shape_of(x)) - 1
     first = static_int(a["start"] or 0)
-    stop = 2**63 - 1 if a["end"] is None else static_int(a["end"])
+    stop = math.inf if a["end"] is None else static_int(a["end"])
     return (
         a["self"] is x
         and a["dim"] in (-1, last)

@@ -12,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.constants import evaluate, is_weight_expression
 from strop.compiler.pattern import is_float
-from strop.compiler.program import Program
+from strop.compiler.program import Program, shape_of
 from strop.passes.fuse.batch_axes import BatchAxes
 from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, Step
 
@@ -60,8 +60,8 @@ def why_not_one_mask(steps: Sequence[Step], program: Program) -> str | None:
     """Why no added mask says the same in every row, those that hide everything included."""
     later = with_later_factors(steps)
     filled = {i: one.fill for i, one in enumerate(later) if one.fill is not None}
-    if any(later[i].number <= 0 or later[i].rows for i in filled):
-        return "hidden scores are scaled by a tensor, or by a number that is not positive"
+    if any(later[i].rows for i in filled):
+        return "hidden scores are scaled by a tensor"
     weak = [number for number in filled.values() if not number <= _HIDES]
     if weak:
         return f"scores are filled with {weak[0]:g}, which may not hide them"
@@ -102,9 +102,13 @@ def build_mask(steps: Sequence[Step], q: Node, axes: BatchAxes, build: Builder) 
         if isinstance(one.step, Added):
             bias = _scaled_bias(one.step, one, q, axes, build)
             total = bias if total is None else build.call(aten.add.Tensor, total, bias)
-        elif isinstance(one.step, Filled) and one.fill is not None:
-            total = _filled(total, one.step, one.fill, q, axes, build)
-    if total is None or not _may_hide_a_row(total, later, build.program):
+        elif isinstance(one.step, Filled):
+            total = _filled(total, one.step, one.step.number * one.number, q, axes, build)
+    if total is None:
+        return None
+    for _ in range(2 - len(shape_of(total))):  # torch takes no mask of fewer axes
+        total = build.call(aten.unsqueeze.default, total, 0)
+    if not _may_hide_a_row(total, later, build.program):
         return total
     return _not_a_number_where_all_is_hidden(total, build)
 
@@ -121,7 +125,7 @@ def _scaled_bias(step: Added, later: Later, q: Node, axes: BatchAxes, build: Bui
 def _filled(
     total: Node | None, step: Filled, fill: float, q: Node, axes: BatchAxes, build: Builder
 ) -> Node:
-    number = fill if math.isinf(fill) else min(fill, _FAR)
+    number = min(fill, _FAR)
     mask = axes.of_mask(step.mask, step.lead, q, build)
     if total is None:
         both = (number, 0.0) if step.where_true else (0.0, number)
@@ -152,7 +156,7 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
 
 def _hides(numbers: torch.Tensor) -> torch.Tensor:
     """Which numbers hide a score that they are added to, and are not surely infinite or so."""
-    return (numbers.abs() >= -_HIDES) & (numbers.abs() < -_FAR)
+    return (numbers.abs() >= -_HIDES) & (numbers.abs() <= -_FAR)
 
 
 def _is_infinite(numbers: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from strop.compiler.program import (
     arg,
     arguments,
     dtype_of,
+    input_node,
     same_shape,
     same_size,
     shape_of,
@@ -161,12 +162,10 @@ def _same_matrix(a: Node, b: Node) -> bool:
     return same_shape(shape_of(a)[-2:], shape_of(b)[-2:])
 
 
-def without_batch_views(node: Any) -> tuple[Any, list[Node]]:
+def without_batch_views(node: Node) -> tuple[Node, list[Node]]:
     """The value before changes of batch axes alone, and those changes."""
     passed = []
-    while (
-        isinstance(node, Node) and node.target in BATCH_VIEWS and _same_matrix(node, arg(node, 0))
-    ):
+    while node.target in BATCH_VIEWS and _same_matrix(node, arg(node, 0)):
         passed.append(node)
         node = arg(node, 0)
     return node, passed
@@ -263,10 +262,10 @@ def _masked_fill(node: Node, program: Program) -> Iterator[Reading]:
 
 
 def _where(node: Node, program: Program) -> Iterator[Reading]:
-    mask, true, false = node.args
+    mask, true, false = input_node(node), *node.args[1:]
     for scores, other, where_true in ((true, false, False), (false, true, True)):
         number = constant_number(other, program)
-        if number is not None and isinstance(mask, Node):
+        if number is not None:
             yield scores, Filled(mask, where_true, number, lead_of(node))
 
 
