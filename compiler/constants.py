@@ -34,6 +34,13 @@ def is_weight_expression(value: Node) -> bool:
     return bool(inputs) and all(is_weight_expression(n) for n in inputs)
 
 
+def weight_names(value: Node) -> list[str]:
+    """The weights behind a weight expression; one that is read twice comes twice."""
+    if value.op == "get_attr":
+        return [str(value.target)]
+    return [name for n in value.all_input_nodes for name in weight_names(n)]
+
+
 def _is_static(value: object) -> bool:
     leaves = pytree.tree_leaves(value)
     return all(

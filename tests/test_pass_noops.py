@@ -140,6 +140,11 @@ def test_calls_with_other_arguments_are_not_merged() -> None:
     assert not CommonSubexpressions().run(program_of(model, X)).modified
 
 
+def test_a_truth_value_is_no_number() -> None:
+    program = program_of(lambda x: (torch.add(x, 1), torch.add(x, True)), torch.tensor([True]))
+    assert not CommonSubexpressions().run(program).modified
+
+
 def test_calls_with_equal_lists_and_names_are_merged() -> None:
     def model(x: Tensor) -> tuple[Tensor, ...]:
         return (
@@ -167,7 +172,8 @@ def test_only_what_is_read_by_something_else_is_folded_and_names_its_sources() -
     result = FoldConstants().run(before)
     assert counts(result) == {"constants": 1}
     made = [origin for origin in result.program.origins.values() if origin.made_by == "constants"]
-    assert len(made) == 1
+    assert [len(origin.sources) for origin in made] == [1]
+    assert made[0].sources[0] in before.weights
     same_numbers(before, result.program, X, tolerance=1e-6)
 
 

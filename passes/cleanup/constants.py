@@ -8,7 +8,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import constant_nodes, evaluate
+from strop.compiler.constants import constant_nodes, evaluate, weight_names
 from strop.compiler.passes import Pass
 from strop.compiler.program import Program
 from strop.compiler.rewrite import Log
@@ -48,7 +48,7 @@ class FoldConstants(Pass):
         if size > self.limit_bytes:
             log.notes.append(f"%{node.name} is constant but has {size} bytes; left as it is")
             return
-        sources = tuple(str(n.target) for n in node.all_input_nodes if n.op == "get_attr")
+        sources = tuple(dict.fromkeys(weight_names(node)))
         build = Builder(program, node, self.name)
         folded = build.weight(f"strop.{node.name}", evaluate(node, program), sources)
         node.replace_all_uses_with(folded)

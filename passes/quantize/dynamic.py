@@ -10,7 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import is_weight_expression
+from strop.compiler.constants import is_weight_expression, weight_names
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import NEAR, Match, Miss
 from strop.compiler.program import Program, arguments, dtype_of, shape_of
@@ -18,13 +18,6 @@ from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
 strop = torch.ops.strop
-
-
-def weight_names(value: Node) -> list[str]:
-    """The weights behind a weight expression."""
-    if value.op == "get_attr":
-        return [str(value.target)]
-    return [name for n in value.all_input_nodes for name in weight_names(n)]
 
 
 def _kept(names: list[str], keep: tuple[str, ...]) -> str | None:
@@ -51,7 +44,7 @@ class DynamicLinear(Rule):
         if dtype_of(weight) != torch.float32 or len(shape_of(weight)) != 2:
             return Miss(f"the weight is no float32 matrix, but {dtype_of(weight)}", root, NEAR)
         names = weight_names(weight)
-        if all(n in program.origins and not program.origins[n].sources for n in names):
+        if not any(program.origins[name].sources for name in names):
             return Miss(
                 "the matrix is a constant of the compiler's, not of the model's", root, NEAR
             )
