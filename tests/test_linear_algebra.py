@@ -27,6 +27,8 @@ LU = torch.linalg.lu_factor(SQUARE)
 TAU = x(2, 3, seed=2).double()
 # Two of five singular values are 0.
 LOW = TALL @ TALL.mT
+# Without a diagonal, the first pivot is a block of two rows.
+HOLLOW = SQUARE.tril(-1) + SQUARE.triu(1)
 HALF = torch.tensor(0.5, dtype=torch.float64)
 Function = Callable[..., Any]
 
@@ -84,6 +86,11 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
             {"rtol": HALF}, {"atol": HALF}, {"atol": 0 * HALF}, {"atol": 3 * HALF, "rtol": HALF / 9}
         )
     ],
+    *[(aten.linalg_ldl_factor_ex.default, (a,), {}) for a in (SQUARE, HOLLOW, x(3, 7, 7))],
+    *[
+        (aten.linalg_ldl_solve.default, (*torch.linalg.ldl_factor(a), RIGHT), {})
+        for a in (SQUARE, HOLLOW)
+    ],
     *[
         (aten.linalg_lstsq.default, (a, b, *limit), {"driver": driver})
         for driver, few, limit in (("gels", TALL, [0.4]), ("gelsy", LOW, []))
@@ -101,6 +108,13 @@ def test_formulas_give_what_torch_gives(call: Any) -> None:
     found, want = FORMULAS[target](*args, **kwargs), target(*args, **kwargs)
     if target in VALUES:
         found, want = found[VALUES[target]], want[VALUES[target]]
+    torch.testing.assert_close(found, want)
+
+
+def test_a_zero_in_d_is_told() -> None:
+    target = aten.linalg_ldl_factor_ex.default
+    found, want = FORMULAS[target](torch.zeros(3, 3)), target(torch.zeros(3, 3))
+    assert int(want[2]) > 0
     torch.testing.assert_close(found, want)
 
 
@@ -123,6 +137,8 @@ IN_FILES: dict[str, Function] = {
     "inv": torch.linalg.inv, "slogdet": torch.linalg.slogdet, "det": torch.linalg.det,
     "lu": torch.linalg.lu, "cholesky": lambda a: torch.linalg.cholesky(spread(a)),
     "cholesky_inverse": lambda a: torch.cholesky_inverse(torch.linalg.cholesky(spread(a))),
+    "ldl": lambda a: torch.linalg.ldl_factor_ex(a),
+    "ldl_solve": lambda a: torch.linalg.ldl_solve(*torch.linalg.ldl_factor(a), a),
     "qr": torch.linalg.qr, "matrix_exp": torch.linalg.matrix_exp,
 }  # fmt: skip
 FIXED: dict[str, Function] = {
@@ -147,7 +163,7 @@ def holds(function: Function, run: Any, *shapes: tuple[int, ...]) -> None:
 
 
 # An operator for each kind of loop; the others in the long run.
-QUICK = {"solve", "cholesky", "qr", "svd", "pinv", "eigvalsh"}
+QUICK = {"solve", "cholesky", "ldl_solve", "qr", "svd", "pinv", "eigvalsh"}
 
 
 def names(functions: dict[str, Function]) -> list[Any]:
@@ -236,8 +252,13 @@ def test_the_sweeps_are_enough(n: int, kind: str) -> None:
     assert float(products.abs().max()) < 1e-13 * float(want.max()) ** 2
 
 
+SMALLEST = ["inv", "slogdet", "cholesky", "lu", "det", "qr", "matrix_exp", "ldl"]
+
+
 @pytest.mark.parametrize("size", [0, 1])
-@pytest.mark.parametrize("name", ["inv", "slogdet", "cholesky", "lu", "det", "qr", "matrix_exp"])
+@pytest.mark.parametrize(
+    "name", ["inv", "slogdet", "cholesky", "lu", "det", "qr", "matrix_exp", "ldl"]
+)
 def test_the_smallest_matrices(name: str, size: int) -> None:
     run = session(lowered(IN_FILES[name], [x(2, size, size).double()], {}))
     holds(IN_FILES[name], run, (2, size, size))

@@ -12,19 +12,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from strop.compiler.lower.onnx.formulas.matrices import diagonal, identity, numbered, picked
+from strop.compiler.lower.onnx.formulas.matrices import (
+    diagonal,
+    identity,
+    numbered,
+    picked,
+    swapped,
+)
 from strop.compiler.lower.onnx.formulas.registry import formula
 from strop.compiler.lower.onnx.formulas.repeat import repeat
 from strop.compiler.lower.onnx.formulas.triangular import substituted
 
 aten = torch.ops.aten
-
-
-def _swapped(x: Tensor, row: Tensor, other: Tensor) -> Tensor:
-    """Matrices with one row and another, int64 [..., 1, 1], exchanged."""
-    rows = numbered(x, -2)
-    order = torch.where(rows == row, other, torch.where(rows == other, row, rows))
-    return x.gather(-2, order.expand(x.shape))
 
 
 def _cleared(k: Tensor, x: Tensor) -> Tensor:
@@ -43,7 +42,7 @@ def _with_pivot(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> 
     largest = size.argmax(-2, keepdim=True)
     here = torch.arange(pivots.shape[-1], device=x.device) == k
     pivots = torch.where(here, largest.squeeze(-1).to(torch.int32) + 1, pivots)
-    return [_cleared(k, _swapped(x, k, largest)), pivots]
+    return [_cleared(k, swapped(x, k, largest)), pivots]
 
 
 def _without_pivot(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list[Tensor]:
@@ -73,12 +72,12 @@ def _first_zero(lu: Tensor) -> Tensor:
 
 
 def _exchange(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list[Tensor]:
-    return [_swapped(state[0], k, _other(fixed[0], k))]
+    return [swapped(state[0], k, _other(fixed[0], k))]
 
 
 def _exchange_back(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list[Tensor]:
     k = fixed[0].shape[-1] - 1 - k
-    return [_swapped(state[0], k, _other(fixed[0], k))]
+    return [swapped(state[0], k, _other(fixed[0], k))]
 
 
 def _other(pivots: Tensor, k: Tensor) -> Tensor:

@@ -17,6 +17,13 @@ def numbered(x: Tensor, dim: int) -> Tensor:
     return numbers.unsqueeze(-1) if dim == -2 else numbers
 
 
+def swapped(x: Tensor, row: Tensor, other: Tensor) -> Tensor:
+    """Matrices with one row and another, int64 [] or [..., 1, 1], exchanged."""
+    rows = numbered(x, -2)
+    order = torch.where(rows == row, other, torch.where(rows == other, row, rows))
+    return x.gather(-2, order.expand(x.shape))
+
+
 def diagonal(x: Tensor) -> Tensor:
     """The elements on it; [..., the smaller of rows and columns]."""
     count = torch.sym_min(x.shape[-2], x.shape[-1])
