@@ -29,9 +29,7 @@ def hold_to_expectations(
         known = {*rules, *(r.name for r in records), *(n for r in records for n in r.rewrites)}
         if name not in known:
             raise UsageError(f"expected rewrites of '{name}'{did_you_mean(name, sorted(known))}")
-        found = sum(
-            sum(r.rewrites.values()) if r.name == name else r.rewrites.get(name, 0) for r in steps
-        )
+        found = sum(sum(r.rewrites.values()) if r.name == name else r.rewrites[name] for r in steps)
         if found != count:
             misses = [m for r in records for m in r.misses if name in (r.name, m.rule)]
             lines = "".join(f"\n  {m.root}: {m.reason}" for m in misses[:5])
@@ -48,8 +46,7 @@ def missed_by(results: Sequence[Comparison], budget: Budget) -> list[Comparison]
     of them, and all there is of a batch of one.
     """
     least = budget.least_agreement
-    integers = {r.output for r in results if r.cosine is None}
-    far = {name for name in integers if _agreement(name, results) < least}
+    far = {r.output for r in results if _agreement(r.output, results) < least}
     return [r for r in results if r.misses(budget) and (r.cosine is not None or r.output in far)]
 
 

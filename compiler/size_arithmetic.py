@@ -97,7 +97,7 @@ def stand_in(value: Any) -> Number | None:
     """
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         _require_short(value.node.expr)
-        hint = value.node.hint if value.node.has_hint() else None
+        hint = value.node.hint
         if isinstance(value, torch.SymBool):
             return bool(hint)
         value = 2 if hint is None else max(hint, 2)

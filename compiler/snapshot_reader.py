@@ -283,7 +283,7 @@ def _require_few_pieces(node: Node) -> None:
     whole = next(iter(given.values()))
     pieces = given.get("sections", given.get("chunks"))
     if pieces is None and isinstance(whole, Node):
-        axis, each = given.get("dim", 0), given.get("split_size", 1)
+        axis, each = given.get("dim", 0), given.get("split_size")
         length = stand_in(whole.meta["val"].shape[axis]) or 0
         pieces = length / max(int(stand_in(_value(each)) or 1), 1)
     if isinstance(pieces, (int, float)) and pieces > MOST_PIECES:

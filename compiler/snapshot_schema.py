@@ -20,6 +20,8 @@ def _known(dtype: str) -> str:
 
 Dtype = Annotated[str, pydantic.AfterValidator(_known)]
 Size = Annotated[int, pydantic.Field(ge=0, lt=2**48)]
+# Of 0 and 1 torch makes no symbols.
+Hint = Annotated[int, pydantic.Field(ge=2, lt=2**48)]
 
 
 class SymbolValues(Strict):
@@ -28,7 +30,7 @@ class SymbolValues(Strict):
     name: str
     min: Size
     max: Size | None
-    hint: Size
+    hint: Hint
 
 
 class DimValues(Strict):

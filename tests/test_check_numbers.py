@@ -201,6 +201,7 @@ def test_outputs_of_other_names_or_shapes_cannot_be_compared() -> None:
 def test_agreement_is_of_the_largest_place_in_each_row() -> None:
     want = np.array([[0.0, 1.0], [1.0, 0.0]])
     assert drift({"y": np.array([[0.0, 2.0], [0.0, 0.5]])}, {"y": want}).agreement == 0.5
+    assert drift({"y": np.array([[2.0, 0.0], [0.5, 0.0]])}, {"y": want}).agreement == 0.5
     assert drift({"y": np.zeros((0, 2))}, {"y": np.zeros((0, 2))}).agreement == 1.0
     assert drift({"y": np.zeros(0, int)}, {"y": np.zeros(0, int)}).agreement == 1.0
     assert drift({"y": np.array(1.0)}, {"y": np.array(3.0)}).agreement == 1.0

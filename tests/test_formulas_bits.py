@@ -11,6 +11,7 @@ from file_tools import File
 from torch import Tensor
 
 import strop.compiler.dialect  # noqa: F401
+from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.formulas import FORMULAS
 
 aten = torch.ops.aten
@@ -103,3 +104,13 @@ def test_segments_in_files_at_every_number_of_rows(reduce: str) -> None:
     )
     for rows in range(2, 8):
         file.agrees(torch.randn(rows, 3), torch.tensor([1, rows - 1]))
+
+
+def test_neighbours_among_numbers_of_16_bits_are_not_computed_in_wider_ones() -> None:
+    values = torch.tensor([1.0, 2.0, -2.0, 0.0, 65504.0, 6e-8, -INF, NAN]).half()
+    for other in (values.roll(1), torch.full_like(values, INF)):
+        file = File(torch.nextafter, (values, other))
+        same(torch.from_numpy(file.run(values, other)[0]), torch.nextafter(values, other))
+    brain = values.bfloat16()
+    with pytest.raises(UnsupportedError, match="bfloat16, for which the runtime has no kernels"):
+        File(torch.nextafter, (brain, brain.roll(1)))

@@ -32,8 +32,8 @@ aten = torch.ops.aten
 HALVES = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 SMALL_INTEGERS = {dtype: torch.int32 for dtype in (torch.int8, torch.int16, torch.uint8)}
 WIDER = HALVES | SMALL_INTEGERS
-# Their result depends on the bits of a value; of a volume's points torch rounds the positions.
-_BITS = (aten.view.dtype, aten.nextafter.default, aten.grid_sampler_3d.default)
+# Their result depends on the bits of a value.
+_BITS = (aten.view.dtype, aten.nextafter.default)
 # These move integers of any width; a uint8 index is a mask.
 _MOVES = (
     aten.alias, aten.cat, aten.clone, aten.concat, aten.constant_pad_nd, aten.contiguous,

@@ -168,7 +168,13 @@ class Emitter:
         return self.op("Cast", value, to=int(onnx_dtype(dtype)))
 
     def constant(self, array: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
-        """An initializer for a small array; equal ones are shared."""
+        """An initializer for a small array; equal ones are shared.
+
+        Raises:
+            NotLowered: it would be in bfloat16, in which the runtime computes nothing.
+        """
+        if dtype == torch.bfloat16:
+            raise NotLowered("it computes in bfloat16, for which the runtime has no kernels")
         tensor = torch.as_tensor(np.asarray(array)).to(dtype)
         key = (dtype, tuple(tensor.shape), str(tensor.tolist()))
         if key not in self._constants:
@@ -238,10 +244,8 @@ class Emitter:
                 spec.append(0 if kept else None)
         # Beside a size of 0 the runtime cannot tell what -1 stands for, and 0 is "as it was".
         empty = self._may_be_empty or any(expression(s) == 0 for s in plain)
-        if spec.count(None) > 1 or (empty and 0 in spec and None in spec):
+        if spec.count(None) > 1 or (empty and 0 in spec):
             return self.op("Reshape", value, self.shape(plain), allowzero=1 if empty else None)
-        if any(expression(s) == 0 for s in plain):
-            return self.op("Reshape", value, self.shape(plain), allowzero=1)
         final = [-1 if s is None else s for s in spec]
         return self.op("Reshape", value, self.constant(np.array(final, dtype=np.int64)))
 

@@ -18,13 +18,6 @@ def _at(x: Tensor, position: Tensor, dim: int, keepdim: bool) -> Pair:
     return picked if keepdim else (picked[0].squeeze(dim), picked[1].squeeze(dim))
 
 
-def _positions(x: Tensor, dim: int) -> Tensor:
-    """0, 1, 2, … along one axis, 1 along all others."""
-    shape = [1] * x.dim()
-    shape[dim] = x.shape[dim]
-    return torch.arange(x.shape[dim], device=x.device).view(shape)
-
-
 def _number(x: Tensor, per_row: Pair) -> Pair:
     """Of a tensor without axes: itself, at 0."""
     return per_row[0].view(x.shape), per_row[1].view(x.shape)

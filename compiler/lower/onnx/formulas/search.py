@@ -30,9 +30,7 @@ def searchsorted(
     rows = ordered.unsqueeze(-2) if ordered.dim() == values.dim() else ordered
     here = values.unsqueeze(-1)
     before = (rows <= here) if from_right else (rows < here)
-    if values.is_floating_point():
-        last = here.isnan() if from_right else here.isnan() & ~rows.isnan()
-        before = before | last
+    before = before | here.isnan()
     return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
@@ -58,7 +56,7 @@ def bucketize(
     values: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
 ) -> Tensor:
     """The same among one row of boundaries."""
-    return _among(values, boundaries, out_int32, right)
+    return searchsorted(boundaries, values, out_int32=out_int32, right=right)
 
 
 @formula(aten.bucketize.Scalar)
@@ -67,13 +65,4 @@ def bucketize_number(
 ) -> Tensor:
     """The same for one number."""
     at = torch.scalar_tensor(value, dtype=boundaries.dtype, device=boundaries.device)
-    return _among(at, boundaries, out_int32, right)
-
-
-def _among(values: Tensor, boundaries: Tensor, out_int32: bool, right: bool) -> Tensor:
-    rows = boundaries.view([1] * (values.dim() - 1) + [-1]) if values.dim() > 1 else boundaries
-    if values.dim() != 1:
-        return searchsorted(rows, values.unsqueeze(-1), out_int32=out_int32, right=right).squeeze(
-            -1
-        )
-    return searchsorted(rows, values, out_int32=out_int32, right=right)
+    return searchsorted(boundaries, at, out_int32=out_int32, right=right)

@@ -23,7 +23,7 @@ _LANCZOS = (
     1.5056327351493116e-7,
 )  # fmt: skip
 # Bernoulli numbers B2, B4, ...
-_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730)
 # An asymptotic series is used from here on; below, a recurrence leads there.
 _SHIFT = 10
 

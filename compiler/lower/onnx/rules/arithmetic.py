@@ -88,7 +88,7 @@ def _integer_power(on: Emitter, base: Any, exponent: Any) -> Any:
         if exponent % 2:
             result = square if result is None else on.op("Mul", result, square)
         exponent //= 2
-        square = on.op("Mul", square, square) if exponent else square
+        square = on.op("Mul", square, square)  # the last one is dropped: nothing reads it
     return result
 
 

@@ -49,9 +49,10 @@ def index_select(on: Emitter, x: Any, dim: int, index: Any) -> Any:
 
 @lowers(aten.gather.default)
 def gather(on: Emitter, x: Any, dim: int, index: Any, _: Any) -> Any:
-    if not shape_of(x) or not shape_of(index):
-        return on.reshape(on.value(x), shape_of(x), shape_of(index))
-    return on.op("GatherElements", on.value(x), on.operand(index, torch.int64), axis=dim)
+    value, places = on.value(x), on.operand(index, torch.int64)
+    if not shape_of(x) or not shape_of(index):  # then neither has more than one axis
+        return on.op("Gather", on.op("Reshape", value, on.constant([-1])), places, axis=0)
+    return on.op("GatherElements", value, places, axis=dim)
 
 
 @lowers(aten.scatter.src, aten.scatter.value)
@@ -235,7 +236,7 @@ def index_put(on: Emitter, x: Any, indices: list[Any], values: Any, accumulate: 
             extra = len(shape_of(x)) - len(shape_of(indices[0]))
             if extra:
                 mask = on.op("Unsqueeze", mask, on.constant(list(range(-extra, 0))))
-            new = on.value(values)
+            new = on.operand(values, dtype_of(x))
             new = on.op("Add", on.value(x), new) if accumulate else new
             return on.op("Where", mask, new, on.value(x))
         raise NotLowered("index_put with whole axes or a boolean mask")

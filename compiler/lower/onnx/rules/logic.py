@@ -80,7 +80,7 @@ def bitwise_or(on: Emitter, a: Any, b: Any) -> Any:
     return _bitwise(on, a, b, "Or", "BitwiseOr")
 
 
-@lowers(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.__xor__.Tensor)
+@lowers(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.__xor__.Tensor, aten.__xor__.Scalar)
 def bitwise_xor(on: Emitter, a: Any, b: Any) -> Any:
     return _bitwise(on, a, b, "Xor", "BitwiseXor")
 

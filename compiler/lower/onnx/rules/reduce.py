@@ -171,7 +171,7 @@ def var(on: Emitter, x: Any, dims: Any, correction: Any, keepdim: bool) -> Any:
         return on.op("ReduceMean", square, axes, keepdims=int(keepdim))
     count: Any = 1
     rank = len(shape_of(x))
-    for d in range(rank) if dims is None else ([dims] if isinstance(dims, int) else dims):
+    for d in range(rank) if dims in (None, []) else ([dims] if isinstance(dims, int) else dims):
         count = count * shape_of(x)[d]
     less = 1 if correction in (None, True) else correction
     total = on.op("ReduceSum", square, axes, keepdims=int(keepdim))
@@ -202,7 +202,7 @@ def norm(on: Emitter, x: Any, order: Any, dims: Any, keepdim: bool) -> Any:
 
 @lowers(aten.softmax.int)
 def softmax(on: Emitter, x: Any, dim: int, _: Any) -> Any:
-    return on.op("Softmax", on.operand(x, dtype_of(on.node)), axis=dim)
+    return _along(on, "Softmax", x, dim)
 
 
 @lowers(aten._softmax.default)
@@ -212,7 +212,16 @@ def _softmax(on: Emitter, x: Any, dim: int, _: bool) -> Any:
 
 @lowers(aten.log_softmax.int)
 def log_softmax(on: Emitter, x: Any, dim: int, _: Any) -> Any:
-    return on.op("LogSoftmax", on.operand(x, dtype_of(on.node)), axis=dim)
+    return _along(on, "LogSoftmax", x, dim)
+
+
+def _along(on: Emitter, op_type: str, x: Any, dim: int) -> Any:
+    """An operator along one axis; a tensor without axes gets one, which the runtime wants."""
+    value = on.operand(x, dtype_of(on.node))
+    if shape_of(x):
+        return on.op(op_type, value, axis=dim)
+    axis = on.constant([0])
+    return on.op("Squeeze", on.op(op_type, on.op("Unsqueeze", value, axis), axis=0), axis)
 
 
 @lowers(aten.logsumexp.default)

@@ -75,7 +75,21 @@ def _nearest_index(on: Emitter, before: Any, after: Any, scale: float | None) ->
 
 @lowers(aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec)
 def upsample_linear(on: Emitter, x: Any, size: Any, corners: bool, scales: Any) -> Any:
-    return _interpolated(on, x, corners, scales, mode="linear")
+    factors = None if scales is None or corners else _between_sizes(on, x, scales)
+    return _interpolated(on, x, corners, factors, mode="linear")
+
+
+def _between_sizes(on: Emitter, x: Any, scales: list[float]) -> list[float]:
+    """The factors; 1 where one leaves the size, at which torch keeps the axis as it is.
+
+    Raises:
+        NotLowered: that depends on the size. From a factor of 1.5 on it holds for a size of 1
+            alone, and of one element all that is between is the same.
+    """
+    axes = list(zip(shape_of(x)[2:], shape_of(on.node)[2:], scales))
+    if any(1 < scale < 1.5 and static_int(before) is None for before, _, scale in axes):
+        raise NotLowered("at some sizes torch keeps the axis as it is")
+    return [1.0 if same_size(before, after) else scale for before, after, scale in axes]
 
 
 @lowers(aten.upsample_bicubic2d.vec)

@@ -23,8 +23,6 @@ def grid_sampler_3d(
     on: Emitter, x: Any, grid: Any, mode: int, padding: int, align_corners: bool
 ) -> Any:
     """[batch, channels, d, h, w] at points [batch, D, H, W, 3], each from -1 to 1."""
-    if dtype_of(grid) not in (torch.float32, torch.float64):
-        raise NotLowered("a grid of 16 bits, to which torch rounds positions: sample in float32")
     how, around = _MODES[mode], _PADDINGS[padding]
     if (how, around) == ("nearest", "reflection"):
         raise NotLowered("the nearest elements of a reflected volume, which the runtime rounds")
