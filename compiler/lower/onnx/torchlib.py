@@ -62,6 +62,8 @@ def _require_written(nodes: list[Node]) -> None:
     for value in pytree.tree_leaves([n.meta["val"] for n in nodes]):
         if isinstance(value, torch.Tensor):
             onnx_dtype(value.dtype)
+            if value.dtype == torch.bfloat16:
+                raise NotLowered("NumPy has no bfloat16, so what torch.onnx has cannot be tried")
 
 
 def _knows(target: Any) -> bool:
