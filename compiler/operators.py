@@ -30,13 +30,16 @@ _ATEN = """
     logical_not logical_or logical_xor logit lt maximum minimum mish mul multiply nan_to_num ne
     neg negative nextafter not_equal polar positive pow prelu rad2deg real reciprocal relu relu6
     remainder round rrelu rsqrt rsub selu sgn sigmoid sign signbit silu sin sinc sinh softplus
-    softshrink special_bessel_j0 special_bessel_j1 special_digamma special_entr special_erf
-    special_erfc special_erfcx special_erfinv special_exp2 special_expit special_expm1
-    special_gammainc special_gammaincc special_gammaln special_i0 special_i0e special_i1
-    special_i1e special_log1p special_log_ndtr special_logit special_ndtr special_ndtri
-    special_psi special_round special_sinc special_xlog1py special_xlogy sqrt square sub
-    subtract tan tanh threshold true_divide trunc where xlogy __and__ __lshift__ __or__
-    __rshift__ __xor__
+    softshrink special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0
+    special_bessel_y1 special_digamma special_entr special_erf special_erfc special_erfcx
+    special_erfinv special_exp2 special_expit special_expm1 special_gammainc special_gammaincc
+    special_gammaln special_hermite_polynomial_h special_hermite_polynomial_he special_i0
+    special_i0e special_i1 special_i1e special_log1p special_log_ndtr special_logit
+    special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0
+    special_modified_bessel_k1 special_ndtr special_ndtri special_psi special_round
+    special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_sinc
+    special_spherical_bessel_j0 special_xlog1py special_xlogy sqrt square sub subtract tan tanh
+    threshold true_divide trunc where xlogy __and__ __lshift__ __or__ __rshift__ __xor__
 
     all allclose amax amin aminmax any argmax argmin bincount bucketize corrcoef count_nonzero
     cov cummax cummin cumprod cumsum cumulative_trapezoid diff dist equal histc is_nonzero isin

@@ -631,3 +631,11 @@ def test_what_a_row_cannot_do_it_refuses(name: str) -> None:
     with pytest.raises(UnsupportedError) as raised:
         lowered(function, inputs)
     assert says in str(raised.value)
+
+
+def test_no_value_is_true_of_nothing() -> None:
+    def found(a: Tensor) -> tuple[Tensor, ...]:
+        return a.any(), a.any(0), a.all()
+
+    run = session(lowered(found, [TRUTHS], {"a": {0: ("rows", 0, 9)}}))
+    agree(found, [TRUTHS[:0]], run)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch._decomp import global_decomposition_table
 from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -122,6 +123,7 @@ def _trace(
 
 def _as_program(made: fx.GraphModule, mode: FakeTensorMode) -> Program:
     """The traced graph, with the tensors that it holds as weights."""
+    _require_pure(made.graph)
     program = Program(made.graph, {}, Contract((), (), ()))
     for node in made.graph.find_nodes(op="get_attr"):
         tensor = getattr(made, str(node.target))
@@ -132,3 +134,18 @@ def _as_program(made: fx.GraphModule, mode: FakeTensorMode) -> Program:
     if any("val" not in n.meta for n in program.calls()):
         raise NotLowered("its decomposition has values without a type")
     return program
+
+
+def _require_pure(graph: fx.Graph) -> None:
+    """Hold a traced graph to operators whose results are all that they leave.
+
+    Raises:
+        NotLowered: torch's decomposition of one writes to a tensor, or draws random numbers.
+    """
+    for node in graph.nodes:
+        if not isinstance(node.target, OpOverload):
+            continue
+        if node.target._schema.is_mutable:
+            raise NotLowered(f"its decomposition writes to a tensor by {node.target}")
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise NotLowered(f"its decomposition draws random numbers by {node.target}")

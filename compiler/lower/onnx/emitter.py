@@ -272,9 +272,9 @@ class Emitter:
                 raise NotLowered(f"its part {op_name(node.target)}: {reason}") from reason
 
     def body(
-        self, part: Program, inputs: Sequence[ir.Value], go_on: ir.Value
+        self, part: Program, inputs: Sequence[ir.Value]
     ) -> tuple[list[ir.Node], list[ir.Value]]:
-        """The nodes of a loop's body, and its outputs: ``go_on``, then the program's results.
+        """The nodes of a loop's body, and its outputs: the program's results.
 
         What is emitted there cannot be read outside, so nothing of it is shared afterwards.
 
@@ -285,10 +285,9 @@ class Emitter:
         self.nodes, self._sizes, self._memo = [], dict(self._sizes), dict(self._memo)
         try:
             self.inline(part, inputs)
-            made = [self.op("Identity", v) for v in (go_on, *map(self.value, part.outputs))]
-            types = [onnx_dtype(n.meta["val"].dtype) for n in part.outputs]
-            for value, dtype in zip(made, (ir.DataType.BOOL, *types)):
-                value.type = ir.TensorType(dtype)
+            made = [self.op("Identity", self.value(n)) for n in part.outputs]
+            for value, node in zip(made, part.outputs):
+                value.type = ir.TensorType(onnx_dtype(node.meta["val"].dtype))
             return _used(self.nodes, made), made
         finally:
             self.nodes, self._sizes, self._memo = outside

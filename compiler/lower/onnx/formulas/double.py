@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strop.compiler.lower.onnx.formulas.approximation import polynomial
 from strop.compiler.lower.onnx.formulas.registry import formula
 
 aten = torch.ops.aten
 # erf is summed as a series up to here, from here on 1 less a continued fraction.
-_MIDDLE = 3.0
+MIDDLE = 3.0
 
 
 @formula(aten.tan.default)
@@ -97,17 +98,27 @@ def expm1(x: Tensor) -> Tensor:
     return 2 * y.exp() * y.sinh()
 
 
+def error_series(x: Tensor) -> Tensor:
+    """``erf(x) exp(x²)`` for x from 0 to 3 (dlmf.nist.gov 7.6.2)."""
+    coefficients = [2 / math.sqrt(math.pi)]
+    for n in range(1, 60):
+        coefficients.append(coefficients[-1] * 2 / (2 * n + 1))
+    return x * polynomial(x * x, coefficients)
+
+
+def error_fraction(x: Tensor) -> Tensor:
+    """``(1 - erf(x)) exp(x²)`` for x from 3 on (dlmf.nist.gov 7.9.1)."""
+    fraction = x
+    for n in range(40, 0, -1):
+        fraction = x + n / 2 / fraction
+    return 1 / math.sqrt(math.pi) / fraction
+
+
 @formula(aten.erf.default)
 def erf(x: Tensor) -> Tensor:
-    """By dlmf.nist.gov 7.6.2 near zero, and 7.9.1 far from it."""
+    """By a series near zero, and a continued fraction far from it."""
     size = x.abs()
-    near, far = size.clamp(max=_MIDDLE), size.clamp(min=_MIDDLE)
-    series = torch.ones_like(near)
-    for n in range(60, 0, -1):
-        series = 1 + series * (2 * near * near) / (2 * n + 1)
-    inner = 2 / math.sqrt(math.pi) * near * (-near * near).exp() * series
-    fraction = far
-    for n in range(40, 0, -1):
-        fraction = far + n / 2 / fraction
-    outer = 1 - (-far * far).exp() / math.sqrt(math.pi) / fraction
-    return torch.where(size < _MIDDLE, inner, outer) * x.sign()
+    near, far = size.clamp(max=MIDDLE), size.clamp(min=MIDDLE)
+    inner = (-near * near).exp() * error_series(near)
+    outer = 1 - (-far * far).exp() * error_fraction(far)
+    return torch.where(size < MIDDLE, inner, outer) * x.sign()

@@ -7,17 +7,26 @@ schema lies in a namespace of its own, so that no program from outside can call 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Step = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
 """``step(k, state, fixed)``: the next state, of the same shapes and dtypes; k is int64 []."""
+Going = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""``going(k, state, fixed)``: which elements step k still changes, as truth values."""
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 STEPS: dict[str, Step] = {}
+GOING: dict[str, Going] = {}
 
 _LIBRARY = torch.library.Library("strop_lowering", "DEF")
 _LIBRARY.define("repeat(str step, SymInt count, Tensor[] state, Tensor[] fixed) -> Tensor[]")
+_LIBRARY.define(
+    "repeat_while(str step, str going, Tensor first, Tensor[] state, Tensor[] fixed) -> Tensor[]"
+)
 
 
 def repeat(
@@ -33,16 +42,52 @@ def repeat(
     """
     if isinstance(count, int) and count == 0:
         return list(state)
-    name = f"{step.__module__}.{step.__qualname__}"
-    STEPS[name] = step
+    name = _entered(STEPS, step)
     made: list[Tensor] = torch.ops.strop_lowering.repeat(name, count, list(state), list(fixed))
     return made
+
+
+def repeat_while(
+    going: Going, step: Step, state: Sequence[Tensor], fixed: Sequence[Tensor] = ()
+) -> list[Tensor]:
+    """The state after ``step(0, ...)``, ``step(1, ...)``, ... while any element is going.
+
+    Args:
+        going: asked before every step; a function at the top of a module, like the step.
+        step: as of ``repeat``; it must leave the elements that are not going as they are.
+        state: what the first step is given.
+        fixed: what every step is given.
+    """
+    names = _entered(STEPS, step), _entered(GOING, going)
+    first = going(torch.zeros((), dtype=torch.int64), state, fixed).any()
+    made: list[Tensor] = torch.ops.strop_lowering.repeat_while(
+        *names, first, list(state), list(fixed)
+    )
+    return made
+
+
+def _entered(table: dict[str, F], function: F) -> str:
+    """The name under which a function is found again."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    table[name] = function
+    return name
 
 
 def _run(step: str, count: int, state: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
     values: Sequence[Tensor] = [t.clone() for t in state]
     for k in range(count):
         values = STEPS[step](torch.tensor(k), values, fixed)
+    return list(values)
+
+
+def _run_while(
+    step: str, going: str, first: Tensor, state: list[Tensor], fixed: list[Tensor]
+) -> list[Tensor]:
+    values: Sequence[Tensor] = [t.clone() for t in state]
+    k, go_on = torch.tensor(0), first
+    while bool(go_on):
+        values, k = STEPS[step](k, values, fixed), k + 1
+        go_on = GOING[going](k, values, fixed).any()
     return list(values)
 
 
@@ -54,3 +99,13 @@ def _types(
 
 _LIBRARY.impl("repeat", _run, "CompositeExplicitAutograd")
 torch.library.register_fake("strop_lowering::repeat", _types, lib=_LIBRARY)
+
+
+def _types_while(
+    step: str, going: str, first: Tensor, state: list[Tensor], fixed: list[Tensor]
+) -> list[Tensor]:
+    return [torch.empty_like(t) for t in state]
+
+
+_LIBRARY.impl("repeat_while", _run_while, "CompositeExplicitAutograd")
+torch.library.register_fake("strop_lowering::repeat_while", _types_while, lib=_LIBRARY)

@@ -15,10 +15,12 @@ from strop.compiler.lower.onnx.table import lowers
 from strop.compiler.program import dtype_of
 
 aten = torch.ops.aten
+prims = torch.ops.prims
 
 
 UNARY: dict[OpOverload[Any, Any], str] = {
     aten.abs.default: "Abs",
+    prims.abs.default: "Abs",
     aten.acos.default: "Acos",
     aten.asin.default: "Asin",
     aten.atan.default: "Atan",
@@ -30,6 +32,7 @@ UNARY: dict[OpOverload[Any, Any], str] = {
     aten.floor.default: "Floor",
     aten.log.default: "Log",
     aten.neg.default: "Neg",
+    prims.neg.default: "Neg",
     aten.reciprocal.default: "Reciprocal",
     aten.relu.default: "Relu",
     aten.round.default: "Round",

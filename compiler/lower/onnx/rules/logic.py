@@ -85,7 +85,13 @@ def bitwise_xor(on: Emitter, a: Any, b: Any) -> Any:
     return _bitwise(on, a, b, "Xor", "BitwiseXor")
 
 
-@lowers(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+@lowers(
+    aten.where.self,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.where.Scalar,
+    torch.ops.prims.where.default,
+)
 def where(on: Emitter, condition: Any, a: Any, b: Any) -> Any:
     return _chosen(on, on.operand(condition, torch.bool), *promoted(on, a, b))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -13,17 +13,42 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import fake_mode_of
 from strop.compiler.lower.onnx.decompose import trace_function
 from strop.compiler.lower.onnx.emitter import DTYPE, Emitter, onnx_dtype
-from strop.compiler.lower.onnx.formulas.repeat import STEPS
+from strop.compiler.lower.onnx.formulas.repeat import GOING, STEPS
 from strop.compiler.lower.onnx.table import TABLE, lowers
 
 
 @lowers(torch.ops.strop_lowering.repeat.default)
 def repeat(on: Emitter, step: str, count: Any, state: list[Node], fixed: list[Node]) -> Any:
+    def once(k: Tensor, go_on: Tensor, *values: Tensor) -> list[Tensor]:
+        return [go_on, *STEPS[step](k, values[: len(state)], values[len(state) :])]
+
+    return _loop(on, once, (on.op("Squeeze", on.size(count)), None), state, fixed)
+
+
+@lowers(torch.ops.strop_lowering.repeat_while.default)
+def repeat_while(
+    on: Emitter, step: str, going: str, first: Node, state: list[Node], fixed: list[Node]
+) -> Any:
+    def once(k: Tensor, go_on: Tensor, *values: Tensor) -> list[Tensor]:
+        kept = values[len(state) :]
+        made = STEPS[step](k, values[: len(state)], kept)
+        return [GOING[going](k + 1, made, kept).any(), *made]
+
+    return _loop(on, once, (None, on.value(first)), state, fixed)
+
+
+def _loop(
+    on: Emitter,
+    once: Callable[..., list[Tensor]],
+    limits: tuple[Any, Any],
+    state: list[Node],
+    fixed: list[Node],
+) -> tuple[Any, ...]:
+    """The last state; ``limits`` are the number of steps, and whether the first is taken."""
     first, outer = [on.value(n) for n in state], [on.value(n) for n in fixed]
     types = [n.meta["val"] for n in state]
-    body = _body(on, step, types, [n.meta["val"] for n in fixed], outer)
-    trips = on.op("Squeeze", on.size(count))
-    made = on.op("Loop", trips, None, *first, outputs=len(first), body=body)
+    body = _body(on, once, types, [n.meta["val"] for n in fixed], outer)
+    made = on.op("Loop", *limits, *first, outputs=len(first), body=body)
     made = made if isinstance(made, tuple) else (made,)
     for value, known in zip(made, types):
         value.meta[DTYPE] = onnx_dtype(known.dtype)
@@ -31,19 +56,20 @@ def repeat(on: Emitter, step: str, count: Any, state: list[Node], fixed: list[No
 
 
 def _body(
-    on: Emitter, step: str, state: Sequence[Tensor], fixed: Sequence[Tensor], outer: Sequence[Any]
+    on: Emitter,
+    once: Callable[..., list[Tensor]],
+    state: Sequence[Tensor],
+    fixed: Sequence[Tensor],
+    outer: Sequence[Any],
 ) -> ir.Graph:
     """The step as a graph: its number, "go on" and the state in; "go on" and the next state out."""
     mode = fake_mode_of(on.program)
-    number = mode.from_tensor(torch.zeros((), dtype=torch.int64))
-
-    def once(k: Tensor, *values: Tensor) -> list[Tensor]:
-        return list(STEPS[step](k, values[: len(state)], values[len(state) :]))
-
-    part = trace_function(once, [number, *state, *fixed], mode, TABLE)
-    inside = [_given(on, ir.DataType.INT64, []), _given(on, ir.DataType.BOOL, [])]
-    inside += [_given(on, onnx_dtype(t.dtype), t.shape) for t in state]
-    nodes, made = on.body(part, [inside[0], *inside[2:], *outer], inside[1])
+    number, go_on = (
+        mode.from_tensor(torch.zeros((), dtype=dtype)) for dtype in (torch.int64, torch.bool)
+    )
+    part = trace_function(once, [number, go_on, *state, *fixed], mode, TABLE)
+    inside = [_given(on, onnx_dtype(t.dtype), t.shape) for t in (number, go_on, *state)]
+    nodes, made = on.body(part, [*inside, *outer])
     return ir.Graph(inside, made, nodes=nodes, name=on.unique("step", start=1))
 
 
