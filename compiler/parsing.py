@@ -106,7 +106,7 @@ def validated(kind: type[Validated], values: Any, where: str) -> Validated:
 
 
 def _damage(error: pydantic.ValidationError, where: str) -> UsageError:
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     at = f" at '{place}'" if place else ""
     return UsageError(f"{where} is damaged{at}: {first['msg']}")

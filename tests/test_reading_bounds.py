@@ -13,8 +13,6 @@ from strop.bench.figures import Spread
 from strop.bench.record import Case, EngineRow, Plan, Record, Result, counted, ratios, spread
 from strop.compiler.errors import UsageError
 from strop.compiler.parsing import MOST_DEPTH, parse_json, parse_toml
-from strop.compiler.passes import Pass, PassResult
-from strop.compiler.program import Program
 from strop.compiler.reading import (
     MEBIBYTE,
     MOST_JSON,
@@ -335,15 +333,6 @@ def test_a_recipe_of_every_part_reads_back(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(recipe_text(made))
     assert load_recipe(str(tmp_path / "r.toml")) == made
     assert "[expect]" not in recipe_text(BASE)
-
-
-class Own(Pass):
-    """Does nothing."""
-
-    name = "own"
-
-    def run(self, program: Program) -> PassResult:
-        return PassResult(program, [], [])
 
 
 def test_the_users_own_files_are_looked_up_and_recorded_without_their_folder() -> None:

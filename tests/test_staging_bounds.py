@@ -18,7 +18,7 @@ from conftest import leftovers
 from staging_tools import KIND, content, fill, write
 
 from strop.compiler import publish, staging
-from strop.compiler.artifact import Artifact, read_artifact, read_intact
+from strop.compiler.artifact import Artifact, read_artifact, read_intact, write_json
 from strop.compiler.errors import UsageError
 from strop.compiler.files import require_folder, require_short, require_writable, write_whole
 from strop.compiler.holdings import WORK_INSIDE, holdings, require_replaceable
@@ -307,6 +307,25 @@ def test_a_workspace_is_its_own_and_holds_a_lock(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_only_what_is_called_like_a_workspace_is_swept_up(tmp_path: Path) -> None:
+    theirs = {"deaddead/lock": "", "deaddead/new/x": "", ".oet.strop-deaddead/lock": ""}
+    fill(tmp_path, theirs)
+    prefix = staging._prefix(tmp_path / "out")
+    # It died when all was written, and before anything was moved.
+    fill(tmp_path, {f"{prefix}deaddead/{n}": n for n in ("lock", "new/seal", "new/a")})
+    require_place(tmp_path / "out", KIND, [])
+    assert content(tmp_path) == theirs
+    write(tmp_path / "out", NEW)
+    assert content(tmp_path / "out") == {**NEW, "seal": "a\nn/d"}
+
+
+def test_a_foreign_folder_is_written_into_by_force_only(tmp_path: Path) -> None:
+    fill(tmp_path, {"out/theirs": ""})
+    with pytest.raises(UsageError, match="is not a folder of the tests: it holds 'theirs'"):
+        require_place(tmp_path / "out", KIND, ["new"])
+    require_place(tmp_path / "out", KIND, ["new"], force=True)
+
+
 def test_room_for_the_smallest_artifact_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +444,12 @@ def test_a_side_file_may_be_left_out_but_not_changed(artifact: Path) -> None:
     assert read_intact(artifact).damaged() == []
     (artifact / "side.txt").write_text("edis")
     assert read_artifact(artifact).damaged() == ["side.txt has changed since it was built"]
+
+
+def test_equal_values_are_equal_bytes(tmp_path: Path) -> None:
+    for values in ({"b": [1], "a": None}, {"a": None, "b": [1]}):
+        write_json(tmp_path / "file", values)
+        assert (tmp_path / "file").read_text() == ('{\n  "a": null,\n  "b": [\n    1\n  ]\n}\n')
 
 
 def test_the_record_of_a_build_may_be_missing(artifact: Path) -> None:
