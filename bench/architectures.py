@@ -1,276 +1,135 @@
-"""``python -m strop.bench.architectures [--peer] [MODEL_TYPE ...]``: tiny models of transformers.
+"""Tiny models of the types of ``transformers``: which are built, and which ``torch.onnx`` converts.
 
-Each architecture is made from its config class with random weights, with dynamic batch and
-sequence, and built and compared with the original, or, with ``--peer``, exported by ``torch.onnx``
-and run. One line each, and the total.
+``python -m strop.bench.architectures [--peer none|failures|all] [--missing] [MODEL_TYPE ...]``
+
+A type counts as ok if the file gives what the module gives on the example and at the smallest, the
+largest and odd sizes of batch and sequence. Each type goes on record as it ends, so that a stop
+loses nothing; types that are not asked for stay there as they are.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
+from typing import Annotated, Any
 
-import torch
-from torch import nn
+import typer
 
-from strop.bench.tiny import tiny_config
-from strop.bench.zoo import BATCH, TARGET_TEXT, TEXT, Axes, ids, mask, randomize
-from strop.compiler import Model, build
-from strop.compiler.errors import StropError
-from strop.compiler.terminal import Console
+from strop.bench.architecture_runs import Outcome, Who, measure
+from strop.bench.architecture_types import ARCHITECTURES
+from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.machine import environment
+from strop.bench.tables import Grid, Row
 
-ENCODERS = [
-    "bert",
-    "albert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "distilbert",
-    "electra",
-    "mpnet",
-    "deberta",
-    "deberta-v2",
-    "modernbert",
-    "ernie",
-    "roformer",
-    "rembert",
-    "megatron-bert",
-    "mobilebert",
-    "squeezebert",
-    "xlm",
-    "flaubert",
-    "convbert",
-    "nystromformer",
-    "fnet",
-    "funnel",
-    "splinter",
-    "layoutlm",
-    "luke",
-    "canine",
-    "xlnet",
-    "longformer",
-    "big_bird",
-    "nomic_bert",
-    "eurobert",
-]
-DECODERS = [
-    "gpt2",
-    "gpt_neox",
-    "openai-gpt",
-    "bloom",
-    "opt",
-    "xglm",
-    "biogpt",
-    "ctrl",
-    "llama",
-    "mistral",
-    "mixtral",
-    "qwen2",
-    "qwen2_moe",
-    "qwen3",
-    "qwen3_moe",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi",
-    "phi3",
-    "phimoe",
-    "falcon",
-    "mpt",
-    "stablelm",
-    "olmo",
-    "olmo2",
-    "olmoe",
-    "starcoder2",
-    "cohere",
-    "cohere2",
-    "granite",
-    "granitemoe",
-    "glm",
-    "glm4",
-    "persimmon",
-    "deepseek_v2",
-    "deepseek_v3",
-    "smollm3",
-    "helium",
-    "exaone4",
-    "jetmoe",
-    "mamba",
-    "gpt_bigcode",
-    "gpt_oss",
-]
-TWO_TEXTS = [
-    "t5",
-    "mt5",
-    "umt5",
-    "switch_transformers",
-    "longt5",
-    "bart",
-    "mbart",
-    "pegasus",
-    "marian",
-    "m2m_100",
-    "blenderbot",
-    "led",
-    "prophetnet",
-    "fsmt",
-    "plbart",
-]
-IMAGES = [
-    "vit",
-    "deit",
-    "beit",
-    "dinov2",
-    "dinov3_vit",
-    "resnet",
-    "regnet",
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "mobilevit",
-    "poolformer",
-    "bit",
-    "focalnet",
-    "vitdet",
-    "siglip_vision_model",
-    "swiftformer",
-    "textnet",
-    "hgnet_v2",
-]
-SOUNDS = ["wav2vec2", "hubert", "wavlm", "unispeech", "sew", "data2vec-audio", "wav2vec2-conformer"]
-BOTH = ["clip", "siglip", "altclip", "blip", "flava", "groupvit", "vilt", "git"]
+NAME = "architectures"
+# Characters of a reason that the table shows.
+SHOWN = 160
+Measured = Mapping[str, Mapping[str, Any]]
+"""By type, then by who built it: an ``Outcome`` as a dict."""
 
 
-def _noise(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+class Peer(Enum):
+    """Which types ``torch.onnx`` converts as well."""
+
+    none = "none"
+    failures = "failures"
+    all = "all"
 
 
-def _text(module: nn.Module) -> Model:
-    inputs = {"input_ids": ids(), "attention_mask": mask()}
-    return Model(module, inputs, dynamic=dict.fromkeys(inputs, TEXT))
+def figures(measured: Measured) -> list[Figure]:
+    """What is claimed of the types on record."""
+    behind = [t for t in measured if _kind(measured, t, "strop") != "ok"]
+    converted = [t for t in measured if _kind(measured, t, "torch.onnx") == "ok"]
+    unknown = [t for t in behind if "torch.onnx" not in measured[t]]
+    return [
+        Figure("types tried", len(measured)),
+        Figure("types built and right at every size tried", len(measured) - len(behind)),
+        Figure("types that torch.onnx converts, but not built", len(set(behind) & set(converted)),
+               at_most=0),
+        Figure("types not built, and not tried with torch.onnx", len(unknown), at_most=0),
+    ]  # fmt: skip
 
 
-def _two_texts(module: nn.Module) -> Model:
-    inputs = {"input_ids": ids(), "attention_mask": mask(), "decoder_input_ids": ids(6)}
-    axes = {"input_ids": TEXT, "attention_mask": TEXT, "decoder_input_ids": TARGET_TEXT}
-    return Model(module, inputs, dynamic=axes)
+def _kind(measured: Measured, name: str, who: Who) -> str:
+    return str(measured[name][who]["kind"]) if who in measured[name] else "not tried"
 
 
-def _image(module: nn.Module) -> Model:
-    return Model(module, {"pixel_values": _noise(2, 3, 32, 32)}, dynamic={"pixel_values": BATCH})
+def by_outcome(measured: Measured) -> Grid:
+    """How many types ended in which way with both."""
+    groups: dict[tuple[str, str], int] = {}
+    for name in measured:
+        key = (_kind(measured, name, "strop"), _kind(measured, name, "torch.onnx"))
+        groups[key] = groups.get(key, 0) + 1
+    rows = [Row([*key, str(count)]) for key, count in sorted(groups.items())]
+    return Grid("outcomes", ("strop", "torch.onnx", "types"), rows, 2)
 
 
-def _sound(module: nn.Module) -> Model:
-    samples: Axes = BATCH | {1: ("samples", 400, 1600)}
-    return Model(module, {"input_values": _noise(2, 800)}, dynamic={"input_values": samples})
+def not_built(measured: Measured) -> Grid:
+    """The types that strop does not build, with its reason and what the peer makes of them."""
+    rows = [
+        Row([name, found["strop"]["reason"][:SHOWN], _kind(measured, name, "torch.onnx")])
+        for name, found in measured.items()
+        if found["strop"]["kind"] != "ok"
+    ]
+    return Grid("not built", ("type", "reason", "torch.onnx"), rows, 3)
 
 
-def _both(module: nn.Module) -> Model:
-    inputs = {
-        "input_ids": ids(),
-        "pixel_values": _noise(2, 3, 32, 32),
-        "attention_mask": mask(),
-    }
-    axes = {"input_ids": TEXT, "attention_mask": TEXT, "pixel_values": BATCH}
-    return Model(module, inputs, dynamic=axes)
-
-
-Make = Callable[[nn.Module], Model]
-ARCHITECTURES: dict[str, Make] = {
-    name: make
-    for names, make in (
-        (ENCODERS, _text),
-        (DECODERS, _text),
-        (TWO_TEXTS, _two_texts),
-        (IMAGES, _image),
-        (SOUNDS, _sound),
-        (BOTH, _both),
+def on_record(results: Path) -> dict[str, dict[str, Any]]:
+    """The types measured so far."""
+    path = results / f"{NAME}.json"
+    found: dict[str, dict[str, Any]] = (
+        json.loads(path.read_text())["measured"] if path.exists() else {}
     )
-    for name in names
-}
+    return found
 
 
-def model_of(name: str) -> Model:
-    """A tiny random model of one type, with the head of its kind."""
-    import transformers
-    from transformers.models.auto import modeling_auto as auto
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    heads = [auto.MODEL_MAPPING_NAMES]
-    if name in DECODERS:
-        heads.insert(0, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    if name in TWO_TEXTS:
-        heads.insert(0, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-    found = next(mapping[name] for mapping in heads if name in mapping)
-    kind = found if isinstance(found, str) else found[0]
-    torch.manual_seed(0)
-    config = tiny_config(CONFIG_MAPPING[name])
-    return ARCHITECTURES[name](randomize(getattr(transformers, kind)(config)))
+def _put(results: Path, place: dict[str, Any], name: str, who: Who, found: Outcome) -> None:
+    """Put an outcome on record; a new one of strop's leaves the peer's as it is."""
+    measured = on_record(results)
+    measured[name] = measured.get(name, {}) | {who: asdict(found)}
+    ordered = {t: measured[t] for t in ARCHITECTURES if t in measured}
+    save(NAME, place, figures(ordered), ordered, results)
 
 
-def build_it(model: Model) -> None:
-    """Build with strop: the file is compared with the original at several sizes."""
-    with tempfile.TemporaryDirectory() as folder:
-        build(model, Path(folder) / "out", recipe="cpu-fp32")
+def _try(names: Sequence[str], who: Who, limit: float, results: Path) -> None:
+    place = environment()
+    for name, found in measure(names, who, limit):
+        _put(results, place, name, who, found)
+        said = f": {found.reason[:300]}" if found.reason else ""
+        console.say(f"{name} by {who}: {found.kind}{said} ({found.seconds:.0f} s)")
 
 
-def convert_with_peer(model: Model) -> None:
-    """Export by ``torch.onnx`` with the same dims, and run the file on the example."""
-    import onnxruntime as ort
-
-    dims: dict[str, torch.export.Dim] = {}
-    shapes: dict[str, dict[int, torch.export.Dim]] = {}
-    for input_name, axes in (model.dynamic or {}).items():
-        shapes[input_name] = {}
-        for axis, of in axes.items():
-            assert isinstance(of, tuple), "every dim of the list has a range"
-            dim, low, high = of
-            made = torch.export.Dim(str(dim), min=int(low), max=int(high))
-            shapes[input_name][axis] = dims.setdefault(str(dim), made)
-    assert isinstance(model.example_inputs, Mapping)
-    inputs = dict(model.example_inputs)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        path = Path(folder) / "model.onnx"
-        exported = torch.onnx.export(
-            model.module, (), kwargs=inputs, dynamic_shapes=shapes, dynamo=True, verbose=False
-        )
-        assert exported is not None
-        exported.save(str(path))
-        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        session.run(None, {i.name: inputs[i.name].numpy() for i in session.get_inputs()})
+def _asked(names: Iterable[str]) -> list[str]:
+    """Types by name; all where none is named."""
+    if unknown := [n for n in names if n not in ARCHITECTURES]:
+        raise typer.BadParameter(f"no type of the list: {', '.join(unknown)}")
+    return list(names) or list(ARCHITECTURES)
 
 
-def outcome(name: str, peer: bool) -> str:
-    """``ok``, or why not, in one line."""
-    try:
-        (convert_with_peer if peer else build_it)(model_of(name))
-    except StropError as error:
-        return f"refused: {' '.join(str(error).split())}"
-    except Exception as error:  # of the peer, or a fault of strop's: told in the line
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return "ok"
-
-
-def main() -> None:
-    """Try every architecture, or those named."""
-    parser = argparse.ArgumentParser(prog="python -m strop.bench.architectures")
-    parser.add_argument("names", nargs="*", choices=[[], *ARCHITECTURES], metavar="MODEL_TYPE")
-    parser.add_argument("--peer", action="store_true", help="convert with torch.onnx instead")
-    given = parser.parse_args()
-    console = Console()
-    done, names = 0, given.names or list(ARCHITECTURES)
-    for name in names:
-        start = time.perf_counter()
-        result = outcome(name, given.peer)
-        done += result == "ok"
-        seconds = time.perf_counter() - start
-        console.say(f"{name}: {result[:300]} ({seconds:.0f} s)")
-    console.say(f"{done} of {len(names)} architectures")
+def main(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL_TYPE]...")] = None,
+    peer: Annotated[Peer, typer.Option(help="Types to convert by torch.onnx too.")] = Peer.failures,
+    missing: Annotated[bool, typer.Option(help="Only types that are not on record.")] = False,
+    limit: Annotated[float, typer.Option(help="Seconds for one type.")] = 600.0,
+    results: Annotated[Path, typer.Option(help="Folder for the record.")] = RESULTS,
+) -> None:
+    """Build every type, or those named, and put the outcomes on record."""
+    asked = _asked(names or [])
+    known = on_record(results)
+    _try([n for n in asked if not missing or n not in known], "strop", limit, results)
+    known = on_record(results)
+    if peer is not Peer.none:
+        wanted = [n for n in asked if peer is Peer.all or known[n]["strop"]["kind"] != "ok"]
+        wanted = [n for n in wanted if not missing or "torch.onnx" not in known[n]]
+        _try(wanted, "torch.onnx", limit, results)
+    known = on_record(results)
+    show(figures(known), "types of transformers")
+    console.print(by_outcome(known).rich())
+    console.print(not_built(known).rich())
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -59,6 +59,9 @@ OTHERS = {
     "qk_rope_head_dim": 8,
     "v_head_dim": 8,
     "sliding_window": 6,
+    "rotary_dim": 4,
+    "num_frames": 4,
+    "attention_types": [[["global", "local"], 1]],
 }
 SMALL: dict[str, Any] = WIDTH | LAYERS | HEADS | INNER | LENGTHS | EXPERTS | OTHERS
 
@@ -73,6 +76,11 @@ def tiny_config(kind: type[Any]) -> Any:
         if name in known
         and (type(known[name]) is type(value) or (known[name] is None and name in EXPERTS))
     }
+    if isinstance(known.get("depths"), list):  # blocks of each stage
+        settings["depths"] = [1] * len(known["depths"])
+    if isinstance(known.get("num_heads"), list):  # one number for each stage, which divides them
+        settings.pop("embed_dim", None)
+        settings["patch_size"] = 2  # or the last stage is smaller than a window
     if "kv_lora_rank" in known:  # every head has keys of its own, from one compressed vector
         settings["num_key_value_heads"] = SMALL["num_attention_heads"]
     for name in kind.sub_configs:
