@@ -190,10 +190,8 @@ SOUNDS = [
     "hubert",
     "wavlm",
     "unispeech",
-    "sew",
     "data2vec-audio",
     "wav2vec2-conformer",
-    "sew-d",
     "unispeech-sat",
 ]
 BOTH = [
@@ -214,6 +212,7 @@ BOTH = [
 
 
 POOLED = ["funnel", "canine"]
+POOLED_SOUNDS = ["sew", "sew-d"]
 LARGE_IMAGES = ["convnext", "convnextv2"]
 VIDEOS = ["videomae", "timesformer", "vivit"]
 
@@ -252,6 +251,12 @@ def _video(module: nn.Module) -> Model:
     return Model(module, {"pixel_values": frames}, dynamic={"pixel_values": BATCH})
 
 
+def _long_sound(module: nn.Module) -> Model:
+    """Of two frames at least, which the module makes one of."""
+    samples: Axes = BATCH | {1: ("samples", 720, 1600)}
+    return Model(module, {"input_values": _noise(2, 800)}, dynamic={"input_values": samples})
+
+
 def _whisper(module: nn.Module) -> Model:
     inputs = {"input_features": _noise(2, 80, 128), "decoder_input_ids": ids(6)}
     axes = {"input_features": BATCH, "decoder_input_ids": TARGET_TEXT}
@@ -285,6 +290,7 @@ ARCHITECTURES: dict[str, Make] = {
         (LARGE_IMAGES, _large_image),
         (VIDEOS, _video),
         (SOUNDS, _sound),
+        (POOLED_SOUNDS, _long_sound),
         (["whisper"], _whisper),
         (BOTH, _both),
     )
