@@ -40,7 +40,7 @@ def repeat(
         state: what the first step is given; a step must not change shapes or dtypes.
         fixed: what every step is given.
     """
-    if isinstance(count, int) and count == 0:
+    if _is_zero(count) or all(any(map(_is_zero, t.shape)) for t in state):
         return list(state)
     name = _entered(STEPS, step)
     made: list[Tensor] = torch.ops.strop_lowering.repeat(name, count, list(state), list(fixed))
@@ -71,6 +71,10 @@ def _entered(table: dict[str, F], function: F) -> str:
     name = f"{function.__module__}.{function.__qualname__}"
     table[name] = function
     return name
+
+
+def _is_zero(size: int | torch.SymInt) -> bool:
+    return isinstance(size, int) and size == 0
 
 
 def _run(step: str, count: int, state: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
