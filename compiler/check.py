@@ -187,7 +187,7 @@ def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
         return Comparison(case, output, wrong, None, True, want.size)
     a, b = without_shared_infinities(got.astype(np.float64), want.astype(np.float64))
     finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
-    scale = max(1.0, float(np.abs(b).max(initial=0.0)))
+    scale = float(np.abs(b).max(initial=1.0))
     with np.errstate(invalid="ignore"):  # infinities that only one of them holds
         error = float(np.abs(a - b).max(initial=0.0)) / scale
         cosine = row_cosine(a, b)

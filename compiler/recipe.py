@@ -182,8 +182,7 @@ class Recipe(pydantic.BaseModel):
         """The recipe for a manifest, which holds no path of the machine that built it."""
         values = self.model_dump(exclude_none=True)
         for entry in values["passes"]:
-            if is_users(entry["name"]):
-                entry["name"] = PurePath(entry["name"]).name
+            entry["name"] = PurePath(entry["name"]).name
         return values
 
     def _place(self, step: str) -> int:

@@ -86,5 +86,5 @@ def read_tensors(path: Path, what: str, *, within: Path) -> dict[str, torch.Tens
 
 def _digest(tensor: torch.Tensor) -> str:
     kind = f"{DTYPE_NAMES[tensor.dtype]}{list(tensor.shape)}".encode()
-    flat = tensor.reshape(-1).view(torch.uint8) if tensor.numel() else tensor.new_empty(0)
+    flat = tensor.reshape(-1).view(torch.uint8)
     return hashlib.sha256(kind + flat.numpy().tobytes()).hexdigest()[:32]

@@ -121,8 +121,10 @@ def test_an_operator_that_is_refused_is_refused_by_the_command(stranger: Strange
 
 
 def test_what_is_lowered_may_be_called() -> None:
-    # detach_ writes to nothing, but looks as if it did: no program holds it.
-    names = {str(target) for target in TABLE} - {"aten.detach_.default"}
+    # detach_ writes to nothing, but looks as if it did: no program holds it. resize may give
+    # memory that nobody wrote.
+    left_out = {f"aten.{name}.default" for name in ("detach_", "resize", "resize_as")}
+    names = {str(target) for target in TABLE} - left_out
     # What decompositions are made of is in the table too, and so are operators of other tests.
     captured = sorted(n for n in names if n.startswith(("aten.", "strop.")))
     assert len(captured) > 200

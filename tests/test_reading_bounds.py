@@ -15,7 +15,6 @@ from strop.compiler.errors import UsageError
 from strop.compiler.parsing import MOST_DEPTH, parse_json, parse_toml
 from strop.compiler.reading import (
     MEBIBYTE,
-    MOST_JSON,
     file_hash,
     is_there,
     opened,
@@ -77,9 +76,9 @@ def test_text_is_read_up_to_its_bound(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (MEBIBYTE + 1))
     with pytest.raises(UsageError, match="larger than 1,048,576 bytes"):
         read_toml(path, "the file")
-    file_of(path, MOST_JSON, 128 * PAGE)
+    file_of(path, 64 * MEBIBYTE, 128 * PAGE)
     assert len(read_bytes(path, "the file")) == 64 * MEBIBYTE
-    file_of(path, MOST_JSON + 1, 128 * PAGE)
+    file_of(path, 64 * MEBIBYTE + 1, 128 * PAGE)
     with pytest.raises(UsageError, match="larger than 67,108,864 bytes"):
         read_bytes(path, "the file")
 

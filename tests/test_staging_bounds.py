@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -320,10 +321,34 @@ def test_only_what_is_called_like_a_workspace_is_swept_up(tmp_path: Path) -> Non
 
 
 def test_a_foreign_folder_is_written_into_by_force_only(tmp_path: Path) -> None:
-    fill(tmp_path, {"out/theirs": ""})
+    fill(tmp_path, {"out/theirs": "", "out/zero": ""})
     with pytest.raises(UsageError, match="is not a folder of the tests: it holds 'theirs'"):
         require_place(tmp_path / "out", KIND, ["new"])
     require_place(tmp_path / "out", KIND, ["new"], force=True)
+    with (
+        pytest.raises(UsageError, match="holds 'theirs', which is not strop's"),
+        staged(tmp_path / "out", KIND) as new,
+    ):
+        fill(new, {"theirs": "new", "seal": "theirs"})
+    assert content(tmp_path / "out") == {"theirs": "", "zero": ""}
+
+
+def test_a_folder_beside_which_nothing_can_be_made_is_written_from_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tempfile.mkdtemp
+
+    def fails(prefix: str, dir: Path) -> str:
+        if dir == tmp_path:
+            raise PermissionError(errno.EACCES, "not here")
+        return real(prefix=prefix, dir=dir)
+
+    write(tmp_path / "out", OLD)
+    monkeypatch.setattr(tempfile, "mkdtemp", fails)
+    with pytest.raises(UsageError, match="new could not be written: not here"):
+        write(tmp_path / "new", NEW)
+    write(tmp_path / "out", NEW)
+    assert content(tmp_path / "out") == {**NEW, "seal": "a\nn/d"}
 
 
 def test_room_for_the_smallest_artifact_is_tried(
