@@ -166,6 +166,18 @@ def test_pieces_by_a_size_are_counted_at_that_size(tmp_path: Path) -> None:
     assert "RuntimeError" in refusal(tmp_path, program(call("p", "aten.split.Tensor", X, 0)))
 
 
+def test_a_size_in_a_node_counts_as_the_number_that_it_is() -> None:
+    graph = torch.fx.Graph()
+    whole, each = graph.placeholder("x"), graph.placeholder("n")
+    whole.meta["val"], each.meta["val"] = torch.empty(3 * 4096, device="meta"), 3
+    _require_few_pieces(graph.call_function(aten.split.Tensor, (whole, each)))
+
+
+def test_an_argument_of_another_kind_than_text_is_not_known(tmp_path: Path) -> None:
+    said = refusal(tmp_path, program(call("p", "aten.neg.default", {"node": ["x"]})))
+    assert "the argument node = ['x'] is not known here" in said
+
+
 def test_all_values_together_have_so_many_bytes_and_no_more(tmp_path: Path) -> None:
     left = 2**32 - 3 * 8 * 4  # of x
     for dtype, width in (("i8", 1), ("f32", 4)):
@@ -254,7 +266,7 @@ def everything(a: Tensor, b: Tensor) -> Any:
     made = torch.full((rows, 2), math.nan, dtype=torch.float16, device="cpu")
     ranges = torch.arange(rows * 2 - 1, dtype=torch.int32)
     best = a.max(1)
-    masked = masked * 0.5 + 2
+    masked = masked.clamp(max=1.0) * 0.5 + 2
     return masked, wide, made, ranges, best[0], best[1], F_GELU(a), a[:, 1:], b.sum(), W + a[:1]
 
 

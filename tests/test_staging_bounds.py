@@ -218,7 +218,7 @@ def system(monkeypatch: pytest.MonkeyPatch, code: int | None) -> list[tuple[Any,
     libc = SimpleNamespace()
     if code is not None:
         libc.renameat2 = lambda *given: (calls.append(given), -1 if code else 0)[1]
-    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: libc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: libc if use_errno else None)
     monkeypatch.setattr(ctypes, "get_errno", lambda: code)
     return calls
 
@@ -243,6 +243,16 @@ def test_an_exchange_names_both_folders_and_other_errors_are_raised(
 
 
 OLD, NEW = {"a": "old", "sub/deep/b": "old", "keep/c": "old"}, {"a": "new", "n/d": "new"}
+
+
+def test_a_folder_with_something_of_its_owners_is_not_moved_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "out", OLD)
+    fill(tmp_path / "out", {"mine": "mine"})
+    monkeypatch.setattr(publish, "exchange", pytest.fail)
+    write(tmp_path / "out", NEW)
+    assert content(tmp_path / "out") == {**NEW, "seal": "a\nn/d", "mine": "mine"}
 
 
 def test_empty_folders_of_what_leaves_go_with_it(tmp_path: Path) -> None:
