@@ -125,6 +125,17 @@ def test_keys_that_are_also_the_values_or_the_queries_keep_their_bias() -> None:
     same_numbers(before, result.program, X, tolerance=1e-6)
 
 
+def test_keys_that_are_the_queries_of_one_attention_keep_their_bias() -> None:
+    linear = nn.Linear(8, 8)
+
+    def model(x: Tensor) -> Tensor:
+        v, one = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in (x, linear(x)))
+        return F.scaled_dot_product_attention(one, one, v)
+
+    result = FoldBiases().run(run_passes(program_of(model, X), Noops(), FuseAttention()))
+    assert not result.modified
+
+
 def test_a_norm_over_several_axes_takes_no_bias() -> None:
     linear = nn.Linear(8, 8)
 

@@ -101,6 +101,7 @@ STAY = {
         Behind(nn.ConvTranspose1d(4, 6, 3, padding=1), same, 5),
         (4, 5),
     ),
+    "joined": (Behind(nn.Linear(4, 6), lambda y: y.reshape(2, 12), 12), (4, 4)),
     "shift": (Behind(nn.Linear(4, 6), lambda y: y.reshape(2, 9, 2), 9), (2, 3, 4)),
 }  # fmt: skip
 
@@ -111,7 +112,7 @@ def test_batch_norm_of_another_axis_or_layer_stays_and_says_why(reason: str) -> 
     before = program_of(module, torch.randn(shape))
     result = FoldBatchNorm().run(before)
     assert not result.modified
-    said = "comes after no convolution" if reason == "shift" else reason
+    said = "comes after no convolution" if reason in ("shift", "joined") else reason
     assert said in result.log.misses[0].reason
     assert result.log.misses[0].lines
 
@@ -159,6 +160,22 @@ def test_batch_norm_in_train_mode_stays() -> None:
     result = FoldBatchNorm().run(program_of(Trains(), torch.randn(3, 4)))
     assert not result.modified
     assert "train mode" in result.log.misses[0].reason
+
+
+def test_batch_norm_folds_in_double_precision() -> None:
+    layers = nn.Sequential(nn.Linear(4, 4), trained(nn.BatchNorm1d(4))).double()
+    x = torch.randn(3, 4).double()
+    before = program_of(layers, x)
+    result = FoldBatchNorm().run(before)
+    assert counts(result) == {"conv-bn": 1}
+    same_numbers(before, result.program, x, tolerance=1e-12)
+
+
+def test_a_layer_in_half_precision_keeps_a_batch_norm_in_single_precision() -> None:
+    layers = nn.Sequential(nn.Linear(4, 4).half(), trained(nn.BatchNorm1d(4)))
+    result = FoldBatchNorm().run(program_of(layers, torch.randn(3, 4).half()))
+    assert not result.modified
+    assert "half precision" in result.log.misses[0].reason
 
 
 def test_weights_in_half_precision_stay() -> None:

@@ -51,6 +51,13 @@ def test_forms_of_a_norm_without_a_weight_are_recognised(case: str) -> None:
     same_numbers(before, result.program, X, tolerance=1e-6)
 
 
+def test_a_norm_over_a_dynamic_number_of_rows_is_recognised() -> None:
+    before = program_of(NORMS["square"], X, dims={0: {0: "batch", 1: "rows"}})
+    result = FuseNorms().run(before)
+    assert counts(result) == {"rms-norm-plain": 1}
+    same_numbers(before, result.program, X[:1], tolerance=1e-6)
+
+
 def test_other_forms_are_no_norm() -> None:
     before = program_of(lambda x: tuple(model(x) for model in NO_NORMS.values()), X)
     assert not FuseNorms().run(before).modified
@@ -72,6 +79,47 @@ def tanh_gelu(
     third: float = 0.044715,
 ) -> Callable[[Tensor], Tensor]:
     return lambda x: half * x * (one + torch.tanh(scale * (x + third * x.pow(3))))
+
+
+def numbers_first(x: Tensor) -> Tensor:
+    cube = torch.mul(0.044715, x.pow(3))
+    inner = torch.tanh(torch.mul(math.sqrt(2 / math.pi), torch.add(x, cube)))
+    return torch.mul(0.5, x) * torch.add(1.0, inner)
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "numbers first": (numbers_first, "gelu-tanh"),
+    "a half at the end": (lambda x: x * (1 + torch.erf(x / math.sqrt(2))) * 0.5, "gelu-erf"),
+    "half of the factor": (lambda x: (torch.erf(x / 2**0.5) + 1) * 0.5 * x, "gelu-erf"),
+    "times the root of a half": (
+        lambda x: torch.mul(0.5, x) * torch.add(1.0, torch.erf(torch.mul(2**-0.5, x))),
+        "gelu-erf",
+    ),
+    "half of the factor, a number first": (
+        lambda x: torch.mul(0.5, torch.add(1.0, torch.erf(x / 2**0.5))) * x,
+        "gelu-erf",
+    ),
+    "a cube by products": (
+        lambda x: (
+            torch.tanh((x * x * x * 0.044715 + x) * math.sqrt(2 / math.pi)).add(1).mul(x).mul(0.5)
+        ),
+        "gelu-tanh",
+    ),
+    "a half of the whole, first": (
+        lambda x: torch.mul(0.5, (1 + torch.erf(x / math.sqrt(2))) * x),
+        "gelu-erf",
+    ),
+    "a sigmoid first": (lambda x: x.sigmoid() * x, "silu"),
+}
+
+
+@pytest.mark.parametrize("case", ACTIVATIONS)
+def test_forms_of_an_activation_are_recognised(case: str) -> None:
+    model, rule = ACTIVATIONS[case]
+    before = program_of(model, X)
+    result = FuseActivations().run(before)
+    assert counts(result) == {rule: 1}
+    same_numbers(before, result.program, X, tolerance=1e-6)
 
 
 NO_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -171,6 +219,21 @@ EMBEDDINGS: dict[str, tuple[Callable[..., Tensor], dict[str, int]]] = {
     "places without a batch": (
         lambda i, w, p: F.embedding(i, w) + F.embedding(torch.arange(4), p),
         {"embedding-range": 1},
+    ),
+    "a number, then places": (
+        lambda i, w, p: (F.embedding(i, w) + 1.0) + F.embedding(torch.arange(4)[None], p),
+        {"embedding-range": 1},
+    ),
+    "a number and a row": (lambda i, w, p: torch.add(1.0, F.embedding(i, w)[0, 0]) + p[2], {}),
+    "a row and a number more": (lambda i, w, p: F.embedding(i, w) + p[2] + 1.0, {}),
+    "places alone": (lambda i, w, p: F.embedding(torch.arange(4), p), {"embedding-range": 1}),
+    "a row and a computed table": (
+        lambda i, w, p: F.embedding(i, w) + p[2] + F.embedding(i, w).flatten(0, 1)[:4],
+        {},
+    ),
+    "a row and a table of three axes": (
+        lambda i, w, p: F.embedding(i, w) + p[2] + p[:, None][:2],
+        {},
     ),
     "places for each batch": (
         lambda i, w, p: F.embedding(i, w) + F.embedding(torch.arange(4)[None].expand(2, 4), p),

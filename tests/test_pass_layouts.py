@@ -141,11 +141,26 @@ def test_doubles_of_three_axes_are_left_alone() -> None:
     assert_left_alone(FuseAttention(), program, "queries, keys or values are torch.float64")
 
 
-def test_a_dynamic_number_of_heads_is_left_alone() -> None:
+@pytest.mark.parametrize("lead", [(2, 3), (2, 2, 3)])
+def test_a_dynamic_number_of_heads_is_left_alone(lead: View) -> None:
     program = program_of(
-        lambda q: (q @ q.mT).softmax(-1) @ q, randn(2, 3, 5, 4), dims={0: {1: "heads"}}
+        lambda q: (q @ q.mT).softmax(-1) @ q,
+        randn(*lead, 5, 4),
+        dims={0: {len(lead) - 1: "heads"}},
     )
     assert_left_alone(FuseAttention(), program, "the number of heads is dynamic")
+
+
+def test_an_axis_that_a_mask_has_already_is_not_measured_to_repeat_it() -> None:
+    def model(q: Tensor, mask: Tensor) -> Tensor:
+        return (q @ q.mT + mask).softmax(-1) @ q
+
+    inputs = (randn(4, 2, 3, 5, 4), randn(4, 1, 3, 5, 5))
+    before = program_of(model, *inputs, dims={0: {0: "batch"}, 1: {0: "batch"}})
+    result = FuseAttention().run(before)
+    assert counts(result) == {"attention-eager": 1}
+    assert "aten.sym_size" not in body(result.program)
+    same_numbers(before, result.program, *(x[:3] for x in inputs), tolerance=1e-6)
 
 
 KEYS: dict[str, Callable[[Tensor], Tensor]] = {

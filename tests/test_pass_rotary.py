@@ -106,6 +106,16 @@ def test_one_half_repeated_over_both_is_not_taken_for_a_rotation() -> None:
     assert_left_alone(FuseRotary(), program, "not of the halves exchanged")
 
 
+def test_halves_cut_at_a_dynamic_place_are_not_taken_for_a_rotation() -> None:
+    def model(x: Tensor, p: Tensor, y: Tensor) -> Tensor:
+        cut = y.shape[0]
+        return form(lambda x: torch.cat((-x[..., cut:], x[..., :cut]), -1))(x, p)
+
+    inputs = (X, POSITIONS, torch.zeros(2))
+    program = program_of(model, *inputs, dims={2: {0: ("cut", 1, 3)}})
+    assert_left_alone(FuseRotary(), program, "not of the halves exchanged")
+
+
 def test_a_second_half_that_is_computed_is_not_taken_for_a_rotation() -> None:
     program = program_of(
         form(lambda x: torch.cat((-x[..., 2:], x[..., :2].exp()), -1)), X, POSITIONS
@@ -172,6 +182,17 @@ def test_a_table_that_is_an_input_is_left_alone() -> None:
 def test_three_axes_are_no_heads() -> None:
     program = program_of(form(), torch.randn(3, 3, 4), torch.randn(3, 3)[:, :1])
     assert_left_alone(FuseRotary(), program, "x is not [batch, heads, seq, size]")
+
+
+def test_a_dynamic_size_of_heads_is_left_alone() -> None:
+    def model(x: Tensor) -> Tensor:
+        table = torch.cat((x[:, 0].cos(), x[:, 0].cos()), -1)
+        wide = torch.cat((x, x), -1)
+        cos, sin = table.cos().unsqueeze(1), table.sin().unsqueeze(1)
+        return wide * cos + torch.cat((-wide[..., 2:], wide[..., :2]), -1) * sin
+
+    program = program_of(model, X[..., :2].clone(), dims={0: {3: ("size", 2, 9)}})
+    assert_left_alone(FuseRotary(), program, "heads or size are dynamic")
 
 
 def test_a_dynamic_number_of_heads_is_left_alone() -> None:

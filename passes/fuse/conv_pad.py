@@ -33,7 +33,7 @@ class ConvPad(Rule):
     def match(self, root: Node, program: Program) -> Match | Miss:
         conv = arguments(root)
         pad = conv["input"]
-        if not isinstance(pad, Node) or pad.target not in PADS:
+        if pad.target not in PADS:
             return Miss("its input is not padded", root)
         around = arguments(pad)
         axes = len(shape_of(conv["weight"])) - 2

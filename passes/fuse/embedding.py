@@ -143,8 +143,8 @@ def _is_row(value: Any) -> bool:
 
 def _cut_table(value: Any) -> Node | None:
     """The table under ``unsqueeze(slice(table, 0, ...), 0)``."""
-    if isinstance(value, Node) and value.target is aten.unsqueeze.default and value.args[1] == 0:
-        value = value.args[0]
+    if isinstance(value, Node) and value.target is aten.unsqueeze.default and arg(value, 1) == 0:
+        value = arg(value, 0)
     if not isinstance(value, Node) or value.target is not aten.slice.Tensor or value.args[1] != 0:
         return None
     table = value.args[0]

@@ -60,8 +60,8 @@ def pack_heads(x: Node, build: Builder) -> Node | None:
     rows = transposed_from(x, 1, 2)
     if rows is None or len(shape_of(rows)) != 4:
         return None
-    if rows.target in VIEWS and isinstance(rows.args[0], Node):
-        source = rows.args[0]
+    if rows.target in VIEWS:
+        source = input_node(rows)
         old, new = shape_of(source), shape_of(rows)
         if len(old) == 3 and all(same_size(a, b) for a, b in zip(old[:2], new[:2])):
             return source
