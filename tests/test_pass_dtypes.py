@@ -128,6 +128,20 @@ def test_small_integers_give_the_same_numbers(name: str, dtype: torch.dtype) -> 
         assert torch.equal(got, want)
 
 
+BITS: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+    "float16": (lambda x: x.view(torch.int16), HALF),
+    "bytes": (lambda x: x.view(torch.int16), BYTES),
+    "the next float16": (lambda x: torch.nextafter(x, x + 1), HALF),
+}
+
+
+@pytest.mark.parametrize("case", BITS)
+def test_bits_are_read_from_the_type_that_was_given(case: str) -> None:
+    function, x = BITS[case]
+    program = program_of(function, x)
+    assert torch.equal(results(legal(program), x)[0], results(program, x)[0])
+
+
 def test_moving_small_integers_needs_no_other_type() -> None:
     program = program_of(SMALL["moved"], BYTES)
     result = LegalizeDtypes().run(program)
@@ -166,6 +180,20 @@ def test_an_operator_that_gives_bytes_of_floats_is_left_alone() -> None:
     result = LegalizeDtypes().run(program)
     assert body(result.program) == body(program)
     assert not counts(result)
+
+
+def test_a_comparison_needs_no_cast_of_its_result() -> None:
+    assert body(legal(program_of(lambda x: x > 0, HALF))).count("aten.to") == 1
+
+
+def test_a_cast_of_bytes_is_left_alone() -> None:
+    program = program_of(lambda x, y: x.type_as(y), BYTES, HALF.float())
+    assert not LegalizeDtypes().run(program).modified
+
+
+def test_integers_of_integers_do_not_jump() -> None:
+    program = program_of(lambda x: (x + 1).to(torch.int32), torch.arange(3))
+    assert not any(jumps(node) for node in program.calls())
 
 
 def test_a_program_without_narrow_types_is_left_alone() -> None:

@@ -224,6 +224,27 @@ def test_a_flag_or_masks_alone_over_values_of_another_size_are_read(mask: Mask) 
     same_numbers(before, result.program, Q, VALUES, PADDING, tolerance=1e-6)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_flag_and_a_mask_over_heads_that_torch_groups_are_read(heads: int) -> None:
+    def model(q: Tensor, k: Tensor, p: Tensor) -> Tensor:
+        mask = causal(torch.arange(5)) & padded(p)
+        return F.scaled_dot_product_attention(q, k, k, mask, enable_gqa=True)
+
+    before = program_of(model, Q, Q[:, :heads], PADDING)
+    result = CanonicalMasks().run(before)
+    assert counts(result) == {"masks": 1}
+    assert "enable_gqa=True" in body(result.program)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_flag_and_a_mask_over_keys_of_one_batch_or_head_for_all_are_kept(axis: int) -> None:
+    def model(q: Tensor, k: Tensor, p: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, k, causal(torch.arange(5)) & padded(p))
+
+    program = program_of(model, Q, Q.narrow(axis, 0, 1).clone(), PADDING)
+    assert_left_alone(CanonicalMasks(), program, "other batches, heads or sizes of heads")
+
+
 def test_a_causal_mask_of_other_keys_than_queries_is_kept() -> None:
     def model(q: Tensor, k: Tensor) -> Tensor:
         mask = torch.arange(5)[None, :] <= torch.arange(3)[:, None]
@@ -231,6 +252,34 @@ def test_a_causal_mask_of_other_keys_than_queries_is_kept() -> None:
 
     program = program_of(model, Q[:, :, :3], Q)
     assert_left_alone(CanonicalMasks(), program, "queries and keys differ")
+
+
+def test_a_causal_mask_and_padding_of_other_keys_than_queries_are_kept() -> None:
+    def model(q: Tensor, k: Tensor, p: Tensor) -> Tensor:
+        mask = (torch.arange(5)[None, :] <= torch.arange(3)[:, None]) & padded(p)
+        return F.scaled_dot_product_attention(q, k, k, mask)
+
+    program = program_of(model, Q[:, :, :3].clone(), Q, PADDING)
+    assert_left_alone(CanonicalMasks(), program, "queries and keys differ")
+
+
+def test_a_causal_mask_of_one_query_and_one_key_for_all_is_kept() -> None:
+    def model(q: Tensor, k: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, k, causal(torch.arange(1)))
+
+    assert_left_alone(
+        CanonicalMasks(), program_of(model, Q[:, :, :1].clone(), Q), "and keys differ"
+    )
+
+
+def test_a_causal_mask_of_three_axes_is_read() -> None:
+    def model(q: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q, causal(torch.arange(5)))
+
+    before = program_of(model, Q[0])
+    result = CanonicalMasks().run(before)
+    assert counts(result) == {"masks": 1}
+    same_numbers(before, result.program, Q[0], tolerance=1e-6)
 
 
 def test_a_causal_mask_of_the_first_query_for_all_is_kept() -> None:

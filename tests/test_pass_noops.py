@@ -140,6 +140,11 @@ def test_calls_with_other_arguments_are_not_merged() -> None:
     assert not CommonSubexpressions().run(program_of(model, X)).modified
 
 
+def test_calls_after_a_random_one_are_merged() -> None:
+    program = program_of(lambda x: torch.rand_like(x) + x.exp() * x.exp(), X)
+    assert counts(CommonSubexpressions().run(program)) == {"cse": 1}
+
+
 def test_a_truth_value_is_no_number() -> None:
     program = program_of(lambda x: (torch.add(x, 1), torch.add(x, True)), torch.tensor([True]))
     assert not CommonSubexpressions().run(program).modified

@@ -185,8 +185,7 @@ def _ones(reader: Reader, node: Node) -> Meaning:
 
 def _index(reader: Reader, node: Node) -> Meaning:
     """``padding[batch_grid, key_grid]`` with a bool [batch, keys] padding."""
-    source, indices = node.args[0], node.args[1]
-    assert isinstance(source, Node) and isinstance(indices, (list, tuple))
+    source, indices = input_node(node), arg(node, 1)
     grids = [Grid(-4), Grid(-1)]
     read = [reader.meaning(index) for index in indices]
     if dtype_of(source) != torch.bool or len(shape_of(node)) != 4 or read != grids:

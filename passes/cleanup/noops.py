@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,15 @@ from torch.fx.node import Node
 from strop.compiler.build_nodes import Builder
 from strop.compiler.passes import RulePass
 from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arg, dtype_of, input_node, same_shape, shape_of
+from strop.compiler.program import (
+    DTYPE_NAMES,
+    Program,
+    arg,
+    dtype_of,
+    input_node,
+    same_shape,
+    shape_of,
+)
 from strop.compiler.rewrite import Rule
 
 aten = torch.ops.aten
@@ -47,6 +56,7 @@ SHAPES = (
     aten.unflatten.int,
     aten.view.default,
 )
+_REAL = DTYPE_NAMES.keys() - {torch.complex64}
 VIEWS = tuple(t for t in SHAPES if "expand" not in str(t))
 
 
@@ -93,7 +103,7 @@ class SameValue(Rule):
             return Miss("scales", root)
         if root.target in PADS and any(width != 0 for width in arg(root, 1)):
             return Miss("pads", root)
-        if root.target in DROPOUTS and arg(root, 2) and arg(root, 1) != 0:
+        if root.target in DROPOUTS and arg(root, 2) and arg(root, 1):
             return Miss("drops elements: it is in train mode", root, NEAR)
         return Match(root, {"x": source}, [root])
 
@@ -125,28 +135,25 @@ class CastChain(Rule):
 
     def check(self, match: Match, program: Program) -> str | None:
         source, inner = match["x"], match.inside[1]
-        exact = {
-            torch.bool: 1,
-            torch.uint8: 8,
-            torch.int8: 8,
-            torch.int16: 16,
-            torch.int32: 32,
-            torch.int64: 64,
-            torch.float16: 11,
-            torch.bfloat16: 8,
-            torch.float32: 24,
-            torch.float64: 53,
-        }
         reaches = dtype_of(inner) != torch.float16 or dtype_of(source) != torch.bfloat16
-        if not {dtype_of(inner), dtype_of(source)} <= set(exact):
+        if not {dtype_of(inner), dtype_of(source)} <= _REAL:
             return f"{dtype_of(inner)} may not hold every {dtype_of(source)}"
-        if not reaches or exact[dtype_of(inner)] < exact[dtype_of(source)]:
+        if not reaches or _digits(dtype_of(inner)) < _digits(dtype_of(source)):
             return f"{dtype_of(inner)} cannot hold every {dtype_of(source)}"
         return None
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         source: Node = match["x"]
         return source
+
+
+def _digits(dtype: torch.dtype) -> int:
+    """Binary digits of the integers that a dtype holds without a gap; fewer than 8 for truth."""
+    if dtype == torch.bool:
+        return 1
+    if dtype.is_floating_point:
+        return 1 - int(math.log2(torch.finfo(dtype).eps))
+    return torch.iinfo(dtype).bits
 
 
 class ViewChain(Rule):
