@@ -182,6 +182,13 @@ def test_an_operator_that_gives_bytes_of_floats_is_left_alone() -> None:
     assert not counts(result)
 
 
+def test_doubles_of_a_rounded_value_stay_doubles() -> None:
+    program = program_of(lambda x: (x * 3).double(), HALF)
+    after = legal(program)
+    verify_types(after)
+    assert results(after, HALF)[0].dtype == torch.float64
+
+
 def test_a_comparison_needs_no_cast_of_its_result() -> None:
     assert body(legal(program_of(lambda x: x > 0, HALF))).count("aten.to") == 1
 

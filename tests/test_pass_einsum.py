@@ -84,6 +84,12 @@ def test_equations_with_unnamed_axes_stay(equation: str) -> None:
     assert not result.modified and not result.log.misses
 
 
+def test_dots_that_stand_for_more_axes_of_one_value_stay() -> None:
+    values = torch.randn(2, 3, 4, 6), torch.randn(3, 5, 6)
+    program = program_of(lambda x, y: torch.einsum("...qd,...kd->...qk", x, y), *values)
+    assert not PlainLinears().run(program).modified
+
+
 def test_an_axis_of_one_that_is_repeated_stays() -> None:
     values = torch.randn(1, 4, 6), torch.randn(2, 6, 5)
     before = program_of(lambda x, y: torch.einsum("bqd,bdk->bqk", x, y), *values)

@@ -89,6 +89,7 @@ HOLED = KEPT_ONES.clone()
 HOLED[3, 1] = False
 COLUMN = torch.arange(5)[:, None]
 LATER = torch.arange(1, 6)
+FLOATS = torch.arange(5.0)
 EXCHANGED = torch.tensor([1, 0])
 ONE = torch.zeros(1, dtype=torch.int64)
 
@@ -101,6 +102,7 @@ KEPT: dict[str, Mask] = {
     "indices shifted by a number within": lambda i, p: i[None, :] + 0.5 <= i[:, None],
     "indices from one": lambda i, p: torch.arange(1, 6)[None, :] <= i[:, None],
     "kept indices from one": lambda i, p: LATER[None, :] <= i[:, None],
+    "kept indices as floats": lambda i, p: FLOATS[None, :] <= i[:, None],
     "a kept column": lambda i, p: i[None, :] >= COLUMN,
     "one kept index": lambda i, p: i[:, None] >= ONE,
     "the last of more indices": lambda i, p: torch.arange(8)[3:][None, :] <= i[:, None],

@@ -84,6 +84,7 @@ NOT_EXCHANGED: dict[str, Halves] = {
     "the first from a wrong start": lambda x: torch.cat((-x[..., 1:3], x[..., :2]), -1),
     "the second from a wrong start": lambda x: torch.cat((-x[..., 2:], x[..., 1:3]), -1),
     "the other one negative": lambda x: torch.cat((x[..., 2:], -x[..., :2]), -1),
+    "another function of the first": lambda x: torch.cat((x[..., 2:].exp(), x[..., :2]), -1),
     "none negative": lambda x: torch.cat((x[..., 2:], x[..., :2]), -1),
     "not exchanged": lambda x: torch.cat((-x[..., :2], x[..., 2:]), -1),
     "halves of another value": lambda x: exchanged(x.tanh()),
