@@ -110,9 +110,13 @@ MISSES = [
     (Budget(max_error=0.2, min_cosine=0.91), {}, "cosine"),
     (Budget(min_cosine=0.99), {"cosine": None}, None),
     (Budget(min_agreement=0.9), {"cosine": None}, None),
-    (Budget(min_agreement=0.95), {"cosine": None}, "90.00% equal elements in case 'c' (budget 95"),
+    (
+        Budget(min_agreement=0.95),
+        {"cosine": None},
+        "y has 90.00% equal elements in case 'c' (budget 95",
+    ),
     (Budget(max_error=0.1), {"cosine": None}, None),
-    (Budget(max_error=0.05), {"cosine": None}, "90.00% equal elements"),
+    (Budget(max_error=0.05), {"cosine": None}, "y has 90.00% equal elements"),
     (Budget(max_error=0.05, min_agreement=0.8), {"cosine": None}, None),
     (Budget(max_error=5.0), {"finite": False}, "holds NaN or Inf"),
 ]

@@ -344,6 +344,7 @@ GIVEN: dict[str, tuple[dict[str, Tensor], str]] = {
     "one more": ({n: torch.ones(3, 8) for n in "xyzw"}, "other inputs"),
     "unequal dims": ({n: torch.ones(3 + (n == "z"), 8) for n in "xyz"}, "holds 'z' as"),
     "another size": ({n: torch.ones(3, 8 + (n == "y")) for n in "xyz"}, "holds 'y' as"),
+    "another size first": ({n: torch.ones(3, 8 + (n == "x")) for n in "xyz"}, "holds 'x' as"),
     "another rank": ({n: torch.ones(3, 8, 1) for n in "xyz"}, "holds 'x' as"),
     "a lower rank": ({n: torch.ones(3) for n in "xyz"}, "holds 'x' as"),
     "another dtype": ({n: torch.ones(3, 8).long() for n in "xyz"}, "the program takes f32"),
