@@ -137,6 +137,10 @@ def places() -> Iterator[Call]:
         yield aten.bucketize.Scalar, (1.0, ordered[:-1]), how
         for value in (values, values[0], values[None], torch.tensor(0.0), whole(2, 3)):
             yield aten.bucketize.Tensor, (value, ordered[:-1]), how
+    yield aten.bucketize.Scalar, (1.0, ordered), {}
+    yield aten.bucketize.Tensor, (values, ordered), {}
+    yield aten.searchsorted.Scalar, (ordered, 0.0), {}
+    yield aten.searchsorted.Tensor, (ordered, values), {}
     for side in ("left", "right"):
         yield aten.searchsorted.Tensor, (ordered, values), {"side": side}
         yield aten.searchsorted.Scalar, (ordered, 1.0), {"side": side}
