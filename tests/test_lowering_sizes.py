@@ -39,6 +39,7 @@ def pooled(a: Tensor) -> tuple[Tensor, ...]:
         F.max_pool2d(a, 3, 2, 1, ceil_mode=True),
         F.max_pool2d(a, 2, 3, 1, ceil_mode=True),
         F.max_pool2d(a, 2, 2, 0, 2),
+        F.max_pool2d(F.pad(-a.abs(), (1, 1, 1, 1)), 3, 2),
     )
 
 

@@ -263,22 +263,23 @@ def pad_mode(on: Emitter, x: Any, pad: list[Any], mode: str, value: Any) -> Any:
     rank, count = len(shape_of(x)), len(pad) // 2
     if all(static_int(p) == 0 for p in pad):
         return on.value(x)
-    axes = [rank - 1 - i for i in range(count)]
+    axes, every = [rank - 1 - i for i in range(count)], on.constant(list(range(rank)))
     if mode == "constant":
         fill = on.operand(value or 0, on.node.meta["val"].dtype)
-        return on.op("Pad", on.value(x), _amounts(on, rank, pad), fill, mode=mode)
+        # ONNX Runtime fuses a Pad that names no axes into MaxPool, whatever its value.
+        return on.op("Pad", on.value(x), _amounts(on, rank, pad), fill, every, mode=mode)
     added, taken = _signs(pad)
     if mode == "circular":
         return _wrapped(on, _cropped(on, on.value(x), axes, taken), axes, added)
     how = {"reflect": "reflect", "replicate": "edge"}[mode]
-    wide = on.op("Pad", on.value(x), _amounts(on, rank, added), mode=how)
+    wide = on.op("Pad", on.value(x), _amounts(on, rank, added), None, every, mode=how)
     return _cropped(on, wide, axes, taken)
 
 
 def _amounts(on: Emitter, rank: int, pad: list[Any]) -> Any:
     """What Pad adds before every axis, then after it, from torch's pairs for the last axes first.
 
-    Pad could name the axes, but ONNX Runtime forgets the names where it moves a Transpose past it.
+    Every axis, in order: ONNX Runtime forgets other names where it moves a Transpose past Pad.
     """
     missing = [0] * (rank - len(pad) // 2)
     return on.shape([*missing, *pad[-2::-2], *missing, *pad[::-2]])
