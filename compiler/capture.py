@@ -12,7 +12,7 @@ from torch import fx, nn
 
 import strop.compiler.least_squares  # noqa: F401  (types of its results)
 from strop.compiler.errors import UnsupportedError
-from strop.compiler.explain import explain_export_failure, first_line
+from strop.compiler.explain import explain_export_failure, first_line, needs_one_size
 from strop.compiler.exported import to_program
 from strop.compiler.functional import make_functional, writes_in_place
 from strop.compiler.guards import Corner, Watch
@@ -87,8 +87,7 @@ def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[A
     Where a branch leaves part of a dim's range uncovered, on the part that it covers: what happens
     on the rest is tried afterwards; often, as with a slice that gets a single element there,
     nothing else. Then with ranges that torch finds by itself, which spares its solver for relations
-    of dims: that takes some dims for constants which the trace left dynamic. Then through
-    TorchDynamo, which reads more of Python.
+    of dims. Then through TorchDynamo, which reads more of Python.
     """
     first, failure = Watch(signature), None
     try:
@@ -105,7 +104,7 @@ def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[A
             ), second
         except Exception as error:
             failure, watch = error, second
-    if watch.fixed():
+    if watch.fixed() or needs_one_size(failure):
         raise UnsupportedError(explain_export_failure(failure, watch)) from failure
     for other in (_by_torchs_ranges, _by_dynamo):
         try:

@@ -29,7 +29,7 @@ def explain_export_failure(error: Exception, watch: Watch) -> str:
             f"the dynamic dims do not fit the model{where}: {relations}\n"
             "Change the names or ranges in `dynamic`."
         )
-    if "Specializations unexpectedly required" in text:
+    if needs_one_size(error):
         found = re.search(r"generated for (.+?) = .*?specialized value of (\d+)", text)
         if found:
             return _explain_fixed(found[1], found[2], where)
@@ -45,6 +45,11 @@ def explain_export_failure(error: Exception, watch: Watch) -> str:
             "decision out of `forward`."
         )
     return f"torch.export could not capture the model{where}: {_reason(text)}"
+
+
+def needs_one_size(error: BaseException) -> bool:
+    """Whether an export failed because the model, as traced, fits one size of a dim only."""
+    return "Specializations unexpectedly required" in str(error)
 
 
 def _explain_fixed(name: str, value: str, place: str) -> str:

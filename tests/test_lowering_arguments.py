@@ -50,6 +50,7 @@ ACTIVATIONS: dict[str, Case] = {
     "softplus of tens": (lambda a: F.softplus(10 * a), (WIDE,)),
     "prelu of channels": (lambda a: F.prelu(a, SLOPES), (SIGNAL,)),
     "prelu of one slope": (lambda a: F.prelu(a, SLOPES[1:2]), (SIGNAL,)),
+    "prelu of a slope without axes": (lambda a: F.prelu(a, SLOPES[1]), (IMAGE,)),
     "prelu of images": (lambda a: F.prelu(a, SLOPES), (IMAGE,)),
     "prelu of rows": (lambda a: F.prelu(a, SLOPES), (WIDE,)),
 }

@@ -89,6 +89,6 @@ def prelu(on: Emitter, x: Any, weight: Any) -> Any:
     rank = len(x.meta["val"].shape)
     if rank == 0:  # the runtime would give it the axis of the slope
         slope = on.op("Squeeze", slope)
-    elif rank > 2:
+    elif rank > 2 and weight.meta["val"].dim():  # one slope alone fits any axes
         slope = on.op("Unsqueeze", slope, on.constant(list(range(1, rank - 1))))
     return on.op("PRelu", on.value(x), slope)
