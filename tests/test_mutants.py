@@ -20,7 +20,7 @@ from strop.bench.mutants.operators import FROM_THE_LIBRARY, DropOperand, FixCond
 from strop.bench.mutants.population import Mutant, draw, places
 from strop.bench.mutants.report import Outcome, figure, survivor
 from strop.bench.mutants.spans import function_at, statement_span
-from strop.bench.mutants.targets import PATTERNS, ROOT, module_name, target_files
+from strop.bench.mutants.targets import PATTERNS, ROOT, TABLES, module_name, target_files
 from strop.bench.mutants.trace import Trace, Traced, digest
 from strop.bench.mutants.trial import try_mutant
 
@@ -294,6 +294,13 @@ def test_the_targets_are_modules_of_this_checkout() -> None:
     assert module_name("passes/__init__.py") == "strop.passes"
     assert module_name("compiler/check.py") == "strop.compiler.check"
     assert places(target_files(only="compiler/check")[0])
+
+
+def test_tables_without_a_condition_are_not_mutated() -> None:
+    for name in TABLES:
+        tree = ast.parse((ROOT / name).read_text())
+        assert not [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.If))]
+        assert name not in target_files()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -44,11 +44,14 @@ PATTERNS = (
     "compiler/weight_store.py",
 )
 
+# Published coefficients, without a condition: which tests need one cannot be told by its line.
+TABLES = {"compiler/lower/onnx/formulas/cephes.py"}
+
 
 def target_files(root: Path = ROOT, only: str = "") -> list[str]:
     """Paths within the checkout, sorted; ``only`` keeps those that contain it."""
     found = {path.relative_to(root).as_posix() for p in PATTERNS for path in root.glob(p)}
-    return sorted(name for name in found if only in name)
+    return sorted(name for name in found - TABLES if only in name)
 
 
 def module_name(file: str) -> str:
