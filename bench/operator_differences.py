@@ -30,12 +30,12 @@ MOST_OFF = 4
 
 
 def difference(
-    got: Any, wanted: Tensor, through: torch.dtype = torch.float64
+    got: Any, wanted: Tensor, through: torch.dtype = torch.float64, more: float = 0.0
 ) -> tuple[str, str] | None:
     """What differs, and how; None where nothing does beyond the tolerance of the dtype.
 
     ``through`` is the dtype that was computed in on the way: a float of 32 bits that comes from
-    one of 16 is no more exact than that.
+    one of 16 is no more exact than that. ``more`` is allowed beside the tolerance.
     """
     want = to_array(wanted)  # a file gives bfloat16 as float32
     if got.dtype != want.dtype:
@@ -53,9 +53,8 @@ def difference(
         )
     exact = TOLERANCES.get(through, TOLERANCES[wanted.dtype])
     rtol, atol = max(exact, TOLERANCES[wanted.dtype])
-    scale = max(1.0, float(np.abs(b[finite]).max(initial=0.0)))
     with np.errstate(invalid="ignore"):
-        wrong = finite & ~(np.abs(a - b) <= rtol * np.abs(b) + atol * scale)
+        wrong = finite & ~(np.abs(a - b) <= rtol * np.abs(b) + atol * _scale(b) + more)
     return ("other values", _example(a, b, wrong)) if wrong.any() else None
 
 
@@ -83,19 +82,17 @@ def as_near(got: Any, wanted: Tensor, exact: Tensor) -> bool:
     """
     if wanted.dtype not in TOLERANCES or exact.dtype != torch.float64:
         return False
-    a, b = got.astype(np.float64), to_array(wanted).astype(np.float64)
-    with np.errstate(over="ignore"):  # a float of fewer bits ends earlier
-        true = to_array(exact).astype(got.dtype).astype(np.float64)
-    finite = np.isfinite(true)
-    if a.shape != true.shape or not np.array_equal(a[~finite], true[~finite], equal_nan=True):
-        return False
-    rtol, atol = TOLERANCES[wanted.dtype]
-    scale = max(1.0, float(np.abs(true[finite]).max(initial=0.0)))
-    both = finite & np.isfinite(b)
-    off = min(float(np.abs(b - true)[both].max(initial=0.0)), MOST_OFF * atol * scale)
-    allowed = rtol * np.abs(true) + atol * scale + off
-    with np.errstate(invalid="ignore"):  # infinity less infinity, where nothing is compared
-        return bool((~finite | (np.abs(a - true) <= allowed)).all())
+    rounded = exact.to(wanted.dtype)
+    a, b = (to_array(t).astype(np.float64) for t in (wanted, rounded))
+    both = np.isfinite(a) & np.isfinite(b)
+    most = MOST_OFF * TOLERANCES[wanted.dtype][1] * _scale(b)
+    off = min(float(np.abs(a[both] - b[both]).max(initial=0.0)), most)
+    return difference(got, rounded, more=off) is None
+
+
+def _scale(values: Any) -> float:
+    """The largest finite magnitude, 1 at least."""
+    return max(1.0, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
 
 
 def _example(got: Any, want: Any, wrong: Any) -> str:

@@ -112,6 +112,13 @@ def test_results_that_are_no_floats_have_no_nearness() -> None:
     assert not as_near(np.float32([1]), torch.tensor([2.0]), torch.tensor([1.0]))
 
 
+@pytest.mark.parametrize("got", [np.float64([1.0]), np.int64([1]), np.float32([[1.0]])])
+def test_another_dtype_or_shape_is_near_to_nothing(got: Any) -> None:
+    exact = torch.tensor([1.0], dtype=torch.float64)
+    assert as_near(np.float32([1.0]), exact.float(), exact)
+    assert not as_near(got, exact.float(), exact)
+
+
 def test_where_torch_overflows_on_the_way_the_exact_value_counts() -> None:
     mild, wild = torch.tensor([[1.0, 2.0, 3.0, 4.0], [300.0, 300.0, 0.001, 0.001]]).half()
     drawn = replace(sample(torch.prod, mild), others=((wild,),))
