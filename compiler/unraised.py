@@ -30,11 +30,13 @@ INSTEAD: dict[Any, tuple[str, str]] = {
 }
 
 
+def sentence(what: str, case: tuple[str, str]) -> str:
+    """A note on an operator or function: when it raises an error, and what is given instead."""
+    when, instead = case
+    return f"{what} raises an error where {when}; the artifact gives {instead} there"
+
+
 def unraised(program: Program) -> list[str]:
     """A note for each operator that raises an error where the file will not."""
-    return [
-        f"{describe(node)} raises an error where {when}; the artifact gives {instead} there"
-        for node in program.calls()
-        if node.target in INSTEAD
-        for when, instead in [INSTEAD[node.target]]
-    ]
+    calls = [node for node in program.calls() if node.target in INSTEAD]
+    return [sentence(describe(node), INSTEAD[node.target]) for node in calls]

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from strop.compiler.stand_ins import ctc, histogram, losses, places, statistics
+from strop.compiler.unraised import sentence
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.corrcoef, Tensor.corrcoef), statistics.corrcoef),
@@ -64,7 +65,4 @@ class Seen(TorchFunctionMode):
     def unraised(self) -> list[str]:
         """A note for each function that raises an error where its stand-in does not."""
         named = {func.__name__: INSTEAD[func] for func in self.functions if func in INSTEAD}
-        return [
-            f"{name} raises an error where {when}; the artifact gives {instead} there"
-            for name, (when, instead) in named.items()
-        ]
+        return [sentence(name, case) for name, case in named.items()]

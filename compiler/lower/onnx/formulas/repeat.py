@@ -95,21 +95,12 @@ def _run_while(
     return list(values)
 
 
-def _types(
-    step: str, count: int | torch.SymInt, state: list[Tensor], fixed: list[Tensor]
-) -> list[Tensor]:
+def _types(*given: Any) -> list[Tensor]:
+    """The state's own, whatever comes before it and the fixed tensors."""
+    *_, state, _ = given
     return [torch.empty_like(t) for t in state]
 
 
-_LIBRARY.impl("repeat", _run, "CompositeExplicitAutograd")
-torch.library.register_fake("strop_lowering::repeat", _types, lib=_LIBRARY)
-
-
-def _types_while(
-    step: str, going: str, first: Tensor, state: list[Tensor], fixed: list[Tensor]
-) -> list[Tensor]:
-    return [torch.empty_like(t) for t in state]
-
-
-_LIBRARY.impl("repeat_while", _run_while, "CompositeExplicitAutograd")
-torch.library.register_fake("strop_lowering::repeat_while", _types_while, lib=_LIBRARY)
+for _name, _implementation in (("repeat", _run), ("repeat_while", _run_while)):
+    _LIBRARY.impl(_name, _implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"strop_lowering::{_name}", _types, lib=_LIBRARY)
