@@ -9,7 +9,7 @@ from strop.bench.commands import Wanted, run_suite
 from strop.bench.figures import console, main
 from strop.bench.record import Plan
 from strop.bench.suites import SUITES
-from strop.compiler.errors import StropError
+from strop.compiler.util.errors import StropError
 
 
 def run_all() -> int:

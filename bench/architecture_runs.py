@@ -21,12 +21,12 @@ import torch
 from strop.bench.architecture_types import model_of
 from strop.bench.process import EngineError, started
 from strop.compiler import Model, build
-from strop.compiler.check import compare, make_cases, run_session
-from strop.compiler.errors import BudgetError, RuntimeRefusedError, StropError
-from strop.compiler.holds import hold_to_budget
-from strop.compiler.inputs import Inputs, Signature, read_inputs, to_array
-from strop.compiler.quiet import quiet_torch
-from strop.compiler.recipe import load_recipe
+from strop.compiler.check.comparison import compare, make_cases, run_session
+from strop.compiler.check.limits import hold_to_budget
+from strop.compiler.frontend.inputs import Inputs, Signature, read_inputs, to_array
+from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, StropError
+from strop.compiler.util.quiet import quiet_torch
 
 RECIPE = "cpu-fp32"
 FATAL = 4

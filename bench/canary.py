@@ -20,7 +20,7 @@ import numpy as np
 
 from strop.bench.engines import OnnxFile, Worker
 from strop.bench.process import EngineError
-from strop.compiler.errors import RuntimeRefusedError
+from strop.compiler.util.errors import RuntimeRefusedError
 
 # Rows, width and number of products: each is too small to hide a slow hand-over.
 ROWS, WIDTH, DEPTH = 16, 384, 24

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from strop.compiler.terminal import write
+from strop.compiler.util.terminal import write
 
 DUEL = "duel"
 MORE = """Peers: eager, compile, ort (torch.onnx.export), ort-optimizer

@@ -19,12 +19,12 @@ from strop.bench.peers import check_names
 from strop.bench.read_record import read_record
 from strop.bench.record import Plan, Record
 from strop.bench.sizes import parse_sizes
-from strop.compiler.artifact import Artifact, read_intact
-from strop.compiler.errors import BudgetError, RuntimeRefusedError, UsageError, did_you_mean
-from strop.compiler.files import require_writable, write_whole
-from strop.compiler.history import recall_source
-from strop.compiler.sizes import WORD
-from strop.compiler.terminal import Console
+from strop.compiler.artifact.folder import Artifact, read_intact
+from strop.compiler.artifact.history import recall_source
+from strop.compiler.debug.shapes import WORD
+from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, UsageError, did_you_mean
+from strop.compiler.util.files.writing import require_writable, write_whole
+from strop.compiler.util.terminal import Console
 
 SUBJECT = "strop"
 DEFAULT = ("eager", "ort")

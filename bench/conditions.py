@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from strop.bench.metrics import METRICS, NotMeasuredError, speedup
 from strop.bench.record import Record
-from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.util.errors import UsageError, did_you_mean
 
 SPEEDUP = "speedup"
 _SYNTAX = re.compile(r"\s*(\w+)(?:\.([\w-]+))?\s*(<=|>=|<|>)\s*(\d+(?:\.\d*)?(?:[eE]-?\d+)?)\s*")

@@ -37,9 +37,9 @@ from strop.bench.record import (
     spread,
 )
 from strop.bench.subject import Feeds, Reference, Sizes, made_up, references
-from strop.compiler.artifact import Artifact
-from strop.compiler.errors import UsageError
-from strop.compiler.numerics import Array, drift
+from strop.compiler.artifact.folder import Artifact
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.numerics import Array, drift
 
 # Of the planned rounds, the share that must have been calm for the others not to count.
 ENOUGH = 0.5

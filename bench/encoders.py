@@ -15,7 +15,7 @@ from strop.bench.listener import Listener
 from strop.bench.metrics import METRICS, median_speedup
 from strop.bench.process import EngineError
 from strop.bench.record import Plan, Record, size_label
-from strop.compiler.errors import RuntimeRefusedError
+from strop.compiler.util.errors import RuntimeRefusedError
 
 _FILE = Path(__file__).with_name("minilm.py")
 # What is raced, on rows without padding; and what is built, calibrated on rows with some.
@@ -61,7 +61,7 @@ def measure(
 ) -> Found:
     """Build the recipes, race them, and compare embeddings; artifacts stay where ``keep`` says."""
     from strop.compiler import build
-    from strop.compiler.source import load_model
+    from strop.compiler.frontend.source import load_model
 
     with TemporaryDirectory(prefix="strop-bench-") as folder:
         artifacts = {}

@@ -17,7 +17,7 @@ from typing import Any
 
 from strop.bench.process import EngineError, Process
 from strop.bench.subject import Feeds
-from strop.compiler.numerics import Array
+from strop.compiler.util.numerics import Array
 
 # Untimed runs at the start of every request: caches and thread pools wake up.
 WARM_UP = 2
@@ -158,7 +158,7 @@ class _Module(Runner):
     def run(self, feeds: Feeds) -> list[Array]:
         import torch
 
-        from strop.compiler.original import output_leaves
+        from strop.compiler.frontend.original import output_leaves
 
         with torch.inference_mode():
             inputs = {n: torch.from_numpy(a) for n, a in feeds.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from strop.bench.process import EngineError
 from strop.bench.subject import Original, load_original
-from strop.compiler.quiet import quiet_torch
+from strop.compiler.util.quiet import quiet_torch
 
 EXPORTED, OPTIMIZED, QUANTIZED = "exported.onnx", "optimized.onnx", "quantized.onnx"
 HF, HF_QUANTIZED = "hf.onnx", "hf-quantized.onnx"

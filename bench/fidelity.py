@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strop.compiler.numerics import Array
+from strop.compiler.util.numerics import Array
 
 
 @dataclass(frozen=True)

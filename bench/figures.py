@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.compiler.files import write_whole
-from strop.compiler.terminal import Console, Table, shown
+from strop.compiler.util.files.writing import write_whole
+from strop.compiler.util.terminal import Console, Table, shown
 
 RESULTS = Path(__file__).parent / "results"
 console = Console()

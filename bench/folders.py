@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from strop.bench.folder_cases import Case, Feeds, cases
-from strop.compiler.artifact import Loaded, load
-from strop.compiler.driver import build
-from strop.compiler.errors import StropError
-from strop.compiler.huggingface import load_folder
-from strop.compiler.terminal import write
+from strop.compiler.artifact.folder import Loaded, load
+from strop.compiler.driver.driver import build
+from strop.compiler.frontend.huggingface import load_folder
+from strop.compiler.util.errors import StropError
+from strop.compiler.util.terminal import write
 
 _FEEDS = 3
 # Of the largest number: float32 on both sides.

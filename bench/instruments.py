@@ -17,7 +17,7 @@ import typer
 
 from strop.bench.figures import RESULTS, Figure, Spread, console, save, show
 from strop.bench.machine import environment
-from strop.compiler.terminal import Table
+from strop.compiler.util.terminal import Table
 
 MODES = ("off", "cheap")
 MOST = 1.15

@@ -23,9 +23,9 @@ from strop.bench.machine import environment
 from strop.compiler.lower.onnx import tune
 from strop.compiler.lower.onnx.choices import Milliseconds
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.moving import Progress
-from strop.compiler.target import get_target
-from strop.compiler.terminal import Table, shown
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.moving import Progress
+from strop.compiler.util.terminal import Table, shown
 
 MICROSOFT = "com.microsoft"
 HIDDEN, WIDE, HEADS = 384, 1536, 12

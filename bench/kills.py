@@ -26,9 +26,9 @@ import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.compiler.artifact import read_intact
-from strop.compiler.errors import UsageError
-from strop.compiler.terminal import Table
+from strop.compiler.artifact.folder import read_intact
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.terminal import Table
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 # Both factories give a model of their own, so that the two artifacts differ.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from strop.compiler.moving import Progress
-from strop.compiler.terminal import Console
+from strop.compiler.util.moving import Progress
+from strop.compiler.util.terminal import Console
 
 
 class Listener:

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from strop.bench.operator_differences import as_near, difference, results_in_float64
 from strop.bench.operator_samples import Sample, seed
 from strop.compiler import Model, build
-from strop.compiler.errors import StropError, VerifyError
-from strop.compiler.inputs import to_array
+from strop.compiler.frontend.inputs import to_array
+from strop.compiler.util.errors import StropError, VerifyError
 
 Kind = Literal["ok", "wrong", "refused", "traceback", "not comparable"]
 

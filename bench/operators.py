@@ -23,7 +23,7 @@ from strop.bench.machine import environment
 from strop.bench.operator_outcomes import Outcome
 from strop.bench.operator_runs import measure
 from strop.bench.operator_tables import by_reason, reasons
-from strop.compiler.files import write_whole
+from strop.compiler.util.files.writing import write_whole
 
 DTYPES = ("float32", "float16", "float64", "int64", "bool", "int32", "uint8")
 LEAST_BUILT = 0.85

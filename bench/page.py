@@ -11,7 +11,7 @@ from strop.bench.figures import Figure
 from strop.bench.machine import machine
 from strop.bench.record import Record
 from strop.bench.tables import Grid, Row, absent, disturbances, latency, properties
-from strop.compiler.errors import UsageError
+from strop.compiler.util.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from strop.bench import exports
 from strop.bench.engines import Compile, Eager, Engine, OnnxFile, OpenVino
 from strop.bench.process import EngineError, isolated
-from strop.compiler.errors import StropError, UsageError, did_you_mean
+from strop.compiler.util.errors import StropError, UsageError, did_you_mean
 
 Step = Callable[[str, Path], None]
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from strop.compiler.errors import StropError
+from strop.compiler.util.errors import StropError
 
 Serve = Callable[[Connection], None]
 # Seconds that a process gets to end by itself when it is no longer needed.

@@ -26,7 +26,7 @@ from strop.bench.machine import environment
 from strop.bench.operator_differences import TOLERANCES
 from strop.bench.operator_outcomes import Outcome, outcome
 from strop.bench.operator_samples import Sample, seed
-from strop.compiler.files import write_whole
+from strop.compiler.util.files.writing import write_whole
 
 # NNSmith's own defaults (config/main.yaml).
 OPERATORS, ELEMENTS, MILLISECONDS = 5, 2**16, 10_000

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from strop.bench.figures import Spread
 from strop.bench.record import FORMAT, Case, Record
-from strop.compiler.errors import UsageError
-from strop.compiler.parsing import parse_json, validated_json
-from strop.compiler.reading import read_text
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import parse_json, validated_json
+from strop.compiler.util.files.reading import read_text
 
 
 def read_record(path: Path) -> Record:

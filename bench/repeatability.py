@@ -23,7 +23,7 @@ from strop.bench.machine import environment
 from strop.bench.metrics import median_speedup
 from strop.bench.record import Plan, Record
 from strop.bench.tables import Grid, Row, disturbances
-from strop.compiler.errors import BudgetError
+from strop.compiler.util.errors import BudgetError
 
 AGREE = 0.05
 

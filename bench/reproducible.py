@@ -18,7 +18,7 @@ import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.compiler.terminal import Table
+from strop.compiler.util.terminal import Table
 
 RECIPES = ("cpu-fp32", "cpu-int8")
 # Times, memory and the machine are what builds differ in, and these files are where they go.

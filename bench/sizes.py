@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strop.compiler import sizes
-from strop.compiler.errors import UsageError
+from strop.compiler.debug import shapes as sizes
+from strop.compiler.util.errors import UsageError
 
 
 def parse_sizes(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:

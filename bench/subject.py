@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strop.compiler.numerics import Array
+from strop.compiler.util.numerics import Array
 
 if TYPE_CHECKING:
     import torch
 
-    from strop.compiler.inputs import Inputs, Signature
+    from strop.compiler.frontend.inputs import Inputs, Signature
 
 Feeds = Mapping[str, Array]
 Sizes = Mapping[str, int]
@@ -35,7 +35,7 @@ class Original:
 
     def at(self, sizes: Sizes) -> Inputs:
         """Inputs at the given sizes, cropped or repeated from the largest that there are."""
-        from strop.compiler.inputs import resize
+        from strop.compiler.frontend.inputs import resize
 
         largest = max(
             [self.example, *self.calibration], key=lambda i: sum(t.numel() for t in i.values())
@@ -53,8 +53,8 @@ def load_original(source: str) -> Original:
     Raises:
         UsageError: the source or the model is wrong.
     """
-    from strop.compiler.inputs import read_inputs
-    from strop.compiler.source import load_model
+    from strop.compiler.frontend.inputs import read_inputs
+    from strop.compiler.frontend.source import load_model
 
     model = load_model(source)
     signature, example, calibration = read_inputs(model)
@@ -89,7 +89,7 @@ class Reference:
 
 def references(source: str, wanted: Sequence[Sizes]) -> list[Reference]:
     """Inputs and eager outputs at each of the sizes; at the example's own if none are given."""
-    from strop.compiler.original import run_original
+    from strop.compiler.frontend.original import run_original
 
     original = load_original(source)
     found = []

@@ -18,7 +18,7 @@ from strop.bench.metrics import METRICS, median_speedup
 from strop.bench.page import Section, build_section, duel_section
 from strop.bench.record import Plan, Record, size_label
 from strop.bench.subject import Sizes
-from strop.compiler.errors import BudgetError, RuntimeRefusedError
+from strop.compiler.util.errors import BudgetError, RuntimeRefusedError
 
 RECIPE = "cpu-fp32"
 # What strop is held to on models that no figure of its own names: 1, less the noise.
@@ -94,7 +94,7 @@ def _contests(
 ) -> list[Section]:
     """Build each model and race it."""
     from strop.compiler import build
-    from strop.compiler.source import load_model
+    from strop.compiler.frontend.source import load_model
 
     records: dict[str, Record] = {}
     figures: list[Figure] = []

@@ -8,7 +8,7 @@ from typing import Literal
 
 from strop.bench.compare import Change
 from strop.bench.record import Case, EngineRow, Record, Result, size_label
-from strop.compiler.terminal import Console, Table
+from strop.compiler.util.terminal import Console, Table
 
 # Letters that a column of names keeps, however narrow the terminal.
 NARROW = 14

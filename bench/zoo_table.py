@@ -13,8 +13,8 @@ import onnx
 from strop.bench.markers import RESULTS_PAGE, put
 from strop.bench.zoo import ZOO, attention_found
 from strop.compiler import build
-from strop.compiler.errors import StropError
-from strop.compiler.terminal import Console
+from strop.compiler.util.errors import StropError
+from strop.compiler.util.terminal import Console
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 RECIPE = "cpu-fp32"

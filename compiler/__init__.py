@@ -8,31 +8,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from strop.compiler.model import Model
+from strop.compiler.frontend.model import Model
 
 if TYPE_CHECKING:
-    from strop.compiler.artifact import Artifact, load
-    from strop.compiler.driver import build
-    from strop.compiler.passes import Pass, RulePass
-    from strop.compiler.pattern import Match, Miss, Op, Var
-    from strop.compiler.program import Program
-    from strop.compiler.recipe import Recipe, load_recipe
-    from strop.compiler.rewrite import Rule
+    from strop.compiler.artifact.folder import Artifact, load
+    from strop.compiler.driver.driver import build
+    from strop.compiler.ir.program import Program
+    from strop.compiler.recipes.recipe import Recipe, load_recipe
+    from strop.compiler.rewriting.passes import Pass, RulePass
+    from strop.compiler.rewriting.pattern import Match, Miss, Op, Var
+    from strop.compiler.rewriting.rules import Rule
 
 _HOMES = {
-    "Artifact": "artifact",
-    "load": "artifact",
-    "build": "driver",
-    "Pass": "passes",
-    "RulePass": "passes",
-    "Match": "pattern",
-    "Miss": "pattern",
-    "Op": "pattern",
-    "Var": "pattern",
-    "Program": "program",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
-    "Rule": "rewrite",
+    "Artifact": "artifact.folder",
+    "load": "artifact.folder",
+    "build": "driver.driver",
+    "Pass": "rewriting.passes",
+    "RulePass": "rewriting.passes",
+    "Match": "rewriting.pattern",
+    "Miss": "rewriting.pattern",
+    "Op": "rewriting.pattern",
+    "Var": "rewriting.pattern",
+    "Program": "ir.program",
+    "Recipe": "recipes.recipe",
+    "load_recipe": "recipes.recipe",
+    "Rule": "rewriting.rules",
 }
 
 __all__ = [

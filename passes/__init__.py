@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import strop.compiler.dialect  # noqa: F401  (the passes name strop:: operators)
-from strop.compiler.passes import Pass
+import strop.compiler.ir.dialect  # noqa: F401  (the passes name strop:: operators)
+from strop.compiler.rewriting.passes import Pass
 from strop.passes.cleanup.constants import FoldConstants
 from strop.passes.cleanup.cse import CommonSubexpressions
 from strop.passes.cleanup.linears import PlainLinears

@@ -9,7 +9,7 @@ import torch
 from program_tools import program_of, same_numbers
 from torch import Tensor
 
-from strop.compiler.program import Program
+from strop.compiler.ir.program import Program
 from strop.passes.legalize.complex import SplitComplex
 
 Function = Callable[..., Any]

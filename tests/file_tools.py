@@ -11,17 +11,17 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-import strop.compiler.dialect  # noqa: F401
+import strop.compiler.ir.dialect  # noqa: F401
 from strop.compiler import Model
-from strop.compiler.capture import capture
-from strop.compiler.inputs import read_inputs
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.stale import verify_types
+from strop.compiler.ir.verifier import verify
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
-from strop.compiler.program import Program
-from strop.compiler.recipe import load_recipe
-from strop.compiler.stale import verify_types
-from strop.compiler.target import get_target
-from strop.compiler.verify import verify
+from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.targets.target import get_target
 
 Function = Callable[..., Any]
 

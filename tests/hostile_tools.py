@@ -28,10 +28,10 @@ from test_bench_records import record
 from torch import nn
 
 from strop.compiler import Model, build
-from strop.compiler.bundle import write_bundle
-from strop.compiler.passes import Step
-from strop.compiler.recipe import load_recipe
-from strop.compiler.registry import make_pass
+from strop.compiler.driver.bundle import write_bundle
+from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.registry import make_pass
+from strop.compiler.rewriting.passes import Step
 
 # Seconds of processor time that reading something hostile may take.
 MOST_SECONDS = 5.0

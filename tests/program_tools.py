@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from strop.compiler import Model
-from strop.compiler.capture import capture
-from strop.compiler.inputs import read_inputs
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
-from strop.compiler.passes import Pass, PassResult
-from strop.compiler.program import Program
-from strop.compiler.target import get_target
+from strop.compiler.rewriting.passes import Pass, PassResult
+from strop.compiler.targets.target import get_target
 
 
 class Wrapped(nn.Module):

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from strop.compiler.holdings import Kind
-from strop.compiler.staging import staged
+from strop.compiler.util.files.holdings import Kind
+from strop.compiler.util.files.staging import staged
 
 
 def named(folder: Path) -> Collection[str] | None:

@@ -72,12 +72,18 @@ def test_every_module_stands_on_a_floor() -> None:
 @pytest.mark.parametrize(
     ("name", "rooms"),
     [
-        ("torch.export", ("strop.compiler.capture", "strop.compiler.lower.", "strop.bench.")),
+        (
+            "torch.export",
+            ("strop.compiler.frontend.export.capture", "strop.compiler.lower.", "strop.bench."),
+        ),
         ("torch.onnx", ("strop.compiler.lower.", "strop.bench.")),
         ("onnx_ir", ("strop.compiler.lower.", "strop.bench.")),
         ("onnx", ("strop.compiler.lower.", "strop.bench.")),
-        ("onnxruntime", ("strop.compiler.check", "strop.compiler.lower.", "strop.bench.")),
-        ("transformers", ("strop.compiler.huggingface", "strop.bench.")),
+        (
+            "onnxruntime",
+            ("strop.compiler.check.comparison", "strop.compiler.lower.", "strop.bench."),
+        ),
+        ("transformers", ("strop.compiler.frontend.huggingface", "strop.bench.")),
     ],
 )
 def test_a_library_is_used_in_its_own_rooms_only(name: str, rooms: tuple[str, ...]) -> None:

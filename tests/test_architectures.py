@@ -19,7 +19,7 @@ from strop.bench.architecture_types import ARCHITECTURES, model_of
 from strop.bench.architectures import Peer, by_outcome, figures, main, not_built
 from strop.bench.process import EngineError
 from strop.compiler import Model
-from strop.compiler.errors import BudgetError, RuntimeRefusedError, StropError, UsageError
+from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, StropError, UsageError
 
 OK = {"kind": "ok", "reason": "", "seconds": 1.0}
 OFF = {"kind": "wrong", "reason": "off by 3", "seconds": 1.0}

@@ -14,8 +14,8 @@ import pytest
 from conftest import Result, Strop, leftovers, run_python, run_strop
 
 from strop.compiler import load, staging
-from strop.compiler.artifact import read_artifact
-from strop.compiler.errors import UsageError
+from strop.compiler.artifact.folder import read_artifact
+from strop.compiler.util.errors import UsageError
 
 X = np.ones((2, 16), np.float32)
 
@@ -37,7 +37,7 @@ def build_script(source: str, out: Path, at: str, action: str) -> str:
         import os, resource, signal, sys
         from pathlib import Path
         from strop.compiler import build
-        from strop.compiler.source import load_model
+        from strop.compiler.frontend.source import load_model
 
         def progress(stage):
             if stage == {at!r}:
@@ -127,7 +127,7 @@ def test_an_interrupted_build_leaves_no_workspace(
     slow.write_text(
         slow.read_text()
         + dedent("""
-        import strop.compiler.check as check, sys, time
+        import strop.compiler.check.comparison as check, sys, time
         def wait(*_):
             print("now", flush=True)
             time.sleep(60)

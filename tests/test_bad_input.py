@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 from conftest import SMALL, Result, Strop, Write, leftovers
 
-from strop.compiler.artifact import read_artifact
+from strop.compiler.artifact.folder import read_artifact
 
 LINEAR = """
     import torch

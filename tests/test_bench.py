@@ -16,7 +16,7 @@ from strop.bench.figures import Figure, Spread, results, save
 from strop.bench.machine import environment, machine
 from strop.bench.peak_memory import watch
 from strop.bench.record import Case, EngineRow, Fidelity, Plan, Record, Result, ratios, spread
-from strop.compiler.source import load_model
+from strop.compiler.frontend.source import load_model
 
 FACTORY = """
 import torch

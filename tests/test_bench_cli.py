@@ -18,10 +18,10 @@ from strop.bench.read_record import read_record
 from strop.bench.record import Plan
 from strop.bench.sizes import parse_sizes
 from strop.compiler import build
-from strop.compiler.artifact import read_artifact
-from strop.compiler.errors import UsageError
-from strop.compiler.history import remember_source
-from strop.compiler.source import load_model
+from strop.compiler.artifact.folder import read_artifact
+from strop.compiler.artifact.history import remember_source
+from strop.compiler.frontend.source import load_model
+from strop.compiler.util.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cwd")
 

@@ -22,8 +22,8 @@ from strop.bench.process import EngineError, isolated
 from strop.bench.race import Race
 from strop.bench.record import Plan
 from strop.bench.subject import Feeds
-from strop.compiler.errors import UsageError
-from strop.compiler.numerics import Array
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.numerics import Array
 
 FEEDS = {"one": {"x": np.ones(4, np.float32)}, "two": {"x": np.zeros(2, np.float32)}}
 

@@ -25,7 +25,7 @@ from strop.bench.record import (
     ratios,
     spread,
 )
-from strop.compiler.errors import UsageError
+from strop.compiler.util.errors import UsageError
 
 ENVIRONMENT = {
     "cpu": "A CPU", "flags": ["avx2"], "threads": 2, "cores": 2,

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.fx.node import Node
 
 from strop.compiler import Model
-from strop.compiler.build_nodes import Builder
 from strop.compiler.debug.bisect import Culprit, bisect, first_bad
 from strop.compiler.debug.checks import Check, Command, Metric, Verdict
-from strop.compiler.errors import UsageError
-from strop.compiler.front import Captured, capture_model
-from strop.compiler.passes import Pass, Pipeline, RulePass
-from strop.compiler.pattern import Match
-from strop.compiler.program import Program, arguments
-from strop.compiler.registry import make_pass
-from strop.compiler.rewrite import Log, Rule
-from strop.compiler.stages import Stages
-from strop.compiler.target import get_target
+from strop.compiler.frontend.prepare import Captured, capture_model
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import Program, arguments
+from strop.compiler.recipes.registry import make_pass
+from strop.compiler.rewriting.passes import Pass, Pipeline, RulePass
+from strop.compiler.rewriting.pattern import Match
+from strop.compiler.rewriting.rules import Log, Rule
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.stages import Stages
 
 aten = torch.ops.aten
 LAYERS, SIZE = 6, 16

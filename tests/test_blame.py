@@ -12,16 +12,16 @@ from conftest import Strop, Write
 from torch import Tensor, nn
 from torch.fx.node import Node
 
-import strop.compiler.dialect  # noqa: F401  (the table names its operators)
+import strop.compiler.ir.dialect  # noqa: F401  (the table names its operators)
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.compiler import Model, build, load_recipe, optimize
-from strop.compiler.build_nodes import Builder
-from strop.compiler.errors import BudgetError, VerifyError
+from strop.compiler.ir.builder import Builder
 from strop.compiler.lower.onnx.table import TABLE
-from strop.compiler.passes import Pass, RulePass, Step
-from strop.compiler.pattern import Match, Op, Var
-from strop.compiler.recipe import Recipe
-from strop.compiler.rewrite import Rule
+from strop.compiler.recipes.recipe import Recipe
+from strop.compiler.rewriting.passes import Pass, RulePass, Step
+from strop.compiler.rewriting.pattern import Match, Op, Var
+from strop.compiler.rewriting.rules import Rule
+from strop.compiler.util.errors import BudgetError, VerifyError
 
 aten = torch.ops.aten
 
@@ -167,7 +167,9 @@ def test_a_program_that_a_pass_makes_wrong_is_blamed_on_it(
             raise VerifyError("it is not typed as it runs")
 
     monkeypatch.setattr(optimize, "verify_types", wrong)
-    monkeypatch.setattr("strop.compiler.optimize.is_strops", lambda run: isinstance(run, Pass))
+    monkeypatch.setattr(
+        "strop.compiler.driver.optimize.is_strops", lambda run: isinstance(run, Pass)
+    )
     with pytest.raises(VerifyError) as caught:
         build(sums(), tmp_path / "out", clamping())
     assert caught.value.__notes__ == ["after pass 'clamps'"]

@@ -12,7 +12,7 @@ import torch
 from program_tools import program_of
 from staging_tools import content, fill
 
-from strop.compiler.bundle import (
+from strop.compiler.driver.bundle import (
     BUNDLE,
     PACKAGES,
     SMALL,
@@ -24,13 +24,13 @@ from strop.compiler.bundle import (
     without_weights,
     write_bundle,
 )
-from strop.compiler.errors import UsageError, VerifyError
-from strop.compiler.holdings import holdings
-from strop.compiler.passes import Pass, Step
-from strop.compiler.program import Program
-from strop.compiler.recipe import Recipe
-from strop.compiler.rewrite import Log
-from strop.compiler.snapshot_reader import load_inputs, load_program
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.snapshots.reader import load_inputs, load_program
+from strop.compiler.recipes.recipe import Recipe
+from strop.compiler.rewriting.passes import Pass, Step
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.errors import UsageError, VerifyError
+from strop.compiler.util.files.holdings import holdings
 from strop.passes.quantize.dynamic import QuantizeDynamic
 
 LARGE, LEFT = torch.zeros(SMALL + 1), torch.zeros(SMALL)

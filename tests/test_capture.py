@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from strop.compiler import Model, build
-from strop.compiler.capture import capture
-from strop.compiler.errors import UnsupportedError
-from strop.compiler.inputs import Inputs, read_inputs
-from strop.compiler.original import run_original
-from strop.compiler.program import Program
-from strop.compiler.text import op_name
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import Inputs, read_inputs
+from strop.compiler.frontend.original import run_original
+from strop.compiler.ir.printer import op_name
+from strop.compiler.ir.program import Program
+from strop.compiler.util.errors import UnsupportedError
 
 ROWS: dict[str, Any] = {"x": {0: ("batch", 1, 4), 1: ("seq", 2, 9)}}
 

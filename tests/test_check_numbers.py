@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from strop.compiler import Model
-from strop.compiler.check import Case, Comparison, compare, make_cases, make_probe
-from strop.compiler.errors import BudgetError, RuntimeRefusedError, UsageError
-from strop.compiler.footprint import Footprint
-from strop.compiler.holds import hold_to_budget, hold_to_expectations, missed_by
-from strop.compiler.inputs import read_inputs
-from strop.compiler.instrument import StepRecord
-from strop.compiler.numerics import Drift, drift, row_cosine, sqnr
-from strop.compiler.recipe import Budget
-from strop.compiler.rewrite import NearMiss
+from strop.compiler.check.comparison import Case, Comparison, compare, make_cases, make_probe
+from strop.compiler.check.limits import hold_to_budget, hold_to_expectations, missed_by
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.ir.footprint import Footprint
+from strop.compiler.recipes.recipe import Budget
+from strop.compiler.rewriting.recorder import StepRecord
+from strop.compiler.rewriting.rules import NearMiss
+from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, UsageError
+from strop.compiler.util.numerics import Drift, drift, row_cosine, sqnr
 
 NAN, INF = math.nan, math.inf
 

@@ -12,8 +12,8 @@ import torch
 from conftest import Result, Strop, Write, run_python, run_strop
 
 from strop.compiler import build, load, load_recipe
-from strop.compiler.registry import pass_classes
-from strop.compiler.source import load_model, load_object
+from strop.compiler.frontend.source import load_model, load_object
+from strop.compiler.recipes.registry import pass_classes
 
 TANH_GELU = """
     from dataclasses import dataclass
@@ -85,7 +85,7 @@ def test_help_takes_less_than_half_a_second() -> None:
     code = (
         "import time, sys; start = time.perf_counter(); import atexit;"
         "atexit.register(lambda: print(time.perf_counter() - start, file=sys.stderr));"
-        "sys.argv = ['strop', '--help']; from strop.compiler.cli import main; main()"
+        "sys.argv = ['strop', '--help']; from strop.compiler.cli.main import main; main()"
     )
     for _ in range(3):
         result = run_python("-c", code)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from strop.compiler import Model, build
-from strop.compiler.artifact import read_artifact
-from strop.compiler.companions import read_companions
-from strop.compiler.errors import UsageError
+from strop.compiler.artifact.companions import read_companions
+from strop.compiler.artifact.folder import read_artifact
+from strop.compiler.util.errors import UsageError
 
 
 def model(**more: object) -> Model:

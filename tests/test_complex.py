@@ -12,7 +12,7 @@ from file_tools import File
 from program_tools import body, program_of
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.util.errors import UnsupportedError
 from strop.passes.legalize.complex import SplitComplex
 
 fft = torch.fft

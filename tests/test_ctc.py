@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from file_tools import File
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
-from strop.compiler.stand_ins.ctc import ctc_loss
+from strop.compiler.frontend.export.stand_ins.ctc import ctc_loss
+from strop.compiler.util.errors import UnsupportedError
 
 TIME, BATCH, CLASSES, LABELS = 6, 4, 5, 3
 

@@ -14,9 +14,9 @@ from file_tools import Called, File
 from torch import Tensor
 
 from strop.compiler import Model, build
-from strop.compiler.snapshot import save_program
-from strop.compiler.snapshot_reader import load_program
-from strop.compiler.weight_store import WeightStore
+from strop.compiler.ir.snapshots.reader import load_program
+from strop.compiler.ir.snapshots.weight_store import WeightStore
+from strop.compiler.ir.snapshots.writer import save_program
 
 ROWS = {"x": {0: "rows"}}
 

@@ -17,20 +17,20 @@ from strop.compiler import Model, build, load_recipe
 from strop.compiler.debug.diff import diff
 from strop.compiler.debug.reduce import minimize
 from strop.compiler.debug.why_not import why_not
-from strop.compiler.driver import compile_program
-from strop.compiler.errors import BudgetError, UsageError, VerifyError
-from strop.compiler.footprint import footprint
-from strop.compiler.numerics import drift
-from strop.compiler.passes import Pipeline
-from strop.compiler.program import Program
-from strop.compiler.registry import make_pass
-from strop.compiler.rewrite import Log
-from strop.compiler.snapshot import WEIGHTS, save_program
-from strop.compiler.snapshot_reader import load_program
-from strop.compiler.stale import verify_types
-from strop.compiler.subgraph import extract
-from strop.compiler.verify import verify
-from strop.compiler.weight_store import WeightStore
+from strop.compiler.driver.driver import compile_program
+from strop.compiler.ir.footprint import footprint
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.snapshots.reader import load_program
+from strop.compiler.ir.snapshots.weight_store import WeightStore
+from strop.compiler.ir.snapshots.writer import WEIGHTS, save_program
+from strop.compiler.ir.stale import verify_types
+from strop.compiler.ir.subgraph import extract
+from strop.compiler.ir.verifier import verify
+from strop.compiler.recipes.registry import make_pass
+from strop.compiler.rewriting.passes import Pipeline
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.errors import BudgetError, UsageError, VerifyError
+from strop.compiler.util.numerics import drift
 
 aten = torch.ops.aten
 
@@ -169,7 +169,7 @@ def test_drift_is_the_worst_outputs() -> None:
 
 
 def test_a_build_records_what_each_pass_did_to_the_outputs(small: str, tmp_path: Path) -> None:
-    from strop.compiler.source import load_model
+    from strop.compiler.frontend.source import load_model
 
     artifact = build(load_model(small), tmp_path / "out", "cpu-int8")
     steps = {p["name"]: p for p in artifact.manifest["passes"]}

@@ -89,7 +89,7 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(
     def fail(*_: object) -> None:
         raise KeyError("complex128")
 
-    monkeypatch.setattr("strop.compiler.bundle.save_inputs", fail)
+    monkeypatch.setattr("strop.compiler.driver.bundle.save_inputs", fail)
     options = ("--pass", write(BROKEN, "Broken"), "--before", "bias-gelu")
     result = strop("build", small, "-o", tmp_path / "out", *options)
     assert result.code == 2

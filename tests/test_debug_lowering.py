@@ -14,19 +14,19 @@ from program_tools import program_of
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.bench.zoo import ZOO
 from strop.compiler import build, load_recipe
-from strop.compiler import departure as lowering
-from strop.compiler.departure import NOISE_DB, RUNTIME, departure, under_ir_names
-from strop.compiler.driver import compile_program
+from strop.compiler.driver import departure as lowering
+from strop.compiler.driver.departure import NOISE_DB, RUNTIME, departure, under_ir_names
+from strop.compiler.driver.driver import compile_program
+from strop.compiler.frontend.source import load_model
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.values import values
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.values import file_values
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.numerics import drift
-from strop.compiler.program import Program
-from strop.compiler.source import load_model
-from strop.compiler.target import get_target
-from strop.compiler.values import values
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.numerics import drift
 
 aten = torch.ops.aten
 CPU = get_target("cpu")

@@ -13,12 +13,12 @@ from program_tools import program_of, session
 from test_lowering import ints, x
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import DTYPES, MICROSOFT, Emitter, lower_to_onnx, onnx_dtype
 from strop.compiler.lower.onnx.refusal import NotLowered
-from strop.compiler.program import Program
-from strop.compiler.target import get_target
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UnsupportedError
 
 MATRIX, WEIGHT = x(4, 6), x(6, 6, seed=1)
 ROWS = {0: {0: "rows"}}
@@ -70,8 +70,8 @@ def test_names_of_callers_are_theirs() -> None:
             return {"add": exp.exp(), "exp_1": exp + 1, "const_0": exp.neg()}
 
     from strop.compiler import Model
-    from strop.compiler.capture import capture
-    from strop.compiler.inputs import read_inputs
+    from strop.compiler.frontend.export.capture import capture
+    from strop.compiler.frontend.inputs import read_inputs
 
     model = Model(Named().eval(), {"exp": MATRIX})
     signature, example, _ = read_inputs(model)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from file_tools import File
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.util.errors import UnsupportedError
 
 x = torch.randn
 ROWS = {"x": {0: "n"}}

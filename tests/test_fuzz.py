@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from program_tools import program_of
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.stale import verify_types
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
-from strop.compiler.numerics import sqnr
-from strop.compiler.passes import Pass, RulePass
-from strop.compiler.program import Program
-from strop.compiler.recipe import load_recipe
-from strop.compiler.rewrite import Log
-from strop.compiler.stale import verify_types
-from strop.compiler.target import get_target
+from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.rewriting.passes import Pass, RulePass
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UnsupportedError
+from strop.compiler.util.numerics import sqnr
 from strop.passes import PASSES
 from strop.passes.fuse.packed import PackLinears
 from strop.passes.quantize.dynamic import QuantizeDynamic

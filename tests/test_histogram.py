@@ -11,7 +11,7 @@ import torch
 from file_tools import File
 from torch import Tensor
 
-from strop.compiler.stand_ins.histogram import histogram, histogramdd
+from strop.compiler.frontend.export.stand_ins.histogram import histogram, histogramdd
 
 INF, NAN = math.inf, math.nan
 

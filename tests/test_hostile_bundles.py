@@ -10,8 +10,8 @@ import pytest
 from conftest import Write
 from hostile_tools import Stranger, stranger  # noqa: F401
 
-from strop.compiler.bundle import read_bundle
-from strop.compiler.errors import UsageError
+from strop.compiler.driver.bundle import read_bundle
+from strop.compiler.util.errors import UsageError
 
 OWN = ("--pass", "broken.py:Broken")
 CANARY = "from pathlib import Path\nPath(__file__).with_name('canary').touch()\n"

@@ -10,10 +10,10 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from hostile_tools import DAMAGE, JSON_DAMAGE, TOML_DAMAGE, Stranger, stranger  # noqa: F401
 
-from strop.compiler.artifact import MODEL, PROVENANCE
-from strop.compiler.errors import UsageError
-from strop.compiler.history import recall_source, remember_source
+from strop.compiler.artifact.folder import MODEL, PROVENANCE
+from strop.compiler.artifact.history import recall_source, remember_source
 from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.util.errors import UsageError
 
 OWN = ("--pass", "broken.py:Broken")
 SNAPSHOT = "ir/000_capture.json"

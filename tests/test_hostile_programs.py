@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.compiler.debug import apart
-from strop.compiler.errors import UsageError
+from strop.compiler.ir.snapshots.allowed import allowed_operator
+from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.lower.onnx.table import TABLE
-from strop.compiler.operators import allowed_operator
-from strop.compiler.snapshot_reader import load_program
+from strop.compiler.util.errors import UsageError
 
 CODE = "x=__import__('pathlib').Path('canary').touch()"
 Values = dict[str, Any]
@@ -376,7 +376,7 @@ def test_a_program_of_many_weights_in_one_file_reads_it_once(tmp_path: Path) -> 
     values = program()
     store = tmp_path / "weights"
     store.mkdir()
-    from strop.compiler.weight_store import WeightStore
+    from strop.compiler.ir.snapshots.weight_store import WeightStore
 
     digest = WeightStore(store).put(torch.ones(2**20))
     values["weights"] = {f"w{i}": digest for i in range(5000)}

@@ -24,10 +24,10 @@ from strop.bench.folder_cases import (
 )
 from strop.bench.folders import run_case, saved
 from strop.compiler import Model
-from strop.compiler.errors import UsageError
-from strop.compiler.huggingface import TASKS, load_folder
-from strop.compiler.huggingface.request import Request, parse_request
-from strop.compiler.source import load_model
+from strop.compiler.frontend.huggingface import TASKS, load_folder
+from strop.compiler.frontend.huggingface.request import Request, parse_request
+from strop.compiler.frontend.source import load_model
+from strop.compiler.util.errors import UsageError
 
 CASES = {case.name: case for case in cases()}
 

@@ -12,9 +12,9 @@ import transformers
 from safetensors.torch import save_file
 
 from strop.bench.folder_cases import TEXT, WORDS, tokenizer
-from strop.compiler.driver import build
-from strop.compiler.errors import UsageError
-from strop.compiler.huggingface import load_folder
+from strop.compiler.driver.driver import build
+from strop.compiler.frontend.huggingface import load_folder
+from strop.compiler.util.errors import UsageError
 
 OLD = "sentence_transformers.models"
 

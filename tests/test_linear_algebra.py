@@ -11,12 +11,12 @@ import torch
 from test_lowering import Wrapped, lowered, session, x
 from torch import Tensor
 
-import strop.compiler.dialect  # noqa: F401
+import strop.compiler.ir.dialect  # noqa: F401
 from strop.compiler import Model, build
-from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.formulas.repeat import repeat
 from strop.compiler.lower.onnx.formulas.singular import right_vectors
+from strop.compiler.util.errors import UnsupportedError
 
 aten = torch.ops.aten
 SQUARE = x(2, 5, 5).double()

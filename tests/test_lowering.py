@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import strop.compiler.dialect  # noqa: F401
-from strop.compiler.capture import capture
-from strop.compiler.errors import UnsupportedError
-from strop.compiler.inputs import read_inputs
+import strop.compiler.ir.dialect  # noqa: F401
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.frontend.model import Model
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
-from strop.compiler.model import Model
-from strop.compiler.program import Program
-from strop.compiler.target import get_target
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UnsupportedError
 
 Function = Callable[..., Any]
 

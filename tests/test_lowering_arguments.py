@@ -22,7 +22,7 @@ from test_lowering_rows import (
 )
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.util.errors import UnsupportedError
 
 aten, prims, strop = torch.ops.aten, torch.ops.prims, torch.ops.strop
 OTHER, WIDE, POSITIVE = x(4, 6, seed=1), 5 * x(4, 6, seed=2), positive(4, 6)

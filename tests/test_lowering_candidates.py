@@ -12,18 +12,18 @@ import torch.nn.functional as F
 from test_lowering import Wrapped, agree, captured, check, lowered, session, x
 from torch import Tensor, nn
 
-from strop.compiler.capture import capture
-from strop.compiler.errors import UnsupportedError
-from strop.compiler.inputs import read_inputs
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.frontend.model import Model
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.torchlib import OneCall, export_call
 from strop.compiler.lower.onnx.trial import try_export
-from strop.compiler.model import Model
-from strop.compiler.program import Program
-from strop.compiler.target import get_target
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UnsupportedError
 
 Function = Callable[..., Any]
 MATRIX = x(4, 6)

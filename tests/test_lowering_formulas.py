@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from test_lowering import agree, check, lowered, session, x
 from torch import Tensor
 
-import strop.compiler.dialect  # noqa: F401
-from strop.compiler.errors import UnsupportedError
+import strop.compiler.ir.dialect  # noqa: F401
 from strop.compiler.lower.onnx.formulas import FORMULAS
+from strop.compiler.util.errors import UnsupportedError
 
 aten = torch.ops.aten
 INF, NAN = math.inf, math.nan

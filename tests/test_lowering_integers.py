@@ -9,7 +9,7 @@ import torch
 from test_lowering import Wrapped, lowered, session
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.util.errors import UnsupportedError
 
 EDGES = [2**24 + 1, 2**53 + 1, 2**62 + 3, 7, 3, 1, -1, -7, -(2**24) - 1, -(2**53) - 1, -(2**62) - 3]
 A = torch.tensor(EDGES)

@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from test_lowering import Function, Wrapped, agree, bools, ints, positive, session, x
 from torch import Tensor
 
-from strop.compiler.capture import capture
-from strop.compiler.errors import UnsupportedError
-from strop.compiler.inputs import read_inputs
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.frontend.model import Model
 from strop.compiler.lower.onnx import candidates, rules, table
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.refusal import NotLowered
-from strop.compiler.model import Model
-from strop.compiler.numerics import Array
-from strop.compiler.target import get_target
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UnsupportedError
+from strop.compiler.util.numerics import Array
 
 Case = tuple[Function, tuple[Tensor, ...]]
 strop = torch.ops.strop

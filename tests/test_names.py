@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from strop.compiler import Model, build, load
-from strop.compiler.capture import capture
-from strop.compiler.inputs import read_inputs
-from strop.compiler.interpreter import interpret
-from strop.compiler.naming import by_position
-from strop.compiler.original import output_leaves
-from strop.compiler.program import Program
-from strop.compiler.visible import visible
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.export.naming import by_position
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.frontend.original import output_leaves
+from strop.compiler.ir.interpreter import interpret
+from strop.compiler.ir.program import Program
+from strop.compiler.util.visible import visible
 
 CODE = "x=__import__('pathlib').Path('canary').touch()"
 NAMES = (

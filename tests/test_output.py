@@ -16,14 +16,14 @@ from conftest import SMALL, Strop, Write, leftovers
 
 from strop.bench.kills import SIGNALS, Stage
 from strop.compiler import build, driver, load
-from strop.compiler.artifact import MANIFEST, read_artifact, read_intact
-from strop.compiler.errors import UsageError
-from strop.compiler.files import require_writable, write_whole
-from strop.compiler.history import recall_source
+from strop.compiler.artifact.folder import MANIFEST, read_artifact, read_intact
+from strop.compiler.artifact.history import recall_source
+from strop.compiler.artifact.output import require_output
+from strop.compiler.frontend.source import load_model
+from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.output import require_output
-from strop.compiler.snapshot_reader import load_program
-from strop.compiler.source import load_model
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.writing import require_writable, write_whole
 
 OWN_PASS = """
     from strop.compiler import Pass

@@ -11,8 +11,8 @@ import torch
 from program_tools import counts, program_of, run_passes, same_numbers
 from torch import Tensor, nn
 
-from strop.compiler.passes import PassResult
-from strop.compiler.program import Program
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.passes import PassResult
 from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.eager_attention import FuseAttention

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from program_tools import assert_left_alone, counts, program_of, run_passes, same_numbers
 from torch import Tensor, nn
 
-from strop.compiler.program import Program
+from strop.compiler.ir.program import Program
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.bias import FoldBiases
 from strop.passes.fuse.conv_pad import FoldPads

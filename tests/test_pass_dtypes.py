@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from program_tools import body, counts, program_of
 from torch import Tensor, nn
 
-from strop.compiler.program import Program
-from strop.compiler.rewrite import Log
-from strop.compiler.stale import verify_types
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.stale import verify_types
+from strop.compiler.rewriting.rules import Log
 from strop.passes.legalize.dtypes import LegalizeDtypes
 from strop.passes.legalize.jumps import jumps
 

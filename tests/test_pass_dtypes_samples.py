@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
-from strop.compiler.errors import StropError
-from strop.compiler.stale import verify_types
+from strop.compiler.ir.stale import verify_types
+from strop.compiler.util.errors import StropError
 from strop.passes.legalize.dtypes import LegalizeDtypes
 
 # One operator of several steps, of which an earlier one wraps: the check refuses such a build.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from program_tools import body, counts, program_of, run_passes, same_numbers
 from torch import Tensor, nn
 
-from strop.compiler.passes import Pass
+from strop.compiler.rewriting.passes import Pass
 from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu

@@ -6,7 +6,7 @@ import torch
 from program_tools import body, counts, program_of, run_passes, same_numbers
 from torch import nn
 
-from strop.compiler.dialect.linear import int8_scale, int8_weight
+from strop.compiler.ir.dialect.linear import int8_scale, int8_weight
 from strop.passes.cleanup.constants import FoldConstants
 from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.legalize.complex import SplitComplex

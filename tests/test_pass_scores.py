@@ -11,8 +11,8 @@ import torch
 from program_tools import assert_left_alone, body, counts, program_of, run_passes, same_numbers
 from torch import Tensor
 
-from strop.compiler.passes import PassResult
-from strop.compiler.program import Program
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.passes import PassResult
 from strop.passes.cleanup.noops import Noops
 from strop.passes.fuse.eager_attention import FuseAttention
 

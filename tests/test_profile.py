@@ -16,7 +16,8 @@ from rich.console import Console
 
 from strop.bench.zoo import ZOO
 from strop.compiler import Model, build, load
-from strop.compiler.artifact import PROVENANCE, Artifact, read_artifact
+from strop.compiler.artifact.folder import PROVENANCE, Artifact, read_artifact
+from strop.compiler.artifact.provenance import Provenance, decode, encode, read_provenance
 from strop.compiler.debug.profile import (
     BETWEEN,
     RUNTIME,
@@ -30,10 +31,9 @@ from strop.compiler.debug.profile import (
     profile_command,
 )
 from strop.compiler.debug.profile_view import record, render
-from strop.compiler.errors import UsageError
+from strop.compiler.frontend.source import load_model
 from strop.compiler.lower.onnx.trace import Trace, TracedNode
-from strop.compiler.provenance import Provenance, decode, encode, read_provenance
-from strop.compiler.source import load_model
+from strop.compiler.util.errors import UsageError
 
 RECIPES = ("cpu-fp32", "cpu-int8")
 RUNS = 4

@@ -11,9 +11,9 @@ from typing import Any
 import pydantic
 import pytest
 
-from strop.compiler.errors import UsageError
-from strop.compiler.parsing import MOST_DEPTH, Strict, parse_json, parse_toml, validated
-from strop.compiler.reading import file_hash, read_bytes, read_json, read_text, read_toml
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import MOST_DEPTH, Strict, parse_json, parse_toml, validated
+from strop.compiler.util.files.reading import file_hash, read_bytes, read_json, read_text, read_toml
 
 
 def test_a_regular_file_is_read(tmp_path: Path) -> None:

@@ -11,9 +11,19 @@ import pytest
 
 from strop.bench.figures import Spread
 from strop.bench.record import Case, EngineRow, Plan, Record, Result, counted, ratios, spread
-from strop.compiler.errors import UsageError
-from strop.compiler.parsing import MOST_DEPTH, parse_json, parse_toml
-from strop.compiler.reading import (
+from strop.compiler.recipes.recipe import (
+    Budget,
+    PassEntry,
+    Recipe,
+    asked_recipe,
+    load_recipe,
+    parse_recipe,
+    recipe_names,
+    recipe_text,
+)
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import MOST_DEPTH, parse_json, parse_toml
+from strop.compiler.util.files.reading import (
     MEBIBYTE,
     file_hash,
     is_there,
@@ -23,16 +33,6 @@ from strop.compiler.reading import (
     read_text,
     read_toml,
     require_inside,
-)
-from strop.compiler.recipe import (
-    Budget,
-    PassEntry,
-    Recipe,
-    asked_recipe,
-    load_recipe,
-    parse_recipe,
-    recipe_names,
-    recipe_text,
 )
 
 PAGE = 4096

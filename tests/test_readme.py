@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from strop.compiler import Model, build
-from strop.compiler.recipe import load_recipe
-from strop.compiler.registry import make_pass
+from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.registry import make_pass
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from torch.fx.node import Node
 
 from strop.compiler import Pass, Program, Rule, load_recipe
-from strop.compiler.build_nodes import Builder
-from strop.compiler.errors import UsageError
-from strop.compiler.pattern import Match
-from strop.compiler.recipe import (
+from strop.compiler.ir.builder import Builder
+from strop.compiler.recipes.recipe import (
     Budget,
     PassEntry,
     Recipe,
@@ -25,8 +23,10 @@ from strop.compiler.recipe import (
     recipe_names,
     recipe_text,
 )
-from strop.compiler.registry import pass_classes
-from strop.compiler.rewrite import Log
+from strop.compiler.recipes.registry import pass_classes
+from strop.compiler.rewriting.pattern import Match
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.errors import UsageError
 
 WORDS = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda w: w != "name")
 VALUES = st.one_of(

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from strop.compiler import Artifact, Model, build
-from strop.compiler.check import Case, compare, make_cases
-from strop.compiler.errors import UnsupportedError, UsageError
-from strop.compiler.front import capture_model
-from strop.compiler.inputs import read_inputs, resize
-from strop.compiler.recipe import Budget
-from strop.compiler.rounding import with_rounding
-from strop.compiler.stages import Stages
+from strop.compiler.check.comparison import Case, compare, make_cases
+from strop.compiler.check.rounding import with_rounding
+from strop.compiler.frontend.inputs import read_inputs, resize
+from strop.compiler.frontend.prepare import capture_model
+from strop.compiler.recipes.recipe import Budget
+from strop.compiler.util.errors import UnsupportedError, UsageError
+from strop.compiler.util.stages import Stages
 from strop.passes.legalize.dtypes import LegalizeDtypes
 
 

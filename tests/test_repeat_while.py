@@ -10,9 +10,9 @@ import torch
 from test_lowering import agree, check, lowered, session, x
 from torch import Tensor
 
-from strop.compiler.errors import UnsupportedError
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.formulas.repeat import repeat_while
+from strop.compiler.util.errors import UnsupportedError
 
 special = torch.special
 AIRY: Any = torch.ops.aten.special_airy_ai.default

@@ -16,24 +16,24 @@ from safetensors.torch import save_file
 from test_hostile_programs import ARGUMENTS, DAMAGE, ROWS, Values, X, call, node, program
 from torch import Tensor
 
-from strop.compiler import weight_store
-from strop.compiler.errors import UsageError
-from strop.compiler.operators import require_kinds
-from strop.compiler.parsing import validated
-from strop.compiler.program import Program
-from strop.compiler.size_arithmetic import (
-    _require_short,
-    require_bounded,
-    stand_in,
-)
-from strop.compiler.snapshot import save_inputs, save_program
-from strop.compiler.snapshot_reader import (
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.snapshots import weight_store
+from strop.compiler.ir.snapshots.allowed import require_kinds
+from strop.compiler.ir.snapshots.reader import (
     _require_few_pieces,
     load_inputs,
     load_program,
 )
-from strop.compiler.snapshot_schema import SnapshotValues
-from strop.compiler.weight_store import WeightStore, read_tensors
+from strop.compiler.ir.snapshots.schema import SnapshotValues
+from strop.compiler.ir.snapshots.size_arithmetic import (
+    _require_short,
+    require_bounded,
+    stand_in,
+)
+from strop.compiler.ir.snapshots.weight_store import WeightStore, read_tensors
+from strop.compiler.ir.snapshots.writer import save_inputs, save_program
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import validated
 
 aten = torch.ops.aten
 # By what a refusal says, each kind of damage that the reader itself looks for.

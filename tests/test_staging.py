@@ -19,11 +19,12 @@ import pytest
 from conftest import leftovers, run_python
 from staging_tools import KIND, content, fill, is_whole, write
 
-from strop.compiler import interrupts, publish, staging
-from strop.compiler.errors import UsageError
-from strop.compiler.holdings import WORK_INSIDE, holdings
-from strop.compiler.stages import Stages
-from strop.compiler.staging import require_place, staged
+from strop.compiler.util import interrupts
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files import publish, staging
+from strop.compiler.util.files.holdings import WORK_INSIDE, holdings
+from strop.compiler.util.files.staging import require_place, staged
+from strop.compiler.util.stages import Stages
 
 OLD = {"a": "old", "b": "old", "sub/c": "old"}
 NEW = {"a": "new", "b": "new", "d": "new"}
@@ -379,7 +380,8 @@ KILLED = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from staging_tools import write
-    from strop.compiler import publish, staging
+    from strop.compiler.util.files import publish
+    from strop.compiler.util.files import staging
     move, count = publish._move, 0
     def counted(*arguments):
         global count
@@ -566,7 +568,7 @@ def test_a_stage_does_not_begin_after_a_signal_that_was_swallowed() -> None:
 def test_a_signal_is_heard_before_the_command_line_is_loaded() -> None:
     script = """
         import os, signal, sys
-        from strop.compiler import start
+        from strop.compiler.cli import start
         assert "typer" not in sys.modules
         class Loading:
             def find_spec(self, name, *_):
@@ -602,8 +604,8 @@ MOUNTS = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from staging_tools import KIND, content, write
-    from strop.compiler.errors import UsageError
-    from strop.compiler.staging import require_place
+    from strop.compiler.util.errors import UsageError
+    from strop.compiler.util.files.staging import require_place
     for out in map(Path, ("over/out", "point")):
         require_place(out, KIND, ["a"])
         for text in ("first", "second"):

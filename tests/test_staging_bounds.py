@@ -18,13 +18,18 @@ import pytest
 from conftest import leftovers
 from staging_tools import KIND, content, fill, write
 
-from strop.compiler import publish, staging
-from strop.compiler.artifact import Artifact, read_artifact, read_intact, write_json
-from strop.compiler.errors import UsageError
-from strop.compiler.files import require_folder, require_short, require_writable, write_whole
-from strop.compiler.holdings import WORK_INSIDE, holdings, require_replaceable
-from strop.compiler.output import require_output
-from strop.compiler.staging import real_path, require_place, staged
+from strop.compiler.artifact.folder import Artifact, read_artifact, read_intact, write_json
+from strop.compiler.artifact.output import require_output
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files import publish, staging
+from strop.compiler.util.files.holdings import WORK_INSIDE, holdings, require_replaceable
+from strop.compiler.util.files.staging import real_path, require_place, staged
+from strop.compiler.util.files.writing import (
+    require_folder,
+    require_short,
+    require_writable,
+    write_whole,
+)
 
 # Names and places of single files -----------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from file_tools import Called, File
 from torch import Tensor
 
 from strop.compiler import Model, build
-from strop.compiler.stand_ins import statistics
+from strop.compiler.frontend.export.stand_ins import statistics
 
 ROWS = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
 OFTEN = torch.tensor([1, 2, 0, 1, 3, 1, 1])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from strop.compiler.moving import Progress
-from strop.compiler.terminal import Console, Table, shown, write
+from strop.compiler.util.moving import Progress
+from strop.compiler.util.terminal import Console, Table, shown, write
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = {

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from strop.compiler.check import Case, check_program
+from strop.compiler.check.comparison import Case, check_program
 from strop.compiler.lower.onnx import tune
 from strop.compiler.lower.onnx.choices import Choices, shipped
-from strop.compiler.target import get_target
+from strop.compiler.targets.target import get_target
 
 OP = torch.ops.strop.skip_layer_norm.default
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strop.compiler import Artifact, Model, build, load
-from strop.compiler.check import Comparison
-from strop.compiler.errors import BudgetError, UnsupportedError
-from strop.compiler.holds import hold_to_budget
-from strop.compiler.recipe import Budget, load_recipe
+from strop.compiler.check.comparison import Comparison
+from strop.compiler.check.limits import hold_to_budget
+from strop.compiler.recipes.recipe import Budget, load_recipe
+from strop.compiler.util.errors import BudgetError, UnsupportedError
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -16,7 +16,7 @@ from strop.bench.forks import Call, forked
 from strop.bench.mutants.spans import Span, function_at, functions, statement_span
 from strop.bench.mutants.targets import ROOT
 from strop.bench.mutants.trace import Trace, Traced, digest, read_trace, tests_digest, trace_as_json
-from strop.compiler.terminal import Console
+from strop.compiler.util.terminal import Console
 
 LIMIT = 900.0  # seconds for one file of tests
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from strop.bench.figures import Figure, console, show
 from strop.bench.mutants.equivalent import Equivalent
 from strop.bench.mutants.population import Mutant
-from strop.compiler.terminal import Table
+from strop.compiler.util.terminal import Table
 
 AT_LEAST = 0.9
 

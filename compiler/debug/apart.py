@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from strop.compiler.bundle import Failure, fails
-from strop.compiler.errors import RuntimeRefusedError, StropError, UsageError
-from strop.compiler.numerics import Array
-from strop.compiler.passes import Pass
-from strop.compiler.program import Program
-from strop.compiler.snapshot import WEIGHTS
-from strop.compiler.snapshot_reader import load_program
+from strop.compiler.driver.bundle import Failure, fails
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.snapshots.reader import load_program
+from strop.compiler.ir.snapshots.writer import WEIGHTS
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.util.errors import RuntimeRefusedError, StropError, UsageError
+from strop.compiler.util.numerics import Array
 
 # What any program may take, and how much more for each byte of its weights.
 SECONDS, BYTES = 4.0, 4 << 30

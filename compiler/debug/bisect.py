@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from strop.compiler.bundle import Failure
 from strop.compiler.debug.checks import Check, Verdict, first_line
 from strop.compiler.debug.diff import text_diff
-from strop.compiler.errors import UsageError, VerifyError
-from strop.compiler.inputs import Inputs
-from strop.compiler.passes import Pass, Pipeline, Step
-from strop.compiler.program import Program
-from strop.compiler.rewrite import Log, Rewrite
-from strop.compiler.values import first_moved, values
+from strop.compiler.driver.bundle import Failure
+from strop.compiler.frontend.inputs import Inputs
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.values import first_moved, values
+from strop.compiler.rewriting.passes import Pass, Pipeline, Step
+from strop.compiler.rewriting.rules import Log, Rewrite
+from strop.compiler.util.errors import UsageError, VerifyError
 
 Say = Callable[[str], None]
 

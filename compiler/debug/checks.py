@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from strop.compiler.check import Case, run_program
-from strop.compiler.errors import UsageError, did_you_mean
+from strop.compiler.check.comparison import Case, run_program
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.stale import verify_types
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.numerics import Array, Drift, drift
-from strop.compiler.program import Program
-from strop.compiler.stale import verify_types
-from strop.compiler.target import Target
+from strop.compiler.targets.target import Target
+from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.numerics import Array, Drift, drift
 
 # Measures of a Drift, and whether more of it is better.
 METRICS = {"cosine": True, "sqnr_db": True, "agreement": True, "max_abs": False}

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from strop.compiler.debug.profile import profile_command
-from strop.compiler.errors import StropError, UsageError
-from strop.compiler.terminal import Console, Table
+from strop.compiler.util.errors import StropError, UsageError
+from strop.compiler.util.terminal import Console, Table
 
 if TYPE_CHECKING:
     from strop.compiler.debug.bisect import Culprit
     from strop.compiler.debug.diff import Difference
     from strop.compiler.debug.why_not import Answer
-    from strop.compiler.departure import Departure
-    from strop.compiler.front import Captured
-    from strop.compiler.recipe import Recipe
+    from strop.compiler.driver.departure import Departure
+    from strop.compiler.frontend.prepare import Captured
+    from strop.compiler.recipes.recipe import Recipe
 
 app = typer.Typer(
     help="Find the pass, the rewrite, the node and the source line behind a problem.",
@@ -62,9 +62,9 @@ def bisect(
     Where no pass is to blame, the lowering is looked at in the same way.
     """
     from strop.compiler.debug import bisect as search
-    from strop.compiler.departure import departure
-    from strop.compiler.recipe import asked_recipe
-    from strop.compiler.target import get_target
+    from strop.compiler.driver.departure import departure
+    from strop.compiler.recipes.recipe import asked_recipe
+    from strop.compiler.targets.target import get_target
 
     chosen = asked_recipe(recipe, settings, passes, before, after)
     asked = _asked(check, metric, least, most)
@@ -94,8 +94,8 @@ def _asked(check: str, metric: str, least: float | None, most: float | None) -> 
         UsageError: they describe none, or two.
     """
     from strop.compiler.debug.checks import METRICS, Command, Metric
-    from strop.compiler.errors import did_you_mean
-    from strop.compiler.target import get_target
+    from strop.compiler.targets.target import get_target
+    from strop.compiler.util.errors import did_you_mean
 
     if bool(check) == bool(metric):
         raise UsageError("say what is good: either --check 'COMMAND {}' or --metric NAME --min N")
@@ -145,10 +145,10 @@ def why_not(
     """Say why a pass left something as it is: which condition failed, where."""
     from strop.compiler.debug.why_not import why_not as ask
     from strop.compiler.debug.why_not import why_not_in
-    from strop.compiler.recipe import asked_recipe
+    from strop.compiler.recipes.recipe import asked_recipe
 
     if Path(source).is_dir():
-        from strop.compiler.artifact import read_artifact
+        from strop.compiler.artifact.folder import read_artifact
 
         _print_answer(why_not_in(read_artifact(Path(source)), name, at or None), name, at)
         return
@@ -236,8 +236,8 @@ app.command("profile")(profile_command)
 @app.command()
 def replay(bundle: Annotated[Path, typer.Argument(help="A crash bundle.")], own: Own = "") -> None:
     """Run the pass of a crash bundle on its program, to see it fail again."""
-    from strop.compiler.bundle import read_bundle
     from strop.compiler.debug.apart import fails_apart, load_apart
+    from strop.compiler.driver.bundle import read_bundle
 
     read = read_bundle(bundle)
     run, program = read.run_pass(own or None), load_apart(read.program)
@@ -260,8 +260,8 @@ def reduce(
     own: Own = "",
 ) -> None:
     """Shrink the program of a crash bundle while the pass still fails in the same way."""
-    from strop.compiler.bundle import read_bundle, require_bundle_place
     from strop.compiler.debug import reduce as reducer
+    from strop.compiler.driver.bundle import read_bundle, require_bundle_place
 
     bundle = bundle.resolve()
     read = read_bundle(bundle)
@@ -274,9 +274,9 @@ def reduce(
 
 def _captured(source: str, recipe: Recipe) -> Captured:
     with _status("capturing"):
-        from strop.compiler.front import capture_model
-        from strop.compiler.source import load_model
-        from strop.compiler.stages import Stages
+        from strop.compiler.frontend.prepare import capture_model
+        from strop.compiler.frontend.source import load_model
+        from strop.compiler.util.stages import Stages
 
         return capture_model(load_model(source), Stages())
 

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from torch.fx.node import Node
 
-from strop.compiler.artifact import read_intact
+from strop.compiler.artifact.folder import read_intact
 from strop.compiler.debug.apart import arrays_apart, load_apart, weight_bytes
 from strop.compiler.debug.feeds import feeds_for
-from strop.compiler.departure import under_ir_names
-from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.inputs import Inputs, in_contract, to_array
+from strop.compiler.driver.departure import under_ir_names
+from strop.compiler.frontend.inputs import Inputs, in_contract, to_array
+from strop.compiler.ir.printer import describe, program_text
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.snapshots.reader import load_inputs
+from strop.compiler.ir.values import values
 from strop.compiler.lower.onnx.values import file_text, file_values
-from strop.compiler.numerics import Array, Drift, drift
-from strop.compiler.program import Program
-from strop.compiler.reading import is_there
-from strop.compiler.snapshot_reader import load_inputs
-from strop.compiler.text import describe, program_text
-from strop.compiler.values import values
+from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.files.reading import is_there
+from strop.compiler.util.numerics import Array, Drift, drift
 
 
 @dataclass(frozen=True)

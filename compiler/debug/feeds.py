@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from strop.compiler.artifact import Artifact
-from strop.compiler.errors import UsageError
-from strop.compiler.history import recall_source
-from strop.compiler.inputs import in_dtypes, read_inputs, resize, to_array
-from strop.compiler.numerics import Array
-from strop.compiler.program import DTYPE_NAMES
-from strop.compiler.sizes import parse_sizes
-from strop.compiler.source import load_model
+from strop.compiler.artifact.folder import Artifact
+from strop.compiler.artifact.history import recall_source
+from strop.compiler.debug.shapes import parse_sizes
+from strop.compiler.frontend.inputs import in_dtypes, read_inputs, resize, to_array
+from strop.compiler.frontend.source import load_model
+from strop.compiler.ir.program import DTYPE_NAMES
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.numerics import Array
 
 # What a dim has where nobody says.
 USUAL_SIZE = 8

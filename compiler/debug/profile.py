@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strop.compiler.terminal import Console
+from strop.compiler.util.terminal import Console
 
 if TYPE_CHECKING:
+    from strop.compiler.artifact.provenance import Provenance
     from strop.compiler.lower.onnx.trace import Trace
-    from strop.compiler.provenance import Provenance
 
 RUNTIME = "the runtime's own"
 BETWEEN = "between nodes"
@@ -173,12 +173,12 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
         UsageError: no artifact, or a damaged one, or sizes that it does not take.
         RuntimeRefusedError: the runtime does not run it.
     """
-    from strop.compiler.artifact import read_intact
+    from strop.compiler.artifact.folder import read_intact
+    from strop.compiler.artifact.provenance import read_provenance
     from strop.compiler.debug.feeds import feeds_for, one_size_each
     from strop.compiler.lower.onnx.trace import trace
     from strop.compiler.lower.onnx.values import read_model
-    from strop.compiler.provenance import read_provenance
-    from strop.compiler.target import get_target
+    from strop.compiler.targets.target import get_target
 
     artifact = read_intact(out)
     read_model(artifact.model_path)
@@ -255,7 +255,7 @@ def profile_command(
 ) -> None:
     """Show where the milliseconds are: by operator, pass, module, source line and node."""
     from strop.compiler.debug.profile_view import record, render
-    from strop.compiler.files import require_writable, write_whole
+    from strop.compiler.util.files.writing import require_writable, write_whole
 
     require_writable(as_json, "--json")
     found = profile(out, shapes, source=source, runs=runs)

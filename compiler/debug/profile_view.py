@@ -16,7 +16,7 @@ from strop.compiler.debug.profile import (
     by_op,
     by_rule,
 )
-from strop.compiler.terminal import Table
+from strop.compiler.util.terminal import Table
 
 FORMAT = 1
 # How much longer than its nodes a run may take before it is said that times are rough.

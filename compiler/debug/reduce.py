@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from strop.compiler.bundle import Bundle, replace_program
 from strop.compiler.debug.apart import fails_apart, load_apart
-from strop.compiler.errors import UsageError, VerifyError
-from strop.compiler.passes import Pass
-from strop.compiler.program import Program
-from strop.compiler.subgraph import extract
-from strop.compiler.verify import verify
+from strop.compiler.driver.bundle import Bundle, replace_program
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.subgraph import extract
+from strop.compiler.ir.verifier import verify
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.util.errors import UsageError, VerifyError
 
 T = TypeVar("T")
 

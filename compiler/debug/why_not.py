@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strop.compiler.artifact import Artifact
-from strop.compiler.errors import UsageError, did_you_mean
-from strop.compiler.passes import PassResult, Pipeline, RulePass, Step, run_step
-from strop.compiler.pattern import NEAR
-from strop.compiler.program import Program
-from strop.compiler.rewrite import Log, NearMiss, Rewrite
-from strop.compiler.text import describe, op_name, source_line
+from strop.compiler.artifact.folder import Artifact
+from strop.compiler.ir.printer import describe, op_name, source_line
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.passes import PassResult, Pipeline, RulePass, Step, run_step
+from strop.compiler.rewriting.pattern import NEAR
+from strop.compiler.rewriting.rules import Log, NearMiss, Rewrite
+from strop.compiler.util.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)

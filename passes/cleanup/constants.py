@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import constant_nodes, evaluate, weight_names
-from strop.compiler.passes import Pass
-from strop.compiler.program import Program
-from strop.compiler.rewrite import Log
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.constants import constant_nodes, evaluate, weight_names
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.rules import Log
 
 
 @dataclass(frozen=True)

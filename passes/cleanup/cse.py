@@ -9,10 +9,10 @@ import torch
 from torch import fx
 from torch.fx.node import Node
 
-from strop.compiler.data_sizes import made_symbols
-from strop.compiler.passes import Pass
-from strop.compiler.program import Program
-from strop.compiler.rewrite import Log
+from strop.compiler.ir.data_sizes import made_symbols
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.rules import Log
 
 RANDOM = torch.Tag.nondeterministic_seeded
 

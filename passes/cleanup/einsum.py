@@ -8,10 +8,10 @@ from string import ascii_uppercase
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder, reordered
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arg, same_size, shape_of
-from strop.compiler.rewrite import Rule
+from strop.compiler.ir.builder import Builder, reordered
+from strop.compiler.ir.program import Program, arg, same_size, shape_of
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 
 aten = torch.ops.aten
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import is_weight_expression
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import NEAR, Match, Miss, Op, Var
-from strop.compiler.program import Program, input_node, same_shape, shape_of
-from strop.compiler.rewrite import Rule
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.constants import is_weight_expression
+from strop.compiler.ir.program import Program, input_node, same_shape, shape_of
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss, Op, Var
+from strop.compiler.rewriting.rules import Rule
 from strop.passes.cleanup.einsum import EinsumProduct
 
 aten = torch.ops.aten

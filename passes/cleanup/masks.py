@@ -14,10 +14,8 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import Pass
-from strop.compiler.pattern import NEAR, Miss
-from strop.compiler.program import (
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import (
     Program,
     arg,
     arguments,
@@ -28,7 +26,9 @@ from strop.compiler.program import (
     shape_of,
     static_int,
 )
-from strop.compiler.rewrite import Log
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.pattern import NEAR, Miss
+from strop.compiler.rewriting.rules import Log
 from strop.passes.cleanup.noops import CASTS, COPIES
 
 aten = torch.ops.aten

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import (
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import (
     DTYPE_NAMES,
     Program,
     arg,
@@ -21,7 +19,9 @@ from strop.compiler.program import (
     same_shape,
     shape_of,
 )
-from strop.compiler.rewrite import Rule
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 
 aten = torch.ops.aten
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import (
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import (
     Program,
     arguments,
     input_node,
@@ -20,7 +19,8 @@ from strop.compiler.program import (
     static_int,
     value_of,
 )
-from strop.compiler.rewrite import Rule
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.layout import pack_heads, unpack_heads
 

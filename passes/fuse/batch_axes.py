@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.program import same_shape, same_size, shape_of
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import same_shape, same_size, shape_of
 from strop.passes.fuse.scores import Sizes
 
 aten = torch.ops.aten

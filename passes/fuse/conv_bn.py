@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arg, arguments, dtype_of, input_node, shape_of
-from strop.compiler.rewrite import Rule
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import Program, arg, arguments, dtype_of, input_node, shape_of
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.layout import axis_order, keeps_last_axis
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import (
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import (
     Program,
     arg,
     dtype_of,
@@ -20,7 +18,9 @@ from strop.compiler.program import (
     shape_of,
     value_of,
 )
-from strop.compiler.rewrite import Rule
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.attention import SdpaAttention, build_attention, ungroup, why_not_attention
 from strop.passes.fuse.batch_axes import BatchAxes, find_batch_axes

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import is_weight_expression
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arg, same_shape, same_size, shape_of
-from strop.compiler.rewrite import Rule
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.constants import is_weight_expression
+from strop.compiler.ir.program import Program, arg, same_shape, same_size, shape_of
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 from strop.passes.cleanup.masks import Grid, Reader
 
 aten = torch.ops.aten

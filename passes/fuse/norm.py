@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Either, Match, Op, Var, is_float, is_number
-from strop.compiler.program import Program, dtype_of, same_shape, shape_of
-from strop.compiler.rewrite import Rule
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import Program, dtype_of, same_shape, shape_of
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import Either, Match, Op, Var, is_float, is_number
+from strop.compiler.rewriting.rules import Rule
 
 aten = torch.ops.aten
 

@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import Match, Op, Var, is_float
-from strop.compiler.program import (
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import (
     Program,
     arg,
     arguments,
@@ -23,7 +21,9 @@ from strop.compiler.program import (
     shape_of,
     static_int,
 )
-from strop.compiler.rewrite import Rule
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import Match, Op, Var, is_float
+from strop.compiler.rewriting.rules import Rule
 from strop.passes.fuse.layout import pack_heads, unpack_heads
 
 aten = torch.ops.aten

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import evaluate, is_weight_expression
-from strop.compiler.pattern import is_float
-from strop.compiler.program import Program, shape_of
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.constants import evaluate, is_weight_expression
+from strop.compiler.ir.program import Program, shape_of
+from strop.compiler.rewriting.pattern import is_float
 from strop.passes.fuse.batch_axes import BatchAxes
 from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, Step
 

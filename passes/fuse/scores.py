@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.pattern import NEAR, Miss, is_number
-from strop.compiler.program import (
+from strop.compiler.ir.printer import op_name
+from strop.compiler.ir.program import (
     Program,
     arg,
     arguments,
@@ -24,7 +24,7 @@ from strop.compiler.program import (
     same_size,
     shape_of,
 )
-from strop.compiler.text import op_name
+from strop.compiler.rewriting.pattern import NEAR, Miss, is_number
 from strop.passes.cleanup.noops import VIEWS
 
 aten = torch.ops.aten

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch.fx.node import Node
 
-from strop.compiler.passes import Pass
-from strop.compiler.pattern import Miss
-from strop.compiler.program import Program, tensors_of
-from strop.compiler.rewrite import Log
+from strop.compiler.ir.program import Program, tensors_of
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.pattern import Miss
+from strop.compiler.rewriting.rules import Log
 from strop.passes.legalize import complex_numbers, complex_shapes, fourier, spectrograms
 from strop.passes.legalize.pairs import SPLITS, NotSplitError, Pairs
 

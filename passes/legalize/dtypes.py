@@ -20,10 +20,10 @@ from torch._ops import OpOverload
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
-from strop.compiler.build_nodes import fake_mode_of, fake_result
-from strop.compiler.passes import Pass
-from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec, tensors_of
-from strop.compiler.rewrite import Log
+from strop.compiler.ir.builder import fake_mode_of, fake_result
+from strop.compiler.ir.program import DTYPE_NAMES, Contract, Program, TensorSpec, tensors_of
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.rules import Log
 from strop.passes.cleanup.noops import CASTS
 from strop.passes.legalize.jumps import before_jumps
 

@@ -10,7 +10,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.program import Program, arguments, tensors_of
+from strop.compiler.ir.program import Program, arguments, tensors_of
 
 aten = torch.ops.aten
 

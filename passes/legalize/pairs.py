@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.program import Program, dtype_of, same_shape, shape_of
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.program import Program, dtype_of, same_shape, shape_of
 
 aten = torch.ops.aten
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}

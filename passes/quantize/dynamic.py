@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import Builder
-from strop.compiler.constants import is_weight_expression, weight_names
-from strop.compiler.passes import RulePass
-from strop.compiler.pattern import NEAR, Match, Miss
-from strop.compiler.program import Program, arguments, dtype_of, shape_of
-from strop.compiler.rewrite import Rule
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.constants import is_weight_expression, weight_names
+from strop.compiler.ir.program import Program, arguments, dtype_of, shape_of
+from strop.compiler.rewriting.passes import RulePass
+from strop.compiler.rewriting.pattern import NEAR, Match, Miss
+from strop.compiler.rewriting.rules import Rule
 
 aten = torch.ops.aten
 strop = torch.ops.strop

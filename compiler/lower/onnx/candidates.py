@@ -8,12 +8,12 @@ import torch
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
-from strop.compiler.build_nodes import fake_mode_of
+from strop.compiler.ir.builder import fake_mode_of
+from strop.compiler.ir.program import arguments
 from strop.compiler.lower.onnx.decompose import decompose
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import TABLE, choose
 from strop.compiler.lower.onnx.torchlib import emit_by_torchlib
-from strop.compiler.program import arguments
 
 if TYPE_CHECKING:
     from strop.compiler.lower.onnx.emitter import Emitter

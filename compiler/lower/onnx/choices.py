@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import pydantic
 
-from strop.compiler.parsing import Strict, parse_json, validated
-from strop.compiler.text import op_name
+from strop.compiler.ir.printer import op_name
+from strop.compiler.util.files.parsing import Strict, parse_json, validated
 
 # Variants nearer than this are one graph after the runtime's own fusions: noise must not choose.
 TIE = math.log(1.05)

@@ -13,16 +13,16 @@ import torch
 from torch import fx
 from torch.fx.node import Node
 
-from strop.compiler.constants import constant_nodes, evaluate
-from strop.compiler.data_sizes import made_symbols
-from strop.compiler.errors import UnsupportedError
+from strop.compiler.ir.constants import constant_nodes, evaluate
+from strop.compiler.ir.data_sizes import made_symbols
+from strop.compiler.ir.printer import describe, op_name
+from strop.compiler.ir.program import Program, expression, same_shape, same_size, tensors_of
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.kernels import lacks, result_types
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.sizes import emit_size
-from strop.compiler.program import Program, expression, same_shape, same_size, tensors_of
-from strop.compiler.target import Target
-from strop.compiler.text import describe, op_name
+from strop.compiler.targets.target import Target
+from strop.compiler.util.errors import UnsupportedError
 
 MICROSOFT = "com.microsoft"
 # In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
@@ -361,7 +361,7 @@ class Emitter:
         return made
 
     def _dim(self, size: int | torch.SymInt) -> int | str:
-        from strop.compiler.text import size_text
+        from strop.compiler.ir.printer import size_text
 
         if isinstance(size, torch.SymInt):
             return size_text(size, self.program.symbols)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from strop.compiler.ir.program import dtype_of, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
-from strop.compiler.program import dtype_of, shape_of, static_int
 
 
 def integer_product(on: Emitter, x: Any, dims: list[int], keepdim: bool) -> Any:

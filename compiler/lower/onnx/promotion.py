@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.program import dtype_of
 from strop.compiler.lower.onnx.emitter import Emitter
-from strop.compiler.program import dtype_of
 
 
 def promoted(on: Emitter, *arguments: Any, dtype: torch.dtype | None = None) -> list[Any]:

@@ -15,7 +15,7 @@ from strop.compiler.lower.onnx.decompose import bind
 from strop.compiler.lower.onnx.emitter import Emitter, onnx_dtype
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
 from strop.compiler.lower.onnx.trial import sample_values, try_export
-from strop.compiler.quiet import quiet_torch
+from strop.compiler.util.quiet import quiet_torch
 
 Exported = ir.Model | NotLowered
 

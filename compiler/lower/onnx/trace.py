@@ -12,10 +12,10 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from strop.compiler.errors import RuntimeRefusedError, UsageError
-from strop.compiler.latency import quick_look
-from strop.compiler.numerics import Array
-from strop.compiler.target import Target
+from strop.compiler.targets.target import Target
+from strop.compiler.util.errors import RuntimeRefusedError, UsageError
+from strop.compiler.util.latency import quick_look
+from strop.compiler.util.numerics import Array
 
 # What the profiler puts behind a node's name.
 KERNEL = "_kernel_time"

@@ -26,18 +26,18 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import Node
 
-from strop.compiler import dialect  # noqa: F401  (registers the strop:: operators)
-from strop.compiler.build_nodes import Builder
-from strop.compiler.errors import UsageError
-from strop.compiler.files import write_whole
+from strop.compiler.ir import dialect  # noqa: F401  (registers the strop:: operators)
+from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.printer import op_name
+from strop.compiler.ir.program import DTYPE_NAMES, Contract, Program, TensorSpec
 from strop.compiler.lower.onnx.choices import Choices, Milliseconds
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.program import DTYPE_NAMES, Contract, Program, TensorSpec
-from strop.compiler.reading import read_text
-from strop.compiler.target import Target, get_target
-from strop.compiler.text import op_name
+from strop.compiler.targets.target import Target, get_target
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.reading import read_text
+from strop.compiler.util.files.writing import write_whole
 
 strop = torch.ops.strop
 Shape = tuple[int, ...]

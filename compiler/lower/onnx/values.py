@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from strop.compiler.errors import RuntimeRefusedError, UsageError
-from strop.compiler.numerics import Array
-from strop.compiler.reading import read_bytes
+from strop.compiler.util.errors import RuntimeRefusedError, UsageError
+from strop.compiler.util.files.reading import read_bytes
+from strop.compiler.util.numerics import Array
 
 # What protobuf takes.
 MOST_BYTES = 2**31

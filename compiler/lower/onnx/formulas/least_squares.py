@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strop.compiler.least_squares import LEAST_SQUARES, USUAL_DRIVER, is_vector
+from strop.compiler.ir.least_squares import LEAST_SQUARES, USUAL_DRIVER, is_vector
 from strop.compiler.lower.onnx.formulas.inverse import pseudo_inverse
 from strop.compiler.lower.onnx.formulas.matrices import require_fixed
 from strop.compiler.lower.onnx.formulas.reflections import orthogonal_factors

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.program import dtype_of, same_size, shape_of
 from strop.compiler.lower.onnx.emitter import DTYPES, Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, same_size, shape_of
 
 aten = torch.ops.aten
 strop = torch.ops.strop

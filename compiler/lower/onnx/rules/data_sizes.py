@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from strop.compiler.ir.program import dtype_of, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.positions import true_positions
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, shape_of, static_int
 
 aten = torch.ops.aten
 END = 2**63 - 1

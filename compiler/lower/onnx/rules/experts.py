@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from strop.compiler.ir.program import dtype_of, shape_of
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, shape_of
 
 
 @lowers(torch.ops.strop.grouped_matmul.default)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from strop.compiler.ir.program import dtype_of, shape_of
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, shape_of
 
 aten = torch.ops.aten
 strop = torch.ops.strop

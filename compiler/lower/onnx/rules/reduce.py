@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from strop.compiler.ir.program import dtype_of, shape_of
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.products import integer_product
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, shape_of
 
 aten = torch.ops.aten
 EXTREMES = ("ReduceMax", "ReduceMin")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from strop.compiler.build_nodes import fake_mode_of
+from strop.compiler.ir.builder import fake_mode_of
 from strop.compiler.lower.onnx.decompose import trace_function
 from strop.compiler.lower.onnx.emitter import DTYPE, Emitter, onnx_dtype
 from strop.compiler.lower.onnx.formulas.repeat import GOING, STEPS

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from strop.compiler.ir.program import dtype_of, same_size, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, same_size, shape_of, static_int
 
 aten = torch.ops.aten
 # Factors that are multiples of this are exact in float32, and so is their product with any size.

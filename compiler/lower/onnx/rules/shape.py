@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from strop.compiler.ir.program import dtype_of, same_shape, same_size, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
-from strop.compiler.program import dtype_of, same_shape, same_size, shape_of, static_int
 
 aten = torch.ops.aten
 END = 2**63 - 1

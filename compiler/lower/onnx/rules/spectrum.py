@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strop.compiler.build_nodes import fake_mode_of
+from strop.compiler.ir.builder import fake_mode_of
 from strop.compiler.lower.onnx.decompose import trace_function
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered

@@ -1,0 +1,154 @@
+"""The folder that is shipped: what it holds, and whether it still matches its hashes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strop.compiler.artifact.manifest_schema import BuildValues, ManifestValues
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import validated
+from strop.compiler.util.files.reading import file_hash, is_there, opened, read_json, require_inside
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+BUILD = "build.json"
+PROVENANCE = "provenance.json"
+REPORT = "report.html"
+# Every file that a build writes, but for what is shipped beside the model at its owner's wish.
+OWN_NAMES = frozenset({MODEL, f"{MODEL}.data", MANIFEST, BUILD, PROVENANCE, REPORT})
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A built artifact on disk; its manifest was held to ``ManifestValues``."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file, for a plain ``onnxruntime.InferenceSession``."""
+        return self.path / MODEL
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model: the ONNX file and its external data."""
+        return sum(f["bytes"] for f in self.manifest["files"].values())
+
+    def file_names(self) -> set[str]:
+        """The files that the manifest names, and those that every build writes beside them."""
+        named = (self.manifest.get(part, {}) for part in ("files", "assets", "side_files"))
+        return {MANIFEST, BUILD, REPORT}.union(*named)
+
+    def build_record(self) -> dict[str, Any]:
+        """Times and memory of the build; empty where ``build.json`` was not kept."""
+        path = self.path / BUILD
+        if not is_there(path):
+            return {}
+        values = read_json(path, "the file", within=self.path)
+        return validated(BuildValues, values, str(path)).model_dump()
+
+    def damaged(self) -> list[str]:
+        """What no longer matches the manifest, one sentence each; empty if all is well.
+
+        Side files are for debugging: one may be left out where the artifact is shipped.
+        """
+        side_files = self.manifest["side_files"]
+        named = self.manifest["files"] | self.manifest["assets"] | side_files
+        for name in named:
+            require_inside(self.path / name, "the file", self.path)
+        missing = [name for name in named if not is_there(self.path / name)]
+        problems = [f"{name} is missing" for name in missing if name not in side_files]
+        for name in named.keys() - missing:
+            file, entry = self.path / name, named[name]
+            # The size first: it says most of what a hash would, at once.
+            with opened(file, "the file", within=self.path) as stream:
+                size = os.fstat(stream.fileno()).st_size
+            if size != entry["bytes"] or file_hash(file) != entry["sha256"]:
+                problems.append(f"{name} has changed since it was built")
+        return sorted(problems)
+
+
+class Loaded:
+    """An artifact opened in its runtime: call it with keyword arrays, get a tuple of arrays."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        from strop.compiler.check.comparison import open_session
+        from strop.compiler.targets.target import get_target
+
+        self.artifact = artifact
+        target = get_target(artifact.manifest["target"])
+        self.session = open_session(artifact.model_path, target)
+        self.inputs = [i.name for i in self.session.get_inputs()]
+        self.declared = [i["name"] for i in artifact.manifest["contract"]["inputs"]]
+
+    def __call__(self, **arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+        """Run once.
+
+        Raises:
+            UsageError: inputs are missing or unknown.
+        """
+        if set(arrays) != set(self.declared):
+            raise UsageError(
+                f"the model takes {', '.join(self.declared)}; got {', '.join(arrays) or 'nothing'}"
+            )
+        return tuple(self.session.run(None, {n: arrays[n] for n in self.inputs}))
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
+    """Open an artifact as a callable.
+
+    Raises:
+        UsageError: the folder is no artifact, or was changed since it was built.
+    """
+    return Loaded(read_intact(path))
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read the manifest of an artifact.
+
+    Raises:
+        UsageError: the folder is not an artifact, or its manifest was damaged.
+    """
+    folder = Path(path)
+    path = folder / MANIFEST
+    try:
+        values = read_json(path, "the file", within=folder) if is_there(path) else None
+    except UsageError as error:
+        raise UsageError(f"{folder} is not a strop artifact, or was damaged: {error}") from error
+    if not isinstance(values, dict) or "strop_format" not in values:
+        raise UsageError(f"{folder} is not a strop artifact: it has no {MANIFEST} of strop's")
+    if values["strop_format"] != FORMAT:
+        raise UsageError(
+            f"{folder} has format {values['strop_format']}, this strop reads format {FORMAT}"
+        )
+    known = validated(ManifestValues, values, f"{folder}: {MANIFEST}")
+    if MODEL not in known.files:
+        raise UsageError(f"{folder}: {MANIFEST} does not name {MODEL}")
+    return Artifact(folder, known.model_dump())
+
+
+def read_intact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact that is as it was built.
+
+    Raises:
+        UsageError: the folder is no artifact, or was changed since it was built.
+    """
+    artifact = read_artifact(path)
+    damaged = artifact.damaged()
+    if damaged:
+        raise UsageError(f"{path}: {'; '.join(damaged)}. Build it again.")
+    return artifact
+
+
+def write_json(path: Path, values: Any) -> None:
+    """JSON with sorted keys, so that equal values are equal bytes."""
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

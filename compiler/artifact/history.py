@@ -1,0 +1,51 @@
+"""Which source this machine built an artifact from: for `strop bench`, kept outside the artifact.
+
+An artifact holds no path of the machine that built it, and nothing that comes with an artifact
+may name code to run. So the sources of what was built here are kept with the user's own state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from strop.compiler.artifact.folder import MANIFEST
+from strop.compiler.frontend.source import absolute_source
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import Strict, validated
+from strop.compiler.util.files.reading import file_hash, read_json
+from strop.compiler.util.files.writing import write_whole
+
+_MOST_BYTES = 1 << 16
+
+
+class _Remembered(Strict):
+    source: str
+
+
+def remember_source(out: Path, source: str) -> None:
+    """Keep the source of an artifact: ``FILE.py:make`` or ``hf:PATH``, paths made absolute.
+
+    Raises:
+        OSError: the state folder cannot be made.
+        RuntimeError: there is no home to keep it in.
+        UsageError: the file cannot be written.
+    """
+    entry = _entry(out)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(entry, json.dumps({"source": absolute_source(source)}) + "\n")
+
+
+def recall_source(out: Path) -> str | None:
+    """The source an artifact was built from on this machine, if it was."""
+    try:
+        values = read_json(_entry(out), "the history", most_bytes=_MOST_BYTES)
+        return validated(_Remembered, values, "the history").source
+    except (RuntimeError, UsageError):
+        return None  # nothing is remembered, or it is damaged, or there is no home to keep it in
+
+
+def _entry(out: Path) -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "strop" / "sources" / f"{file_hash(out / MANIFEST)}.json"

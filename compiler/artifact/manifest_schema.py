@@ -1,0 +1,114 @@
+"""What a manifest must hold to be read, and of which types; it may hold more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pydantic
+
+from strop.compiler.util.files.parsing import Strict
+
+Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+
+
+class _Open(Strict):
+    """A part to which later versions of strop may add."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+
+class FileValues(Strict):
+    """A file of the artifact."""
+
+    sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class TensorValues(Strict):
+    """An input or output; sizes are numbers or in the user's names."""
+
+    name: str
+    dtype: str
+    shape: list[Count | str]
+
+
+class DimValues(Strict):
+    """A dim and its range; ``max`` is None where it has no end."""
+
+    name: str
+    min: Count
+    max: Count | None
+
+
+class ContractValues(Strict):
+    """What the caller may rely on."""
+
+    inputs: list[TensorValues]
+    outputs: list[TensorValues]
+    dims: list[DimValues]
+
+
+class DriftValues(_Open):
+    """How far outputs moved in one pass."""
+
+    output: str
+    max_abs: float | None
+    sqnr_db: float | None
+    cosine: float | None
+    agreement: float
+    finite: bool
+
+
+class MissValues(Strict):
+    """What a rule left as it is, and why."""
+
+    rule: str
+    root: str
+    reason: str
+    lines: list[str]
+
+
+class PassValues(_Open):
+    """What one pass did."""
+
+    name: str
+    nodes_before: Count
+    nodes_after: Count
+    bytes_before: Count
+    bytes_after: Count
+    rewrites: dict[str, Count]
+    previous: DriftValues | None
+    original: DriftValues | None
+    notes: list[str] = []
+    misses: list[MissValues] = []
+
+
+class CheckValues(_Open):
+    """One output of one case against the original's."""
+
+    case: str
+    output: str
+    max_error: float
+    cosine: float | None
+
+
+class ManifestValues(_Open):
+    """The whole of it."""
+
+    target: str
+    contract: ContractValues
+    passes: list[PassValues]
+    checks: Annotated[list[CheckValues], pydantic.Field(min_length=1)]
+    metrics: dict[str, dict[str, float]]
+    files: dict[str, FileValues]
+    side_files: dict[str, FileValues] = {}
+    assets: dict[str, FileValues] = {}
+    labels: dict[str, str] = {}
+    notes: list[str]
+
+
+class BuildValues(_Open):
+    """What is read of ``build.json``."""
+
+    pass_seconds: dict[str, float] = {}
+    milliseconds: dict[str, Any] = {}

@@ -1,0 +1,105 @@
+"""Render the page: one file, with its style and script inside, that asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from strop.compiler.artifact.report import units
+from strop.compiler.artifact.report.graph import Line, module_tree
+from strop.compiler.artifact.report.tables import Values, near_misses, pass_errors, timeline
+
+FILES = resources.files("strop.compiler.artifact.report")
+
+
+def render(manifest: Values, build: Values, before: Sequence[Line], after: Sequence[Line]) -> str:
+    """The page of one artifact; equal but for times and memory when the builds are equal.
+
+    Args:
+        manifest: as it is written to ``manifest.json``.
+        build: as it is written to ``build.json``.
+        before: the graph as captured.
+        after: the graph that was lowered.
+    """
+    root = module_tree(before, after)
+    template = _environment().get_template("report.html.j2")
+    page = template.render(
+        manifest=manifest,
+        build=build,
+        root=root,
+        names={row.line.name for row in root.rows()},
+        running={"before": _running(before), "after": _running(after)},
+        **_of_passes(manifest["passes"], build["pass_seconds"]),
+        **_of_checks(manifest["checks"]),
+        **_shell(),
+        stages=timeline(build["seconds"]),
+        size_after=sum(file["bytes"] for file in manifest["files"].values()),
+    )
+    # A name may hold half of a surrogate pair, which no file can.
+    return page.encode("utf-8", "backslashreplace").decode()
+
+
+def _running(lines: Sequence[Line]) -> int:
+    return sum(1 for line in lines if not line.constant)
+
+
+def _of_passes(steps: Sequence[Values], seconds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        # Where no pass ran, nobody counted.
+        "size_before": steps[0]["bytes_before"] if steps else None,
+        "spans": timeline({step["name"]: seconds[step["name"]] for step in steps}),
+        "errors": pass_errors(steps),
+        "misses": near_misses(steps),
+    }
+
+
+def _of_checks(checks: Sequence[Values]) -> dict[str, Any]:
+    cosines = [check["cosine"] for check in checks if check["cosine"] is not None]
+    return {
+        "worst": max(checks, key=lambda check: float(check["max_error"])),
+        "cosine": min(cosines, default=None),
+    }
+
+
+def _shell() -> dict[str, str]:
+    """Style, script, and a content security policy: these two, and nothing else from anywhere."""
+    style, script = _read("report.css"), _read("report.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return {"style": Markup(style), "script": Markup(script), "policy": policy}
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _read(name: str) -> str:
+    return (FILES / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FunctionLoader(_read),
+        # Names come from strangers' models.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = {name: getattr(units, name) for name in _FORMATS}
+    made.globals.update(formats, quote=shlex.quote)
+    return made
+
+
+_FORMATS = ("size", "duration", "milliseconds", "change", "size_change", "error", "times")

@@ -1,0 +1,1 @@
+"""A run against the original's outputs, and the limits that it is held to."""

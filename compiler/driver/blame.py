@@ -1,0 +1,91 @@
+"""Which step made a file another model than the original: asked once a file misses its budget.
+
+By then the weights are gone, to save memory. The model is made once more, and the program as
+captured and after each pass is run on the case that missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from strop.compiler.check.comparison import Case, check_program, compare
+from strop.compiler.check.limits import missed_by
+from strop.compiler.driver.departure import NOISE_DB, departure
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import Signature, read_inputs, to_array
+from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.original import run_original
+from strop.compiler.ir.program import Program
+from strop.compiler.recipes.recipe import Budget, Recipe
+from strop.compiler.rewriting.passes import run_step
+from strop.compiler.targets.target import Target
+
+Again = Callable[[], Model | None]
+"""Makes the model of a build once more; gives None where nobody holds it any more."""
+# Of a file that is off by little, the first value that is off by more than rounding.
+_FINE_DB = 60.0
+
+
+def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> str:
+    """The first step after which a case misses the budget, in words for the refusal.
+
+    Args:
+        again: the model of the build.
+        recipe: its recipe, with the budget.
+        target: what it was lowered for.
+        case: what the file was too far off in.
+    """
+    model = again()
+    if model is None:
+        return "a pass, the lowering or the runtime; `strop debug bisect` says which"
+    with torch.no_grad():
+        signature, example, _ = read_inputs(model)
+        if not _gives_the_same(model, signature, case, recipe.budget):
+            return (
+                "a pass, the lowering or the runtime; which one cannot be found out, since the "
+                "model gives other numbers when it is made once more: seed what is random in it"
+            )
+        captured = capture(model.module, signature, example)
+        del model
+        return _first_to_miss(captured, recipe, target, case)
+
+
+def _gives_the_same(model: Model, signature: Signature, case: Case, budget: Budget) -> bool:
+    """Whether the model made once more is the one that the case was made with."""
+    outputs = run_original(model.module, signature, case.inputs)
+    found = compare(case, {name: to_array(tensor) for name, tensor in outputs.items()})
+    return not missed_by(found, budget)
+
+
+def _first_to_miss(captured: Program, recipe: Recipe, target: Target, case: Case) -> str:
+    program = captured
+    for name, program in _after_each_step(captured, recipe):
+        if _misses(program, case, recipe.budget):
+            return name
+    return _of_lowering(program, target, case)
+
+
+def _after_each_step(captured: Program, recipe: Recipe) -> Iterator[tuple[str, Program]]:
+    """The program as captured and after each pass, with the suspect's name."""
+    yield "capture", captured
+    for step in recipe.pipeline().steps:
+        captured = run_step(step, captured).program
+        yield f"pass '{step.name}'", captured
+
+
+def _misses(program: Program, case: Case, budget: Budget) -> bool:
+    try:
+        return bool(missed_by(check_program(program, [case]), budget))
+    except Exception:  # whatever a wrong graph raises when it runs, at these sizes
+        return True
+
+
+def _of_lowering(program: Program, target: Target, case: Case) -> str:
+    """The operator at which the file departs from the optimized program."""
+    for noise_db in (NOISE_DB, _FINE_DB):
+        found = departure(program, case.inputs, target, noise_db)
+        if found is not None:
+            return f"{found.suspect}, first at {found.moved}"
+    return "the lowering or the runtime, by differences that are small everywhere and add up"

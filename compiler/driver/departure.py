@@ -1,0 +1,98 @@
+"""Where a lowered file departs from its program: the last suspect, when no pass is to blame.
+
+A value of the program keeps its name in the file, so both can be run and compared value by value,
+the file without the runtime's own optimizations; with them, its outputs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from strop.compiler.check.comparison import open_session, run_session
+from strop.compiler.frontend.inputs import Inputs, in_contract, to_array
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.values import first_moved, values
+from strop.compiler.lower.onnx.choices import shipped
+from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.values import file_text, file_values
+from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.targets.target import Target
+from strop.compiler.util.numerics import Array, drift
+
+# Integers that the file and the program round apart stay above this ratio of signal to noise.
+NOISE_DB = 30.0
+LOWERING, RUNTIME = "the lowering", "the runtime's own optimizations"
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What makes a file another model than its program.
+
+    Attributes:
+        suspect: ``LOWERING`` or ``RUNTIME``.
+        moved: the first value that differs, with its source line and how far, in words.
+        emitted: the nodes of the file that compute it, one a line; empty for the runtime.
+    """
+
+    suspect: str
+    moved: str
+    emitted: str
+
+
+def departure(
+    program: Program, inputs: Inputs, target: Target, noise_db: float = NOISE_DB
+) -> Departure | None:
+    """Lower a program and compare; None where the file computes what the program does.
+
+    Args:
+        program: at any stage of its passes.
+        inputs: what to run both on.
+        target: what to lower for.
+        noise_db: a ratio of signal to noise that the same values stay above.
+
+    Raises:
+        UnsupportedError: the program cannot be lowered.
+        RuntimeRefusedError: the runtime does not take the file.
+    """
+    feeds = {n: to_array(t) for n, t in in_contract(inputs, program.contract).items()}
+    with tempfile.TemporaryDirectory(prefix="strop-lowered-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_model(lower_to_onnx(program, target, shipped(target.name)), path)
+        plain, text = file_values(path, feeds), file_text(path)
+        optimized = _outputs(path, target, feeds)
+    moved = first_moved(program, values(program, inputs), under_ir_names(plain, program), noise_db)
+    if moved is not None:
+        names = {moved.name} | {s for s, n in _output_names(program) if n == moved.name}
+        return Departure(LOWERING, moved.text, _emitted(text, names))
+    for name, got in optimized.items():
+        apart = drift({name: got}, {name: plain[name]})
+        if apart.above(noise_db):
+            said = f"the output '{name}': max abs {apart.max_abs:.3g}, cosine {apart.cosine}"
+            return Departure(RUNTIME, said, "")
+    return None
+
+
+def _outputs(path: Path, target: Target, feeds: dict[str, Array]) -> dict[str, Array]:
+    session = open_session(path, target)
+    return run_session(session, feeds, "the lowered program")
+
+
+def under_ir_names(found: dict[str, Array], program: Program) -> dict[str, Array]:
+    """A file's values by the program's names; its outputs bear the contract's there."""
+    outputs = _output_names(program)
+    others = {n: a for n, a in found.items() if n not in dict(outputs)}
+    return others | {node: found[spec] for spec, node in outputs if spec in found}
+
+
+def _output_names(program: Program) -> list[tuple[str, str]]:
+    """Of each output, its name in the contract and the name of its value."""
+    return [(s.name, n.name) for s, n in zip(program.contract.outputs, program.outputs)]
+
+
+def _emitted(text: str, names: Iterable[str]) -> str:
+    """The lines of a file's text that compute a value: its own, and what was numbered after it."""
+    own = tuple(f"%{name}{end}" for name in names for end in (" ", ".", ","))
+    return "\n".join(line for line in text.splitlines() if line.startswith(own))

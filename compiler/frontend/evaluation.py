@@ -1,0 +1,71 @@
+"""The owner's own measure of a model, on the original and on the artifact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.compiler.check.comparison import open_session
+from strop.compiler.frontend.inputs import Signature, to_array
+from strop.compiler.frontend.model import Evaluate
+from strop.compiler.frontend.original import run_original
+from strop.compiler.frontend.source import blame
+from strop.compiler.targets.target import Target
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.numerics import Array
+
+Run = Callable[..., tuple[Array, ...]]
+
+
+def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, float]:
+    """The metrics of one runner, made only if there is a measure; empty without one.
+
+    Raises:
+        UsageError: the measure raised, or returned something other than finite numbers by name.
+    """
+    if measure is None:
+        return {}
+    try:
+        found = measure(run())
+    except UsageError:
+        raise
+    except Exception as error:
+        file = measure.__code__.co_filename if hasattr(measure, "__code__") else ""
+        raise UsageError(f"evaluate raised {blame(error, file)}") from error
+    if not isinstance(found, Mapping) or not all(
+        isinstance(v, (int, float, np.number)) for v in found.values()
+    ):
+        raise UsageError(f"evaluate returned {found!r}; it must return numbers by name")
+    metrics = {str(name): float(value) for name, value in found.items()}
+    for name, value in metrics.items():
+        if not math.isfinite(value):  # a manifest is JSON, which has neither NaN nor infinity
+            raise UsageError(f"evaluate returned {value} for '{name}'; give a finite number")
+    return metrics
+
+
+def module_runner(module: torch.nn.Module, signature: Signature) -> Run:
+    """The original module as ``run(**inputs) -> tuple of arrays``."""
+
+    def run(**inputs: Any) -> tuple[Array, ...]:
+        tensors = {n: torch.as_tensor(value) for n, value in inputs.items()}
+        outputs = run_original(module, signature, tensors)
+        return tuple(to_array(t) for t in outputs.values())
+
+    return run
+
+
+def file_runner(path: Path, target: Target) -> Run:
+    """The written file as ``run(**inputs) -> tuple of arrays``."""
+    session = open_session(path, target)
+    used = [i.name for i in session.get_inputs()]
+
+    def run(**inputs: Any) -> tuple[Array, ...]:
+        arrays = {n: to_array(torch.as_tensor(inputs[n])) for n in used}
+        return tuple(session.run(None, arrays))
+
+    return run

@@ -1,0 +1,1 @@
+"""``torch.export``, what it cannot take as it stands, and what becomes of its result."""

@@ -1,0 +1,23 @@
+"""Local Hugging Face checkpoint folders as models: nothing is downloaded, no code of theirs runs.
+
+The door of this room; importing it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from strop.compiler.frontend.huggingface.request import OPTIONS, parse_request
+from strop.compiler.frontend.huggingface.tasks import TASKS, Task
+from strop.compiler.frontend.model import Model
+
+__all__ = ["OPTIONS", "TASKS", "Task", "load_folder"]
+
+
+def load_folder(wanted: str) -> Model:
+    """The model of ``PATH[#task][,option=value...]``, with example inputs and what servers need.
+
+    Raises:
+        UsageError: the folder, its weights or the task are not as they must be.
+    """
+    from strop.compiler.frontend.huggingface.folder import load
+
+    return load(parse_request(wanted))

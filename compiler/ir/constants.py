@@ -1,0 +1,68 @@
+"""Constant subgraphs: what depends on weights alone is computed when the file is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import Node
+from torch.utils import _pytree as pytree
+
+from strop.compiler.ir.program import Program
+
+
+def constant_nodes(program: Program) -> set[Node]:
+    """Weights, and operators whose inputs are all constant and whose sizes are all numbers.
+
+    Not ``strop::stored_int8``: folded, it would be written in the float form it is there to avoid.
+    """
+    fixed: set[Node] = set(program.graph.find_nodes(op="get_attr"))
+    for node in program.calls():
+        if node.target is torch.ops.strop.stored_int8.default:
+            continue
+        if all(n in fixed for n in node.all_input_nodes) and _is_static(node.meta["val"]):
+            fixed.add(node)
+    return fixed
+
+
+def is_weight_expression(value: Node) -> bool:
+    """Whether a value depends on weights alone: a weight, or operators on such values."""
+    if value.op == "get_attr":
+        return True
+    inputs = value.all_input_nodes
+    return bool(inputs) and all(is_weight_expression(n) for n in inputs)
+
+
+def weight_names(value: Node) -> list[str]:
+    """The weights behind a weight expression; one that is read twice comes twice."""
+    if value.op == "get_attr":
+        return [str(value.target)]
+    return [name for n in value.all_input_nodes for name in weight_names(n)]
+
+
+def _is_static(value: object) -> bool:
+    leaves = pytree.tree_leaves(value)
+    return all(
+        isinstance(v, torch.Tensor) and not any(isinstance(s, torch.SymInt) for s in v.shape)
+        for v in leaves
+    )
+
+
+def evaluate(node: Node, program: Program) -> torch.Tensor:
+    """Run the constant subgraph that ends in ``node``; only its result outlives the call."""
+    values: dict[Node, Any] = {}
+
+    def value(of: Node) -> Any:
+        if of not in values:
+            if of.op == "get_attr":
+                values[of] = program.weights[str(of.target)].detach()
+            else:
+                args, kwargs = fx.map_arg((of.args, of.kwargs), value)
+                values[of] = of.target(*args, **kwargs)  # type: ignore[operator]
+        return values[of]
+
+    with torch.no_grad():
+        result = value(node)
+    assert isinstance(result, torch.Tensor)
+    return result

@@ -1,0 +1,13 @@
+"""The ``strop::`` operators: schema and reference, nothing of any target.
+
+Each reference is one plain torch function registered for ``CompositeImplicitAutograd``: eager
+meaning, fake shapes and gradients all come from it, and the op stays a single node in a graph.
+Importing this package registers them all.
+"""
+
+from __future__ import annotations
+
+from strop.compiler.ir.dialect import attention, conv, embedding, experts, linear, norm, rotary
+from strop.compiler.ir.dialect.registry import stored_dtype
+
+__all__ = ["attention", "conv", "embedding", "experts", "linear", "norm", "rotary", "stored_dtype"]

@@ -1,0 +1,1 @@
+"""A program on disk, and the reader that takes one from anybody."""

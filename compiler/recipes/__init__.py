@@ -1,0 +1,1 @@
+"""Named pipelines: their schema, their passes, their files."""

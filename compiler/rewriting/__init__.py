@@ -1,0 +1,1 @@
+"""Patterns, rules, passes and pipelines, and what is recorded between passes."""

@@ -1,0 +1,169 @@
+"""Passes and pipelines: what a pass declares, the base class holds it to."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from strop.compiler.frontend.source import blame
+from strop.compiler.ir.printer import program_text
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.verifier import verify
+from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
+from strop.compiler.util.errors import StropError, UsageError, VerifyError
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """A new program, and what was and was not done to get it."""
+
+    program: Program
+    log: Log
+    modified: bool
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A rewrite of a whole program; a subclass is a frozen dataclass and its fields are options.
+
+    ``run`` never touches the program it is given. The result is verified, and ``modified`` is
+    read off the text, not taken from the pass's word.
+    """
+
+    name: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def apply(self, program: Program, log: Log) -> None:
+        """Rewrite ``program`` in place and record what was done in ``log``."""
+
+    def run(self, program: Program, log: Log | None = None) -> PassResult:
+        """Apply this pass to a copy of the program.
+
+        Args:
+            program: left as it is.
+            log: what to count in, and how many rewrites to let happen; a new one by default.
+
+        Raises:
+            VerifyError: the pass broke a rule of the IR, or its log does not say what it did.
+        """
+        log = Log() if log is None else log
+        new = program.clone()
+        if log.limit != 0:
+            with suppress(Enough):
+                self.apply(new, log)
+        new.drop_unused_weights()
+        verify(new)
+        modified = program_text(new) != program_text(program)
+        if modified != bool(log.rewrites):
+            said = f"{len(log.rewrites)} rewrites"
+            did = "changed" if modified else "did not change"
+            raise VerifyError(f"it reports {said} but {did} the program")
+        return PassResult(new, log, modified)
+
+    def options(self) -> dict[str, Any]:
+        """The options by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True)
+class RulePass(Pass):
+    """A pass that is a list of rules, tried in order."""
+
+    @abstractmethod
+    def rules(self) -> Sequence[Rule]:
+        """The rules, in the order in which they are tried."""
+
+    def apply(self, program: Program, log: Log) -> None:
+        apply_rules(program, self.rules(), log)
+
+
+class Instrument:
+    """Something that hangs between passes; both hooks do nothing unless overridden."""
+
+    def before(self, step: Step, program: Program) -> None:
+        """Called before a step."""
+
+    def after(self, step: Step, result: PassResult) -> None:
+        """Called after a step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass at its place in a pipeline; names are unique within one."""
+
+    name: str
+    run: Pass
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps in the order in which they run."""
+
+    steps: tuple[Step, ...]
+
+    @staticmethod
+    def of(passes: Iterable[Pass]) -> Pipeline:
+        """Name each step after its pass, numbering repeats (``cse``, ``cse-2``)."""
+        return Pipeline(tuple(_named(passes)))
+
+    def run(
+        self, program: Program, instruments: Sequence[Instrument] = (), stop_after: str = ""
+    ) -> Program:
+        """Run every step, or up to and including the one named.
+
+        Raises:
+            UsageError: a user's own pass raised, or broke a rule of the IR.
+            VerifyError: one of strop's did.
+        """
+        for step in self.steps:
+            for instrument in instruments:
+                instrument.before(step, program)
+            result = run_step(step, program)
+            for instrument in instruments:
+                instrument.after(step, result)
+            program = result.program
+            if step.name == stop_after:
+                break
+        return program
+
+
+def is_strops(run: Pass) -> bool:
+    """Whether a pass comes with strop; the user's own are the user's to mend."""
+    return type(run).__module__.startswith("strop.")
+
+
+def run_step(step: Step, program: Program, log: Log | None = None) -> PassResult:
+    """Run one step; what goes wrong in it is told with its name, and with whose fault it is.
+
+    Raises:
+        UsageError: a user's own pass raised, or broke a rule of the IR.
+        VerifyError: one of strop's did.
+    """
+    module, users = type(step.run).__module__, not is_strops(step.run)
+    try:
+        return step.run.run(program, log)
+    except VerifyError as error:
+        kind = UsageError if users else VerifyError
+        raise kind(f"pass '{step.name}' broke the program: {error}") from error
+    except StropError:
+        raise
+    except Exception as error:
+        if users:
+            file = getattr(sys.modules.get(module), "__file__", None) or module
+            raise UsageError(f"pass '{step.name}' raised {blame(error, file)}") from error
+        error.add_note(f"while pass '{step.name}' ran")
+        raise
+
+
+def _named(passes: Iterable[Pass]) -> Iterator[Step]:
+    seen: dict[str, int] = {}
+    for one in passes:
+        seen[one.name] = seen.get(one.name, 0) + 1
+        count = seen[one.name]
+        yield Step(one.name if count == 1 else f"{one.name}-{count}", one)

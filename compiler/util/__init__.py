@@ -1,0 +1,1 @@
+"""What knows no graph: errors, files, signals, the terminal, numbers."""

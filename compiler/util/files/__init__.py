@@ -1,0 +1,1 @@
+"""Files of strangers read with bounds; files of strop's own written whole or not at all."""

@@ -1,0 +1,31 @@
+"""The stages of a build: what each takes, and who is told that it begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from strop.compiler.util import interrupts
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Stages:
+    """Wall time of every stage by name; ``progress`` is told each name as it begins."""
+
+    progress: Progress = lambda stage: None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage; a signal that the one before swallowed ends the build here."""
+        interrupts.check()
+        self.progress(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - start, 4)
