@@ -21,10 +21,14 @@ import torch
 from strop.bench.architecture_types import model_of
 from strop.bench.process import EngineError, started
 from strop.compiler import Model, build
-from strop.compiler.check.comparison import compare, make_cases, run_session
+from strop.compiler.check.comparison import compare
 from strop.compiler.check.limits import hold_to_budget
-from strop.compiler.frontend.inputs import Inputs, Signature, read_inputs, to_array
+from strop.compiler.frontend.cases import make_cases
+from strop.compiler.frontend.inputs import Signature, read_inputs
+from strop.compiler.ir.running import Inputs
 from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.targets.runtime import run_session
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, StropError
 from strop.compiler.util.quiet import quiet_torch
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from strop.compiler.frontend.inputs import to_array
+from strop.compiler.util.arrays import to_array
 
 # Relative and absolute, the latter in units of the largest finite magnitude expected, if above 1.
 TOLERANCES = {

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from strop.bench.operator_differences import as_near, difference, results_in_float64
 from strop.bench.operator_samples import Sample, seed
 from strop.compiler import Model, build
-from strop.compiler.frontend.inputs import to_array
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import StropError, VerifyError
 
 Kind = Literal["ok", "wrong", "refused", "traceback", "not comparable"]

@@ -118,7 +118,7 @@ def _weights_gb(source: str) -> float:
     """Bytes of the module's parameters, counted in this process without allocating them."""
     import torch
 
-    from strop.compiler.frontend.source import load_object
+    from strop.compiler.util.user_code import load_object
 
     with torch.device("meta"):
         module = load_object(source, "a model factory")().module

@@ -11,7 +11,8 @@ from strop.compiler.util.numerics import Array
 if TYPE_CHECKING:
     import torch
 
-    from strop.compiler.frontend.inputs import Inputs, Signature
+    from strop.compiler.frontend.inputs import Signature
+    from strop.compiler.ir.running import Inputs
 
 Feeds = Mapping[str, Array]
 Sizes = Mapping[str, int]

@@ -15,10 +15,11 @@ from torch.utils import _pytree as pytree
 
 from strop.compiler import Model, build
 from strop.compiler.frontend.export.capture import capture
-from strop.compiler.frontend.inputs import Inputs, read_inputs
+from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.printer import op_name
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import UnsupportedError
 
 ROWS: dict[str, Any] = {"x": {0: ("batch", 1, 4), 1: ("seq", 2, 9)}}

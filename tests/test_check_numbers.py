@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from strop.compiler import Model
-from strop.compiler.check.comparison import Case, Comparison, compare, make_cases, make_probe
+from strop.compiler.check.comparison import Comparison, compare
 from strop.compiler.check.limits import hold_to_budget, hold_to_expectations, missed_by
+from strop.compiler.frontend.cases import Case, make_cases, make_probe
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.footprint import Footprint
 from strop.compiler.recipes.recipe import Budget

@@ -12,8 +12,9 @@ import torch
 from conftest import Result, Strop, Write, run_python, run_strop
 
 from strop.compiler import build, load, load_recipe
-from strop.compiler.frontend.source import load_model, load_object
+from strop.compiler.frontend.source import load_model
 from strop.compiler.recipes.registry import pass_classes
+from strop.compiler.util.user_code import load_object
 
 TANH_GELU = """
     from dataclasses import dataclass

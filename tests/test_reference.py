@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from strop.compiler import Artifact, Model, build
-from strop.compiler.check.comparison import Case, compare, make_cases
+from strop.compiler.check.comparison import compare
 from strop.compiler.check.rounding import with_rounding
+from strop.compiler.frontend.cases import Case, make_cases
 from strop.compiler.frontend.inputs import read_inputs, resize
 from strop.compiler.frontend.prepare import capture_model
 from strop.compiler.recipes.recipe import Budget

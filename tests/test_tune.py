@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from strop.compiler.check.comparison import Case, check_program
+from strop.compiler.check.comparison import check_program
+from strop.compiler.frontend.cases import Case
 from strop.compiler.lower.onnx import tune
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.targets.target import get_target

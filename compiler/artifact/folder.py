@@ -81,7 +81,7 @@ class Loaded:
     """An artifact opened in its runtime: call it with keyword arrays, get a tuple of arrays."""
 
     def __init__(self, artifact: Artifact) -> None:
-        from strop.compiler.check.comparison import open_session
+        from strop.compiler.targets.runtime import open_session
         from strop.compiler.targets.target import get_target
 
         self.artifact = artifact

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from strop.compiler.artifact.folder import FORMAT, PROVENANCE
-from strop.compiler.check.comparison import Comparison, runtime_version
+from strop.compiler.check.comparison import Comparison
 from strop.compiler.ir.program import Contract
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.recorder import StepRecord
+from strop.compiler.targets.runtime import runtime_version
 from strop.compiler.util.files.reading import file_hash
 
 PACKAGES = ("strop", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strop.compiler.check.comparison import Case, run_program
+from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import run_program
 from strop.compiler.rewriting.recorder import Recorder
 from strop.compiler.util.numerics import Array, drift
 

@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import torch
 
-from strop.compiler.check.comparison import Case, compare, run_program
+from strop.compiler.check.comparison import compare
+from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import run_program
 
 # More than this many units in the last place would hide a fault.
 MOST_UNITS = 32

@@ -14,11 +14,12 @@ from typer.core import TyperGroup
 
 from strop.bench.cli import app as bench_app
 from strop.compiler.debug.cli import app as debug_app
-from strop.compiler.frontend.source import absolute_source, held_to_return
+from strop.compiler.frontend.source import absolute_source
 from strop.compiler.util import interrupts
 from strop.compiler.util.errors import StropError, UsageError, did_you_mean
 from strop.compiler.util.interrupts import Interrupted
 from strop.compiler.util.terminal import Console, Table, write
+from strop.compiler.util.user_code import held_to_return
 
 if TYPE_CHECKING:
     from strop.compiler.recipes.recipe import Recipe
@@ -347,7 +348,3 @@ def _bug(error: Exception) -> str:
         "in the environment the whole trace is shown."
     )
     return "\n".join([sentence, *notes[1:]])
-
-
-if __name__ == "__main__":
-    main()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from strop.compiler.debug.checks import Check, Verdict, first_line
 from strop.compiler.debug.diff import text_diff
 from strop.compiler.driver.bundle import Failure
-from strop.compiler.frontend.inputs import Inputs
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.values import first_moved, values
 from strop.compiler.rewriting.passes import Pass, Pipeline, Step
 from strop.compiler.rewriting.rules import Log, Rewrite

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from strop.compiler.check.comparison import Case, run_program
+from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import run_program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx

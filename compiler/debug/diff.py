@@ -14,12 +14,13 @@ from strop.compiler.artifact.folder import read_intact
 from strop.compiler.debug.apart import arrays_apart, load_apart, weight_bytes
 from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.driver.departure import under_ir_names
-from strop.compiler.frontend.inputs import Inputs, in_contract, to_array
 from strop.compiler.ir.printer import describe, program_text
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.snapshots.reader import load_inputs
 from strop.compiler.ir.values import values
 from strop.compiler.lower.onnx.values import file_text, file_values
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.files.reading import is_there
 from strop.compiler.util.numerics import Array, Drift, drift

@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from strop.compiler.check.comparison import Case, check_program, compare
+from strop.compiler.check.comparison import check_program, compare
 from strop.compiler.check.limits import missed_by
 from strop.compiler.driver.departure import NOISE_DB, departure
+from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.export.capture import capture
-from strop.compiler.frontend.inputs import Signature, read_inputs, to_array
+from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.program import Program
 from strop.compiler.recipes.recipe import Budget, Recipe
 from strop.compiler.rewriting.passes import run_step
 from strop.compiler.targets.target import Target
+from strop.compiler.util.arrays import to_array
 
 Again = Callable[[], Model | None]
 """Makes the model of a build once more; gives None where nobody holds it any more."""

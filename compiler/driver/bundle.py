@@ -21,8 +21,8 @@ import pydantic
 import torch
 
 from strop.compiler.artifact.folder import write_json
-from strop.compiler.frontend.inputs import Inputs
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.ir.snapshots.weight_store import WeightStore
 from strop.compiler.ir.snapshots.writer import INPUTS, WEIGHTS, save_inputs, save_program

@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from strop.compiler.check.comparison import open_session, run_session
-from strop.compiler.frontend.inputs import Inputs, in_contract, to_array
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.values import first_moved, values
 from strop.compiler.lower.onnx.choices import shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.targets.runtime import open_session, run_session
 from strop.compiler.targets.target import Target
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.numerics import Array, drift
 
 # Integers that the file and the program round apart stay above this ratio of signal to noise.

@@ -28,16 +28,16 @@ from strop.compiler.check.comparison import Comparison, check_file
 from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.driver.blame import Again, find_suspect
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
-from strop.compiler.frontend.evaluation import evaluate, file_runner
+from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
-from strop.compiler.frontend.source import held_to_return
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices, shipped
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.recipes.recipe import Recipe, load_recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
+from strop.compiler.targets.runtime import file_runner
 from strop.compiler.targets.target import Target, get_target
 from strop.compiler.util import interrupts
 from strop.compiler.util.collector import collector_paused
@@ -45,6 +45,7 @@ from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.files.staging import staged
 from strop.compiler.util.latency import quick_look
 from strop.compiler.util.stages import Progress, Stages
+from strop.compiler.util.user_code import held_to_return
 
 
 def build(

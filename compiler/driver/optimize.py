@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from strop.compiler.artifact.report.graph import Line, graph_view
-from strop.compiler.check.comparison import Case, Comparison, check_program
+from strop.compiler.check.comparison import Comparison, check_program
 from strop.compiler.check.limits import hold_to_budget, hold_to_expectations, missed_by
 from strop.compiler.check.pass_errors import measure_passes
 from strop.compiler.check.rounding import with_rounding
 from strop.compiler.driver.bundle import write_bundle
+from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.prepare import Captured
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types

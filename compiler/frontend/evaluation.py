@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from strop.compiler.check.comparison import open_session
-from strop.compiler.frontend.inputs import Signature, to_array
+from strop.compiler.frontend.inputs import Signature
 from strop.compiler.frontend.model import Evaluate
 from strop.compiler.frontend.original import run_original
-from strop.compiler.frontend.source import blame
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.runtime import Run
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.numerics import Array
-
-Run = Callable[..., tuple[Array, ...]]
+from strop.compiler.util.user_code import blame
 
 
 def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, float]:
@@ -55,17 +52,5 @@ def module_runner(module: torch.nn.Module, signature: Signature) -> Run:
         tensors = {n: torch.as_tensor(value) for n, value in inputs.items()}
         outputs = run_original(module, signature, tensors)
         return tuple(to_array(t) for t in outputs.values())
-
-    return run
-
-
-def file_runner(path: Path, target: Target) -> Run:
-    """The written file as ``run(**inputs) -> tuple of arrays``."""
-    session = open_session(path, target)
-    used = [i.name for i in session.get_inputs()]
-
-    def run(**inputs: Any) -> tuple[Array, ...]:
-        arrays = {n: to_array(torch.as_tensor(inputs[n])) for n in used}
-        return tuple(session.run(None, arrays))
 
     return run

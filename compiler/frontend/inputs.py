@@ -10,13 +10,10 @@ from typing import Any
 import torch
 
 from strop.compiler.frontend.model import InputsAt, Model
-from strop.compiler.frontend.source import blame
-from strop.compiler.ir.program import Contract, Dim
+from strop.compiler.ir.program import Dim
+from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import UsageError, did_you_mean
-from strop.compiler.util.numerics import Array
-
-Inputs = dict[str, torch.Tensor]
-_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+from strop.compiler.util.user_code import blame
 
 
 @dataclass(frozen=True)
@@ -229,36 +226,3 @@ def _given_at(
     if signature.sizes(inputs) != sizes:
         raise UsageError(f"{what} gave inputs of the sizes {signature.sizes(inputs)}")
     return inputs
-
-
-def in_dtypes(inputs: Inputs, wanted: Mapping[str, str]) -> Inputs:
-    """bfloat16 inputs in float32 where that is what a contract, ``{input: dtype}``, asks for.
-
-    NumPy and so the runtime's callers have no bfloat16. Any other difference stays as it is.
-    """
-    return {
-        name: tensor.float()
-        if tensor.dtype == torch.bfloat16 and wanted.get(name) == "f32"
-        else tensor
-        for name, tensor in inputs.items()
-    }
-
-
-def in_contract(inputs: Inputs, contract: Contract) -> Inputs:
-    """The inputs as a program takes them whose pass changed bfloat16 inputs to float32."""
-    return in_dtypes(inputs, {spec.name: spec.dtype for spec in contract.inputs})
-
-
-def to_array(tensor: torch.Tensor) -> Array:
-    """A tensor for NumPy; one of a dtype that NumPy lacks in the next wider one, which holds it."""
-    wide = tensor.to(_wider(tensor.dtype))
-    array: Array = wide.detach().resolve_conj().resolve_neg().numpy()
-    return array
-
-
-def _wider(dtype: torch.dtype) -> torch.dtype:
-    """The dtype itself; float32 for bfloat16 and floats of 8 bits, complex64 for complex32."""
-    if dtype == torch.complex32:
-        return torch.complex64
-    in_numpy = not dtype.is_floating_point or dtype in _NUMPY_FLOATS
-    return dtype if in_numpy else torch.float32

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from strop.compiler.frontend.inputs import Inputs, Signature
+from strop.compiler.frontend.inputs import Signature
+from strop.compiler.ir.running import Inputs
 
 
 def _is_tensor(value: Any) -> bool:

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
-from strop.compiler.check.comparison import Case, make_cases, make_probe
+from strop.compiler.frontend.cases import Case, make_cases, make_probe
 from strop.compiler.frontend.evaluation import evaluate, module_runner
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.export.stand_ins import Seen
 from strop.compiler.frontend.export.unraised import unraised
-from strop.compiler.frontend.inputs import Inputs, Signature, read_inputs
+from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.original import run_original, weights_not_finite
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.verifier import verify
 from strop.compiler.util.errors import UnsupportedError, UsageError
 from strop.compiler.util.latency import quick_look

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.frontend.inputs import Inputs, in_contract, to_array
 from strop.compiler.ir.interpreter import interpret
 from strop.compiler.ir.printer import describe
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs, in_contract
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.numerics import Array, drift
 
 

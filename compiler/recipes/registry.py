@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import pydantic
 
-from strop.compiler.frontend.source import load_object
 from strop.compiler.rewriting.passes import Pass, RulePass
 from strop.compiler.rewriting.rules import Rule
 from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.user_code import load_object
 
 UserPass = Pass | Rule | type[Pass] | type[Rule]
 """What a user may put into a pipeline from Python; a file may hold a list of rules too."""

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from strop.compiler.frontend.inputs import Inputs
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.snapshots.weight_store import WeightStore
 from strop.compiler.ir.snapshots.writer import INPUTS, WEIGHTS, save_inputs, save_program
 from strop.compiler.rewriting.passes import Instrument, PassResult, Step

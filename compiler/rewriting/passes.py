@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from strop.compiler.frontend.source import blame
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.verifier import verify
 from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
 from strop.compiler.util.errors import StropError, UsageError, VerifyError
+from strop.compiler.util.user_code import blame
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from strop.compiler.frontend.export.functional import make_functional, writes_in
 from strop.compiler.frontend.export.guards import Corner, Watch
 from strop.compiler.frontend.export.naming import by_position, identifiers
 from strop.compiler.frontend.export.stand_ins import StandIns
-from strop.compiler.frontend.inputs import Inputs, Signature, resize
+from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.program import Dim, Program
 from strop.compiler.ir.recurrent import kept_whole
+from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import UnsupportedError
 from strop.compiler.util.quiet import quiet_torch
 

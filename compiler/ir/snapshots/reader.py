@@ -21,7 +21,6 @@ from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from strop.compiler.frontend.inputs import Inputs, in_contract
 from strop.compiler.ir.builder import fake_result
 from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.program import (
@@ -34,6 +33,7 @@ from strop.compiler.ir.program import (
     arguments,
     expression,
 )
+from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.snapshots.allowed import allowed_operator, require_kinds
 from strop.compiler.ir.snapshots.schema import (
     ContractValues,
