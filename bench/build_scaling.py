@@ -21,7 +21,8 @@ import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.compiler.util.terminal import Table, shown
+from strop.compiler.util.shown import shown
+from strop.compiler.util.terminal import Table
 
 LAYERS = (8, 16, 32, 64)
 # The depth at which the figures are taken, and the one whose export is timed too.

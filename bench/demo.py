@@ -15,7 +15,8 @@ from strop.bench.figures import console
 from strop.bench.listener import listening
 from strop.bench.metrics import median_speedup
 from strop.bench.record import Plan, size_label
-from strop.compiler.util.terminal import Table, shown
+from strop.compiler.util.shown import shown
+from strop.compiler.util.terminal import Table
 
 RECIPE = "cpu-int8"
 EAGER, BASELINE, ARTIFACT = "eager", "ort", encoders.subject(RECIPE)

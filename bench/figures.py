@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from strop.compiler.util.files.writing import write_whole
-from strop.compiler.util.terminal import Console, Table, shown
+from strop.compiler.util.shown import shown
+from strop.compiler.util.terminal import Console, Table
 
 RESULTS = Path(__file__).parent / "results"
 console = Console()

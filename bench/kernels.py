@@ -25,7 +25,8 @@ from strop.compiler.lower.onnx.choices import Milliseconds
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.targets.target import get_target
 from strop.compiler.util.moving import Progress
-from strop.compiler.util.terminal import Table, shown
+from strop.compiler.util.shown import shown
+from strop.compiler.util.terminal import Table
 
 MICROSOFT = "com.microsoft"
 HIDDEN, WIDE, HEADS = 384, 1536, 12

@@ -16,7 +16,7 @@ from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.rewriting.passes import Pass, PassResult
 from strop.compiler.targets.target import get_target
 

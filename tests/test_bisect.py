@@ -18,7 +18,8 @@ from strop.compiler.debug.bisect import Culprit, bisect, first_bad
 from strop.compiler.debug.checks import Check, Command, Metric, Verdict
 from strop.compiler.frontend.prepare import Captured, capture_model
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import Program, arguments
+from strop.compiler.ir.nodes import arguments
+from strop.compiler.ir.program import Program
 from strop.compiler.recipes.registry import make_pass
 from strop.compiler.rewriting.passes import Pass, Pipeline, RulePass
 from strop.compiler.rewriting.pattern import Match

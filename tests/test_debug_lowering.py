@@ -21,7 +21,7 @@ from strop.compiler.frontend.source import load_model
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.values import values
 from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.values import file_values
 from strop.compiler.lower.onnx.write import write_model

@@ -14,8 +14,11 @@ from test_lowering import ints, x
 from torch import Tensor
 
 from strop.compiler.ir.program import Program
+from strop.compiler.lower.onnx.candidates import emit_call
 from strop.compiler.lower.onnx.choices import Choices
-from strop.compiler.lower.onnx.emitter import DTYPES, MICROSOFT, Emitter, lower_to_onnx, onnx_dtype
+from strop.compiler.lower.onnx.dtypes import DTYPES, onnx_dtype
+from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.targets.target import get_target
 from strop.compiler.util.errors import UnsupportedError
@@ -29,7 +32,8 @@ def lowered(program: Program) -> Any:
 
 
 def emitter(program: Program | None = None) -> Emitter:
-    return Emitter(program or program_of(lambda a: a + 1, MATRIX), get_target("cpu"), Choices({}))
+    program = program or program_of(lambda a: a + 1, MATRIX)
+    return Emitter(program, get_target("cpu"), Choices({}), emit_call)
 
 
 def outputs(model: Any) -> list[str]:

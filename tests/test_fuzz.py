@@ -19,7 +19,7 @@ from torch import Tensor
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.recipes.recipe import load_recipe
 from strop.compiler.rewriting.passes import Pass, RulePass
 from strop.compiler.rewriting.rules import Log

@@ -28,8 +28,8 @@ from strop.compiler.debug.profile import (
     by_op,
     by_rule,
     profile,
-    profile_command,
 )
+from strop.compiler.debug.profile_cli import profile_command
 from strop.compiler.debug.profile_view import record, render
 from strop.compiler.frontend.source import load_model
 from strop.compiler.lower.onnx.trace import Trace, TracedNode

@@ -14,7 +14,7 @@ import torch
 
 from strop.compiler.artifact.folder import FORMAT, PROVENANCE
 from strop.compiler.check.comparison import Comparison
-from strop.compiler.ir.program import Contract
+from strop.compiler.ir.contract import Contract
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.recorder import StepRecord
 from strop.compiler.targets.runtime import runtime_version

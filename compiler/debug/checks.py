@@ -18,7 +18,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import UsageError, did_you_mean

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strop.compiler.debug.profile import profile_command
+from strop.compiler.debug.profile_cli import profile_command
 from strop.compiler.util.errors import StropError, UsageError
 from strop.compiler.util.terminal import Console, Table
 

@@ -14,7 +14,7 @@ from strop.compiler.artifact.history import recall_source
 from strop.compiler.debug.shapes import parse_sizes
 from strop.compiler.frontend.inputs import read_inputs, resize
 from strop.compiler.frontend.source import load_model
-from strop.compiler.ir.program import DTYPE_NAMES
+from strop.compiler.ir.contract import DTYPE_NAMES
 from strop.compiler.ir.running import in_dtypes
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from strop.compiler.util.terminal import Console
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from strop.compiler.artifact.provenance import Provenance
@@ -237,30 +232,3 @@ def _written_name(name: str) -> str:
 def _steps_of(rule: str, passes: Sequence[Mapping[str, Any]]) -> str:
     """The passes in which a rule rewrote something; the rule itself where none says so."""
     return " or ".join(p["name"] for p in passes if rule in p["rewrites"]) or rule
-
-
-def profile_command(
-    out: Annotated[Path, typer.Argument(help="An artifact folder.")],
-    shapes: Annotated[
-        list[str], typer.Option(help="Sizes of dynamic dims: 'batch=1 seq=128'; repeatable.")
-    ] = [],  # noqa: B006  (typer copies it)
-    source: Annotated[str, typer.Option(help="Where inputs come from: FILE.py:make.")] = "",
-    runs: Annotated[int, typer.Option(min=1, help="How many to make.")] = 20,
-    depth: Annotated[int, typer.Option(min=1, help="Names of a module path to keep.")] = 3,
-    top: Annotated[int, typer.Option(min=1, help="Rows of each table, at most.")] = 15,
-    as_json: Annotated[
-        Path | None,
-        typer.Option("--json", dir_okay=False, resolve_path=True, help="Write it to a file."),
-    ] = None,
-) -> None:
-    """Show where the milliseconds are: by operator, pass, module, source line and node."""
-    from strop.compiler.debug.profile_view import record, render
-    from strop.compiler.util.files.writing import require_writable, write_whole
-
-    require_writable(as_json, "--json")
-    found = profile(out, shapes, source=source, runs=runs)
-    if as_json is not None:
-        write_whole(as_json, json.dumps(record(found, depth), indent=2, sort_keys=True) + "\n")
-    console = Console()
-    for part in render(found, depth, top):
-        console.print(part)

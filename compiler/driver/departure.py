@@ -15,7 +15,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.values import first_moved, values
 from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.values import file_text, file_values
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.targets.runtime import open_session, run_session

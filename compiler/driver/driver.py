@@ -33,7 +33,7 @@ from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices, shipped
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.recipes.recipe import Recipe, load_recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place

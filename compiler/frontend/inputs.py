@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from strop.compiler.frontend.model import InputsAt, Model
-from strop.compiler.ir.program import Dim
+from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.user_code import blame

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 
 import strop.compiler.ir.least_squares  # noqa: F401  (types of its results)
 from strop.compiler.ir.data_sizes import data_symbols
-from strop.compiler.ir.program import Origin, Program, expression
+from strop.compiler.ir.nodes import expression
+from strop.compiler.ir.program import Origin, Program
 from strop.compiler.ir.recurrent import TYPES
 
 

@@ -13,7 +13,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
-from strop.compiler.ir.program import expression
+from strop.compiler.ir.nodes import expression
 
 
 def data_symbols(value: Any) -> list[Any]:

@@ -9,7 +9,8 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.constants import constant_nodes
 from strop.compiler.ir.dialect import stored_dtype
-from strop.compiler.ir.program import Program, arguments
+from strop.compiler.ir.nodes import arguments
+from strop.compiler.ir.program import Program
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import DTYPE_NAMES, Program, TensorSpec
+from strop.compiler.ir.contract import DTYPE_NAMES, TensorSpec
 from strop.compiler.util.visible import visible
+
+if TYPE_CHECKING:
+    from strop.compiler.ir.program import Program
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _INTERNAL = ("/torch/", "/transformers/utils/", "/transformers/masking_utils")

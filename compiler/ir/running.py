@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from strop.compiler.ir.program import Contract, Program
+from strop.compiler.ir.contract import Contract
+from strop.compiler.ir.program import Program
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.numerics import Array
 

@@ -9,8 +9,9 @@ import torch
 from torch import fx
 from torch.fx.node import Node
 
+from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.printer import tensor_spec
-from strop.compiler.ir.program import Contract, Program
+from strop.compiler.ir.program import Program
 
 
 def extract(program: Program, nodes: Collection[Node]) -> Program:

@@ -8,8 +8,9 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
+from strop.compiler.ir.contract import DTYPE_NAMES
 from strop.compiler.ir.printer import describe
-from strop.compiler.ir.program import DTYPE_NAMES, Program
+from strop.compiler.ir.program import Program
 from strop.compiler.util.errors import VerifyError
 
 Rule = Callable[[Program], Iterator[str]]

@@ -11,8 +11,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
+from strop.compiler.ir.nodes import arguments, dtype_of
 from strop.compiler.ir.printer import describe, op_name
-from strop.compiler.ir.program import arguments, dtype_of
 
 # So many nodes of a pattern must match for a miss to be worth telling the user.
 NEAR = 2

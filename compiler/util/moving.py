@@ -7,7 +7,7 @@ from typing import Any
 import rich.progress
 import rich.status
 
-from strop.compiler.util.terminal import shown
+from strop.compiler.util.shown import shown
 from strop.compiler.util.visible import visible
 
 

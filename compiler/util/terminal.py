@@ -2,8 +2,8 @@
 
 Names of values, notes, paths and messages come from users, models and files. They are shown as
 they are: ``[/red]`` is no markup and ``:a:`` no emoji, and what would command the terminal is
-spelled out. Other modules take rich's classes from here, and
-``moving``, only.
+spelled out. Other modules take rich's classes from here, ``shown`` and
+``moving`` only.
 """
 
 from __future__ import annotations
@@ -13,14 +13,9 @@ from typing import Any, TextIO
 
 import rich.console
 import rich.table
-from rich.text import Text
 
+from strop.compiler.util.shown import shown
 from strop.compiler.util.visible import visible
-
-
-def shown(text: object, style: str = "") -> Text:
-    """Any text as it may be shown: in one style, without markup, on as many lines as it has."""
-    return Text(visible(str(text), lines=True), style)
 
 
 def write(text: str) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder, reordered
-from strop.compiler.ir.program import Program, arg, same_size, shape_of
+from strop.compiler.ir.nodes import arg, same_size, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
 

@@ -15,8 +15,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import (
-    Program,
+from strop.compiler.ir.nodes import (
     arg,
     arguments,
     dtype_of,
@@ -26,6 +25,7 @@ from strop.compiler.ir.program import (
     shape_of,
     static_int,
 )
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.pattern import NEAR, Miss
 from strop.compiler.rewriting.rules import Log

@@ -10,15 +10,9 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import (
-    DTYPE_NAMES,
-    Program,
-    arg,
-    dtype_of,
-    input_node,
-    same_shape,
-    shape_of,
-)
+from strop.compiler.ir.contract import DTYPE_NAMES
+from strop.compiler.ir.nodes import arg, dtype_of, input_node, same_shape, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule

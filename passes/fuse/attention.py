@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import (
-    Program,
+from strop.compiler.ir.nodes import (
     arguments,
     input_node,
     same_shape,
@@ -19,6 +18,7 @@ from strop.compiler.ir.program import (
     static_int,
     value_of,
 )
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
 from strop.passes.cleanup.noops import VIEWS

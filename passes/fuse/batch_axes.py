@@ -10,7 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import same_shape, same_size, shape_of
+from strop.compiler.ir.nodes import same_shape, same_size, shape_of
 from strop.passes.fuse.scores import Sizes
 
 aten = torch.ops.aten

@@ -9,15 +9,8 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import (
-    Program,
-    arg,
-    dtype_of,
-    input_node,
-    same_shape,
-    shape_of,
-    value_of,
-)
+from strop.compiler.ir.nodes import arg, dtype_of, input_node, same_shape, shape_of, value_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule

@@ -15,7 +15,8 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression
-from strop.compiler.ir.program import Program, arg, same_shape, same_size, shape_of
+from strop.compiler.ir.nodes import arg, same_shape, same_size, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule

@@ -8,7 +8,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder, reordered
-from strop.compiler.ir.program import arg, input_node, same_size, shape_of
+from strop.compiler.ir.nodes import arg, input_node, same_size, shape_of
 from strop.passes.cleanup.noops import VIEWS
 
 aten = torch.ops.aten

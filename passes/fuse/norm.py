@@ -9,7 +9,8 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import Program, dtype_of, same_shape, shape_of
+from strop.compiler.ir.nodes import dtype_of, same_shape, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import Either, Match, Op, Var, is_float, is_number
 from strop.compiler.rewriting.rules import Rule

@@ -11,7 +11,8 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression
-from strop.compiler.ir.program import Program, arguments, input_node, shape_of
+from strop.compiler.ir.nodes import arguments, input_node, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule

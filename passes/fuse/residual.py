@@ -10,7 +10,8 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import Program, arguments, same_shape, shape_of
+from strop.compiler.ir.nodes import arguments, same_shape, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss, is_float
 from strop.compiler.rewriting.rules import Rule

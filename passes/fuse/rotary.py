@@ -11,8 +11,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import (
-    Program,
+from strop.compiler.ir.nodes import (
     arg,
     arguments,
     input_node,
@@ -21,6 +20,7 @@ from strop.compiler.ir.program import (
     shape_of,
     static_int,
 )
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import Match, Op, Var, is_float
 from strop.compiler.rewriting.rules import Rule

@@ -11,7 +11,8 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import evaluate, is_weight_expression
-from strop.compiler.ir.program import Program, shape_of
+from strop.compiler.ir.nodes import shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import is_float
 from strop.passes.fuse.batch_axes import BatchAxes
 from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, Step

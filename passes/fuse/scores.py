@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.printer import op_name
-from strop.compiler.ir.program import (
-    Program,
+from strop.compiler.ir.nodes import (
     arg,
     arguments,
     dtype_of,
@@ -24,6 +22,8 @@ from strop.compiler.ir.program import (
     same_size,
     shape_of,
 )
+from strop.compiler.ir.printer import op_name
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Miss, is_number
 from strop.passes.cleanup.noops import VIEWS
 

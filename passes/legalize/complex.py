@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import Program, tensors_of
+from strop.compiler.ir.nodes import tensors_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.pattern import Miss
 from strop.compiler.rewriting.rules import Log

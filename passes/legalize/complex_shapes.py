@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import arguments, shape_of
+from strop.compiler.ir.nodes import arguments, shape_of
 from strop.passes.legalize.pairs import NotSplitError, Pairs, is_complex, splits
 
 aten = torch.ops.aten

@@ -21,7 +21,9 @@ from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
 from strop.compiler.ir.builder import fake_mode_of, fake_result
-from strop.compiler.ir.program import DTYPE_NAMES, Contract, Program, TensorSpec, tensors_of
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
+from strop.compiler.ir.nodes import tensors_of
+from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
 from strop.passes.cleanup.noops import CASTS

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import dtype_of, same_size, shape_of
+from strop.compiler.ir.nodes import dtype_of, same_size, shape_of
 from strop.passes.legalize.pairs import NotSplitError, Pairs, is_complex, real_dtype, splits
 
 aten = torch.ops.aten

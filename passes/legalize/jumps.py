@@ -10,7 +10,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import Program, arguments, tensors_of
+from strop.compiler.ir.nodes import arguments, tensors_of
+from strop.compiler.ir.program import Program
 
 aten = torch.ops.aten
 

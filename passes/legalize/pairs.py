@@ -11,7 +11,8 @@ from torch import nn
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.program import Program, dtype_of, same_shape, shape_of
+from strop.compiler.ir.nodes import dtype_of, same_shape, shape_of
+from strop.compiler.ir.program import Program
 
 aten = torch.ops.aten
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import arguments, shape_of
+from strop.compiler.ir.nodes import arguments, shape_of
 from strop.passes.legalize.fourier import frames_table
 from strop.passes.legalize.pairs import NotSplitError, Pairs, is_complex, real_dtype, splits
 

@@ -23,7 +23,8 @@ from strop.compiler.frontend.export.naming import by_position, identifiers
 from strop.compiler.frontend.export.stand_ins import StandIns
 from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
-from strop.compiler.ir.program import Dim, Program
+from strop.compiler.ir.contract import Dim
+from strop.compiler.ir.program import Program
 from strop.compiler.ir.recurrent import kept_whole
 from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import UnsupportedError

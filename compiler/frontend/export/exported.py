@@ -15,9 +15,10 @@ from torch.utils import _pytree as pytree
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.frontend.inputs import Signature
 from strop.compiler.frontend.original import output_leaves
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
 from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.printer import source_line, tensor_spec
-from strop.compiler.ir.program import DTYPE_NAMES, Contract, Origin, Program, TensorSpec
+from strop.compiler.ir.program import Origin, Program
 from strop.compiler.util.errors import UnsupportedError
 
 # Operators of other libraries that mean what one of strop's does.

@@ -17,8 +17,8 @@ from torch._guards import detect_fake_mode
 from torch.utils import _pytree as pytree
 
 from strop.compiler.frontend.inputs import Signature
+from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.printer import source_line
-from strop.compiler.ir.program import Dim
 
 MOST_CORNERS = 24
 _EVERY_SIZE_UP_TO = 40

@@ -22,17 +22,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from strop.compiler.ir.builder import fake_result
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, Dim, TensorSpec
 from strop.compiler.ir.data_sizes import made_symbols
-from strop.compiler.ir.program import (
-    DTYPE_NAMES,
-    Contract,
-    Dim,
-    Origin,
-    Program,
-    TensorSpec,
-    arguments,
-    expression,
-)
+from strop.compiler.ir.nodes import arguments, expression
+from strop.compiler.ir.program import Origin, Program
 from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.snapshots.allowed import allowed_operator, require_kinds
 from strop.compiler.ir.snapshots.schema import (

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from strop.compiler.ir.program import DTYPE_NAMES
+from strop.compiler.ir.contract import DTYPE_NAMES
 from strop.compiler.util.files.parsing import Strict
 
 MOST_NODES = 100_000

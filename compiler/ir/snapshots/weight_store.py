@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from strop.compiler.ir.program import DTYPE_NAMES
+from strop.compiler.ir.contract import DTYPE_NAMES
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.reading import opened
 

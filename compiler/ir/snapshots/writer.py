@@ -16,9 +16,11 @@ from safetensors.torch import save_file
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
+from strop.compiler.ir.contract import DTYPE_NAMES
 from strop.compiler.ir.data_sizes import made_symbols
+from strop.compiler.ir.nodes import expression
 from strop.compiler.ir.printer import source_line
-from strop.compiler.ir.program import DTYPE_NAMES, Program, expression
+from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.snapshots.size_arithmetic import NAMES
 from strop.compiler.ir.snapshots.weight_store import WeightStore

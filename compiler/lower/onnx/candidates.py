@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
 from strop.compiler.ir.builder import fake_mode_of
-from strop.compiler.ir.program import arguments
+from strop.compiler.ir.nodes import arguments
 from strop.compiler.lower.onnx.decompose import decompose
+from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import TABLE, choose
 from strop.compiler.lower.onnx.torchlib import emit_by_torchlib
-
-if TYPE_CHECKING:
-    from strop.compiler.lower.onnx.emitter import Emitter
 
 
 def emit_call(on: Emitter, node: Node) -> Any:
@@ -29,7 +27,7 @@ def emit_call(on: Emitter, node: Node) -> Any:
         NotLowered: with what every candidate said.
     """
     refusals: list[str] = []
-    row = choose(node.target, on)
+    row = choose(node.target, on.choices)
     if row is not None:
         try:
             return row(on, *arguments(node).values())

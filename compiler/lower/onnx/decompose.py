@@ -19,7 +19,8 @@ from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from strop.compiler.ir.program import Contract, Program
+from strop.compiler.ir.contract import Contract
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
 from strop.compiler.util.quiet import quiet_torch

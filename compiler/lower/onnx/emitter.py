@@ -1,58 +1,38 @@
-"""Walk a program and emit onnx_ir nodes; everything an emitter function may ask for."""
+"""The ONNX graph that is being written: everything that a row of the lowering table may ask for."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
 import sympy
 import torch
-from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.ir.constants import constant_nodes, evaluate
 from strop.compiler.ir.data_sizes import made_symbols
-from strop.compiler.ir.printer import describe, op_name
-from strop.compiler.ir.program import Program, expression, same_shape, same_size, tensors_of
+from strop.compiler.ir.nodes import expression, same_shape, same_size, tensors_of
+from strop.compiler.ir.printer import op_name
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.onnx.dtypes import onnx_dtype
 from strop.compiler.lower.onnx.kernels import lacks, result_types
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.sizes import emit_size
+from strop.compiler.lower.onnx.unused import without_unused
 from strop.compiler.targets.target import Target
-from strop.compiler.util.errors import UnsupportedError
 
 MICROSOFT = "com.microsoft"
 # In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
 MADE_FROM = "strop.made_from"
 # In that of a value: its dtype, as far as it is known.
 DTYPE = "strop.dtype"
-DTYPES: dict[torch.dtype, ir.DataType] = {
-    torch.float32: ir.DataType.FLOAT,
-    torch.float64: ir.DataType.DOUBLE,
-    torch.float16: ir.DataType.FLOAT16,
-    torch.bfloat16: ir.DataType.BFLOAT16,
-    torch.int64: ir.DataType.INT64,
-    torch.int32: ir.DataType.INT32,
-    torch.int16: ir.DataType.INT16,
-    torch.int8: ir.DataType.INT8,
-    torch.uint8: ir.DataType.UINT8,
-    torch.bool: ir.DataType.BOOL,
-}
 Size = int | torch.SymInt | Node
-
-
-def onnx_dtype(dtype: torch.dtype) -> ir.DataType:
-    """ONNX's counterpart of a dtype.
-
-    Raises:
-        NotLowered: strop writes none.
-    """
-    if dtype not in DTYPES:
-        raise NotLowered(f"strop writes no {dtype}")
-    return DTYPES[dtype]
+EmitCall = Callable[["Emitter", Node], Any]
+"""Emits one operator call by whichever way takes it; raises ``NotLowered`` where none does."""
 
 
 class Emitter:
@@ -62,14 +42,19 @@ class Emitter:
         program: what is lowered.
         node: the operator being lowered now.
         choices: which variant of an emitter the target takes.
+        nodes: what was emitted, in order.
+        initializers: constants by name.
         made_from: the operator of the program that it stands for.
         exported: what ``torch.onnx`` made of single operators, or why it did not, by signature.
     """
 
-    def __init__(self, program: Program, target: Target, choices: Choices) -> None:
+    def __init__(
+        self, program: Program, target: Target, choices: Choices, emit_call: EmitCall
+    ) -> None:
         self.program = program
         self.target = target
         self.choices = choices
+        self._emit_call = emit_call
         self.exported: dict[str, ir.Model | NotLowered] = {}
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
@@ -85,31 +70,6 @@ class Emitter:
         specs = (*program.contract.inputs, *program.contract.outputs)
         self._taken: set[str] = {spec.name for spec in specs}
 
-    def lower(self) -> ir.Model:
-        """Emit the whole program.
-
-        Raises:
-            UnsupportedError: naming every operator that nothing lowers, with its source line.
-        """
-        try:
-            inputs = [self._input(n) for n in self.program.graph.find_nodes(op="placeholder")]
-        except NotLowered as error:
-            raise UnsupportedError(f"an input cannot be given: {error}") from error
-        missing = [reason for n in self.program.calls() if (reason := self._visit(n))]
-        if missing:
-            lines = "\n  ".join(dict.fromkeys(missing))
-            raise UnsupportedError(f"no lowering for {len(missing)} operator calls:\n  {lines}")
-        outputs = self._outputs()
-        graph = ir.Graph(
-            inputs,
-            outputs,
-            nodes=_used(self.nodes, outputs),
-            initializers=[v for v in self.initializers.values() if v.uses()],
-            opset_imports={"": self.target.opset, MICROSOFT: 1},
-            name="strop",
-        )
-        return ir.Model(graph, ir_version=10, producer_name="strop")
-
     # What emitter functions call ------------------------------------------------------------
 
     def op(
@@ -122,8 +82,8 @@ class Emitter:
         Raises:
             NotLowered: the runtime has no kernel for it in this dtype.
         """
-        if any(isinstance(i, _Anything) for i in inputs):
-            return _Anything() if outputs == 1 else (_Anything(),) * outputs
+        if any(isinstance(i, Anything) for i in inputs):
+            return Anything() if outputs == 1 else (Anything(),) * outputs
         while inputs and inputs[-1] is None:  # ONNX Runtime crashes on some that end in ""
             inputs = inputs[:-1]
         kept = {k: v for k, v in attributes.items() if v is not None}
@@ -264,10 +224,10 @@ class Emitter:
         self._values.update(zip(part.graph.find_nodes(op="placeholder"), inputs))
         self._fixed.update(dict.fromkeys(constant_nodes(part), part))
         for node in part.calls():
-            if node in self._fixed or not _is_emitted(node):
+            if not self.is_emitted(node):
                 continue
             try:
-                self._emit(node)
+                self.emit(node)
             except NotLowered as reason:
                 raise NotLowered(f"its part {op_name(node.target)}: {reason}") from reason
 
@@ -288,44 +248,47 @@ class Emitter:
             made = [self.op("Identity", self.value(n)) for n in part.outputs]
             for value, node in zip(made, part.outputs):
                 value.type = ir.TensorType(onnx_dtype(node.meta["val"].dtype))
-            return _used(self.nodes, made), made
+            return without_unused(self.nodes, made), made
         finally:
             self.nodes, self._sizes, self._memo = outside
 
-    # How it works inside ---------------------------------------------------------------------
+    # What the lowering calls ----------------------------------------------------------------
 
-    def _visit(self, node: Node) -> str | None:
-        """Emit one node; returns why it could not be."""
-        if node in self._fixed or not _is_emitted(node):
-            return None
-        self.made_from = node
-        try:
-            self._emit(node)
-        except NotLowered as reason:
-            self._values[node] = _Anything()
-            return f"{describe(node)}: {reason}"
-        self._name(node, cast(Node, node.args[0]) if node.target is operator.getitem else node)
-        return None
+    def is_emitted(self, node: Node) -> bool:
+        """Whether a call computes tensors, or sizes that only the data know, from inputs."""
+        return node not in self._fixed and bool(tensors_of(node) or made_symbols(node))
 
-    def _emit(self, node: Node) -> None:
+    def bind(self, node: Node, value: Any) -> None:
+        """Say which ONNX value stands for a node of the program."""
+        self._values[node] = value
+
+    def name(self, node: Node, emitted_for: Node) -> None:
+        """Give the value of a node its name; what else was emitted for it is numbered."""
+        value = self._values[node]
+        made = value.producer() if isinstance(value, ir.Value) else None
+        if made is not None and made.meta[MADE_FROM] is emitted_for:
+            value.name = self.unique(node.name)
+            made.name = made.outputs[0].name
+
+    def emit(self, node: Node) -> None:
         """Emit one call.
 
         Raises:
             NotLowered: no candidate takes it.
         """
-        from strop.compiler.lower.onnx.candidates import emit_call
-
         if node.target is operator.getitem:
             source, index = cast(tuple[Node, int], node.args)
-            self._values[node] = self._values.get(source, _Anything())[index]
+            self._values[node] = self._values.get(source, Anything())[index]
             return
         _refuse_complex(node)
         outer, self.node = self.node, node
         try:
-            self._values[node] = emit_call(self, node)
+            self._values[node] = self._emit_call(self, node)
         finally:
             self.node = outer
         self._keep_sizes(node)
+
+    # How it works inside ---------------------------------------------------------------------
 
     def _keep_sizes(self, node: Node) -> None:
         """Remember where the sizes that only the data know can be read."""
@@ -340,47 +303,6 @@ class Emitter:
         for one, of in zip(value, emitted) if several else [(value, emitted)]:
             for axis, size in enumerate(one.shape):
                 self._made.setdefault(expression(size), (of, axis))
-
-    def _name(self, node: Node, emitted_for: Node) -> None:
-        """Give the value of a node its name; what else was emitted for it is numbered."""
-        value = self._values[node]
-        made = value.producer() if isinstance(value, ir.Value) else None
-        if made is not None and made.meta[MADE_FROM] is emitted_for:
-            value.name = self.unique(node.name)
-            made.name = made.outputs[0].name
-
-    def _input(self, node: Node) -> ir.Value:
-        value = node.meta["val"]
-        shape = [self._dim(s) for s in value.shape]
-        made = ir.Value(
-            name=str(node.target),
-            type=ir.TensorType(onnx_dtype(value.dtype)),
-            shape=ir.Shape(shape),
-        )
-        self._values[node] = made
-        return made
-
-    def _dim(self, size: int | torch.SymInt) -> int | str:
-        from strop.compiler.ir.printer import size_text
-
-        if isinstance(size, torch.SymInt):
-            return size_text(size, self.program.symbols)
-        return size
-
-    def _outputs(self) -> list[ir.Value]:
-        results: list[ir.Value] = []
-        self.node = self.made_from = self.program.graph.output_node()
-        for spec, node in zip(self.program.contract.outputs, self.program.outputs):
-            # An Identity keeps names apart where an output is an input, a weight or given twice;
-            # ONNX Runtime removes it.
-            value = self.value(node)
-            taken = value.producer() is None or any(value is r for r in results)
-            value = self.op("Identity", value) if taken else value
-            value.name = spec.name
-            value.type = ir.TensorType(onnx_dtype(node.meta["val"].dtype))
-            value.shape = ir.Shape([self._dim(s) for s in node.meta["val"].shape])
-            results.append(value)
-        return results
 
     def _initializer(self, node: Node) -> ir.Value:
         """A constant subgraph as one initializer, evaluated when the file is written."""
@@ -445,10 +367,10 @@ class Emitter:
         return None
 
 
-class _Anything:
+class Anything:
     """Stands for the outputs of an operator that could not be lowered, so that all are found."""
 
-    def __getitem__(self, index: int) -> _Anything:
+    def __getitem__(self, index: int) -> Anything:
         return self
 
 
@@ -466,36 +388,3 @@ def _refuse_complex(node: Node) -> None:
     values = [n.meta["val"] for n in (node, *node.all_input_nodes)]
     if any(isinstance(v, torch.Tensor) and v.is_complex() for v in values):
         raise NotLowered("it computes with complex numbers")
-
-
-def _used(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
-    """Without what nothing reads: a candidate that gave up leaves nodes behind."""
-    kept: list[ir.Node] = []
-    for node in reversed(nodes):
-        if any(value.uses() or value in outputs for value in node.outputs):
-            kept.append(node)
-            continue
-        for part in (node, *_inside(node)):
-            for index in range(len(part.inputs)):
-                part.replace_input_with(index, None)
-    return kept[::-1]
-
-
-def _inside(node: ir.Node) -> Iterator[ir.Node]:
-    """The nodes of a loop's body."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-
-
-def _is_emitted(node: Node) -> bool:
-    """Whether a node stands for tensors, or for sizes that only the data know."""
-    return bool(tensors_of(node)) or bool(made_symbols(node))
-
-
-def lower_to_onnx(program: Program, target: Target, choices: Choices) -> ir.Model:
-    """Lower a program to an ONNX model whose weights are read when the file is written."""
-    from strop.compiler.lower.onnx import rules  # noqa: F401  (fills the table)
-
-    with torch.no_grad(), fx.traceback.preserve_node_meta(False):
-        return Emitter(program, target, choices).lower()

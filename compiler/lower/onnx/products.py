@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from strop.compiler.ir.program import dtype_of, shape_of, static_int
+from strop.compiler.ir.nodes import dtype_of, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch._ops import OpOverload
 
-if TYPE_CHECKING:
-    from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.choices import Choices
 
 Emit = Callable[..., Any]
 """``emit(on, *arguments)``: an ``Emitter`` and the operator's arguments in schema order."""
@@ -27,11 +26,11 @@ def lowers(*targets: OpOverload[Any, Any], variant: str = "default") -> Callable
     return enter
 
 
-def choose(target: Any, on: Emitter) -> Emit | None:
+def choose(target: Any, choices: Choices) -> Emit | None:
     """The emitter for an operator, by measurement where there are several."""
     variants = TABLE.get(target)
     if variants is None:
         return None
     if len(variants) == 1:
         return next(iter(variants.values()))
-    return variants[on.choices.variant(target, list(variants))]
+    return variants[choices.variant(target, list(variants))]

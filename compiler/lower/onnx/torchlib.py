@@ -12,7 +12,8 @@ from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
 from strop.compiler.lower.onnx.decompose import bind
-from strop.compiler.lower.onnx.emitter import Emitter, onnx_dtype
+from strop.compiler.lower.onnx.dtypes import onnx_dtype
+from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
 from strop.compiler.lower.onnx.trial import sample_values, try_export
 from strop.compiler.util.quiet import quiet_torch

@@ -28,10 +28,11 @@ from torch.fx.node import Node
 
 from strop.compiler.ir import dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
 from strop.compiler.ir.printer import op_name
-from strop.compiler.ir.program import DTYPE_NAMES, Contract, Program, TensorSpec
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.choices import Choices, Milliseconds
-from strop.compiler.lower.onnx.emitter import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.targets.target import Target, get_target

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import dtype_of, same_size, shape_of
-from strop.compiler.lower.onnx.emitter import DTYPES, Emitter
+from strop.compiler.ir.nodes import dtype_of, same_size, shape_of
+from strop.compiler.lower.onnx.dtypes import DTYPES
+from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from strop.compiler.ir.program import per_axis, shape_of
+from strop.compiler.ir.nodes import per_axis, shape_of
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from strop.compiler.ir.program import dtype_of, shape_of, static_int
+from strop.compiler.ir.nodes import dtype_of, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.positions import true_positions
 from strop.compiler.lower.onnx.refusal import NotLowered

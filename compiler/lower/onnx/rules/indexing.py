@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import dtype_of, same_shape, shape_of, static_int
+from strop.compiler.ir.nodes import dtype_of, same_shape, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.positions import true_positions
 from strop.compiler.lower.onnx.refusal import NotLowered

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from strop.compiler.ir.program import dtype_of, shape_of
+from strop.compiler.ir.nodes import dtype_of, shape_of
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.products import integer_product
 from strop.compiler.lower.onnx.table import lowers

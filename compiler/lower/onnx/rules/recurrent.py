@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.program import dtype_of, shape_of
+from strop.compiler.ir.nodes import dtype_of, shape_of
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.table import lowers
 

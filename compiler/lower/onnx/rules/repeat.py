@@ -12,7 +12,8 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import fake_mode_of
 from strop.compiler.lower.onnx.decompose import trace_function
-from strop.compiler.lower.onnx.emitter import DTYPE, Emitter, onnx_dtype
+from strop.compiler.lower.onnx.dtypes import onnx_dtype
+from strop.compiler.lower.onnx.emitter import DTYPE, Emitter
 from strop.compiler.lower.onnx.formulas.repeat import GOING, STEPS
 from strop.compiler.lower.onnx.table import TABLE, lowers
 

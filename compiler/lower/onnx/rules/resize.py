@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.compiler.ir.program import dtype_of, same_size, shape_of, static_int
+from strop.compiler.ir.nodes import dtype_of, same_size, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers

@@ -1,0 +1,48 @@
+"""What a caller may rely on: named inputs and outputs, and the dims that vary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+DTYPE_NAMES: dict[torch.dtype, str] = {
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.bool: "bool",
+    torch.complex64: "c64",
+}
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A named dynamic dimension and the sizes it may take; ``max=None`` is unbounded."""
+
+    name: str
+    min: int
+    max: int | None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: its name, short dtype name, and sizes (numbers or dim expressions)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the caller may rely on: named inputs and outputs, and the named dynamic dims."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dims: tuple[Dim, ...]
