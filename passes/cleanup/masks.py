@@ -15,6 +15,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.families import CASTS, COPIES
 from strop.compiler.ir.nodes import (
     arg,
     arguments,
@@ -29,7 +30,6 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.pattern import NEAR, Miss
 from strop.compiler.rewriting.rules import Log
-from strop.passes.cleanup.noops import CASTS, COPIES
 
 aten = torch.ops.aten
 # Dtypes in which 0, 1, 2, ... stay what they are.

@@ -11,6 +11,7 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.contract import DTYPE_NAMES
+from strop.compiler.ir.families import CASTS, COPIES, DROPOUTS, EXPANSIONS, PADS, VIEWS
 from strop.compiler.ir.nodes import arg, dtype_of, input_node, same_shape, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
@@ -19,39 +20,7 @@ from strop.compiler.rewriting.rules import Rule
 
 aten = torch.ops.aten
 
-COPIES = (
-    aten.alias.default,
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.detach.default,
-    aten.lift_fresh_copy.default,
-)
-DROPOUTS = (
-    aten.alpha_dropout.default,
-    aten.dropout.default,
-    aten.feature_alpha_dropout.default,
-    aten.feature_dropout.default,
-)
-CASTS = (
-    aten._to_copy.default,
-    aten.to.device,
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.other,
-    aten.type_as.default,
-)
-PADS = (aten.pad.default, aten.constant_pad_nd.default)
-SHAPES = (
-    aten._unsafe_view.default,
-    aten.expand.default,
-    aten.expand_as.default,
-    aten.flatten.using_ints,
-    aten.reshape.default,
-    aten.unflatten.int,
-    aten.view.default,
-)
 _REAL = DTYPE_NAMES.keys() - {torch.complex64}
-VIEWS = tuple(t for t in SHAPES if "expand" not in str(t))
 
 
 class ViewIsReshape(Rule):
@@ -78,7 +47,8 @@ class SameValue(Rule):
         *COPIES,
         *DROPOUTS,
         *CASTS,
-        *SHAPES,
+        *VIEWS,
+        *EXPANSIONS,
         *PADS,
         aten.slice.Tensor,
         aten.add.Tensor,

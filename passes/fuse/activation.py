@@ -10,6 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.families import ADD, DIV, MUL
 from strop.compiler.ir.nodes import arguments, same_shape, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
@@ -19,9 +20,6 @@ from strop.compiler.rewriting.rules import Rule
 aten = torch.ops.aten
 strop = torch.ops.strop
 
-ADD = (aten.add.Tensor, aten.add.Scalar)
-MUL = (aten.mul.Tensor, aten.mul.Scalar)
-DIV = (aten.div.Tensor, aten.div.Scalar)
 _X = Var("x", is_float, "a float tensor")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.families import VIEWS
 from strop.compiler.ir.nodes import (
     arguments,
     input_node,
@@ -21,7 +22,6 @@ from strop.compiler.ir.nodes import (
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
-from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.layout import pack_heads, unpack_heads
 
 aten = torch.ops.aten

@@ -10,29 +10,17 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.families import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, VIEWS
 from strop.compiler.ir.nodes import arg, arguments, dtype_of, input_node, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
-from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.layout import axis_order, keeps_last_axis
 
 aten = torch.ops.aten
 
-CONVOLUTIONS = (
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-)
-TRANSPOSED = (
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)
-LAYERS = (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default)
+LAYERS = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, aten.linear.default)
 _CHANNELS = 1  # The axis that batch norm scales and shifts.
 
 
@@ -123,7 +111,7 @@ def _scaled_weight(layer: Node, scale: Node, build: Builder) -> Node:
     of a transposed convolution is [in, out / groups, ...], the inputs of a group side by side.
     """
     weight = arguments(layer)["weight"]
-    if layer.target not in TRANSPOSED:
+    if layer.target not in TRANSPOSED_CONVOLUTIONS:
         ones = [1] * (len(shape_of(weight)) - 1)
         wide = build.call(aten.reshape.default, scale, [-1, *ones])
         return build.call(aten.mul.Tensor, weight, wide)

@@ -14,12 +14,12 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.families import PADS
 from strop.compiler.ir.nodes import arguments, per_axis, shape_of, static_int
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
-from strop.passes.cleanup.noops import PADS
 
 aten = torch.ops.aten
 strop = torch.ops.strop

@@ -9,18 +9,17 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.families import PRODUCTS, VIEWS
 from strop.compiler.ir.nodes import arg, dtype_of, input_node, same_shape, shape_of, value_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
-from strop.passes.cleanup.noops import VIEWS
 from strop.passes.fuse.attention import SdpaAttention, build_attention, ungroup, why_not_attention
 from strop.passes.fuse.batch_axes import BatchAxes, find_batch_axes
 from strop.passes.fuse.layout import transposed, transposed_from
 from strop.passes.fuse.score_mask import build_mask, scale_of, scaled_queries, why_not_one_mask
 from strop.passes.fuse.scores import (
-    PRODUCTS,
     Scores,
     Sizes,
     lead_of,

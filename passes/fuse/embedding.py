@@ -15,6 +15,7 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression
+from strop.compiler.ir.families import ZEROS
 from strop.compiler.ir.nodes import arg, same_shape, same_size, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
@@ -33,14 +34,13 @@ _PICKING = (
     aten.unsqueeze.default,
     aten.reshape.default,
 )
-_ZEROS = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
 
 
 def uniform_index(value: Node, program: Program) -> int | None:
     """The number of which every element of an index tensor is known to be equal, or None."""
     while value.target in _PICKING:
         value = arg(value, 0)
-    if value.target in _ZEROS:
+    if value.target in ZEROS:
         return 0
     weight = program.weight_of(value)
     numbers = [] if weight is None else weight.unique().tolist()

@@ -8,8 +8,8 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder, reordered
+from strop.compiler.ir.families import VIEWS
 from strop.compiler.ir.nodes import arg, input_node, same_size, shape_of
-from strop.passes.cleanup.noops import VIEWS
 
 aten = torch.ops.aten
 

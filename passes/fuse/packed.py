@@ -11,12 +11,12 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression
+from strop.compiler.ir.families import VIEWS
 from strop.compiler.ir.nodes import arguments, input_node, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
-from strop.passes.cleanup.noops import VIEWS
 
 aten = torch.ops.aten
 strop = torch.ops.strop

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.families import DIV, MUL, PRODUCTS, VIEWS, ZEROS
 from strop.compiler.ir.nodes import (
     arg,
     arguments,
@@ -25,12 +26,10 @@ from strop.compiler.ir.nodes import (
 from strop.compiler.ir.printer import op_name
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Miss, is_number
-from strop.passes.cleanup.noops import VIEWS
 
 aten = torch.ops.aten
 
 Sizes = tuple[int | torch.SymInt, ...]
-PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 SUMS_OF_PRODUCTS = (aten.baddbmm.default, aten.addmm.default)
 BATCH_VIEWS = (
     *VIEWS,
@@ -40,7 +39,6 @@ BATCH_VIEWS = (
     aten.unsqueeze.default,
 )
 _FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.scalar_tensor.default: 0}
-_ZEROS = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def _sum_of_product(node: Node) -> Scores:
     first, a, b = list(values.values())[:3]
     lead = lead_of(node)
     steps: list[Step] = [Scaled(float(values["alpha"]))]
-    if values["beta"] != 0 and first.target not in _ZEROS:
+    if values["beta"] != 0 and first.target not in ZEROS:
         steps.append(Added(first, float(values["beta"]), lead))
     return Scores(a, b, tuple(steps), (node,), (lead,))
 
@@ -200,20 +198,16 @@ def constant_number(value: Any, program: Program) -> float | None:
 
 def number_factor(node: Any, program: Program) -> tuple[Any, float] | None:
     """``x, f`` where a value is ``x * f`` with a number f."""
-    if not isinstance(node, Node) or node.target not in (*_MUL, *_DIV):
+    if not isinstance(node, Node) or node.target not in (*MUL, *DIV):
         return None
     a, b = arg(node, 0), arg(node, 1)
     number = constant_number(b, program)
     if number is not None and isinstance(a, Node):
-        if node.target in _DIV:
+        if node.target in DIV:
             return (a, 1 / number) if number else None
         return a, number
     number = constant_number(a, program)
-    return (b, number) if number is not None and node.target in _MUL else None
-
-
-_MUL = (aten.mul.Tensor, aten.mul.Scalar)
-_DIV = (aten.div.Tensor, aten.div.Scalar)
+    return (b, number) if number is not None and node.target in MUL else None
 
 
 Reading = tuple[Any, Step | None]

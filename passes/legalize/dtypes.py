@@ -22,11 +22,11 @@ from torch.utils import _pytree as pytree
 
 from strop.compiler.ir.builder import fake_mode_of, fake_result
 from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
+from strop.compiler.ir.families import CASTS
 from strop.compiler.ir.nodes import tensors_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
-from strop.passes.cleanup.noops import CASTS
 from strop.passes.legalize.jumps import before_jumps
 
 aten = torch.ops.aten
