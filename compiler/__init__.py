@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from strop.compiler.ir.program import Program
     from strop.compiler.recipes.recipe import Recipe, load_recipe
     from strop.compiler.rewriting.passes import Pass, RulePass
-    from strop.compiler.rewriting.pattern import Match, Miss, Op, Var
+    from strop.compiler.rewriting.pattern import Lit, Match, Miss, Op, Var
     from strop.compiler.rewriting.rules import Rule
 
 _HOMES = {
@@ -25,6 +25,7 @@ _HOMES = {
     "build": "driver.driver",
     "Pass": "rewriting.passes",
     "RulePass": "rewriting.passes",
+    "Lit": "rewriting.pattern",
     "Match": "rewriting.pattern",
     "Miss": "rewriting.pattern",
     "Op": "rewriting.pattern",
@@ -37,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Lit",
     "Match",
     "Miss",
     "Model",
