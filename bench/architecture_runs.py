@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnxruntime as ort
 import torch
@@ -27,7 +27,8 @@ from strop.compiler.frontend.cases import make_cases
 from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.ir.running import Inputs
 from strop.compiler.recipes.recipe import load_recipe
-from strop.compiler.targets.runtime import run_session
+from strop.compiler.targets.onnxruntime import RUNTIME
+from strop.compiler.targets.target import CPU, ONNX_FILE
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, StropError
 from strop.compiler.util.quiet import quiet_torch
@@ -126,30 +127,25 @@ def convert_it(model: Model) -> None:
     signature, example, _ = read_inputs(model)
     cases = make_cases(model.module, signature, [example])
     with tempfile.TemporaryDirectory() as folder:
-        session = _session(_convert(model, signature, example, Path(folder)))
+        _convert(model, signature, example, Path(folder))
+        session = RUNTIME.open(Path(folder), CPU)
     results = []
     for case in cases:
         feeds = {name: to_array(tensor) for name, tensor in case.inputs.items()}
-        got = run_session(session, feeds, f"case '{case.name}'")
+        got = session.run(feeds, f"case '{case.name}'")
         results += compare(case, dict(zip(case.expected, got.values(), strict=True)))
     hold_to_budget(results, load_recipe(RECIPE).budget, "torch.onnx")
 
 
-def _session(path: Path) -> Any:
-    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-
-def _convert(model: Model, signature: Signature, example: Inputs, folder: Path) -> Path:
+def _convert(model: Model, signature: Signature, example: Inputs, folder: Path) -> None:
     dims = {n: torch.export.Dim(n, min=d.min, max=d.max) for n, d in signature.dims.items()}
     shapes = {
         name: {axis: dims[of] for axis, of in signature.axes.get(name, {}).items()}
         for name in signature.names
     }
-    path = folder / "model.onnx"
     with quiet_torch(), contextlib.redirect_stdout(io.StringIO()):
         exported = torch.onnx.export(
             model.module, (), kwargs=example, dynamic_shapes=shapes, dynamo=True, verbose=False
         )
     assert exported is not None
-    exported.save(str(path))
-    return path
+    exported.save(str(folder / ONNX_FILE))

@@ -20,10 +20,10 @@ from onnx_ir import tape
 
 from strop.bench.figures import RESULTS, console, save
 from strop.bench.machine import environment
+from strop.compiler.lower.choices import Milliseconds
 from strop.compiler.lower.onnx import tune
-from strop.compiler.lower.onnx.choices import Milliseconds
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.targets.target import get_target
+from strop.compiler.targets.target import CPU
 from strop.compiler.util.moving import Progress
 from strop.compiler.util.shown import shown
 from strop.compiler.util.terminal import Table
@@ -326,7 +326,7 @@ def runner(row: Row, shape: Shape) -> tune.Runner:
         [output],
         nodes=build.nodes,
         initializers=build.initializers,
-        opset_imports={"": get_target("cpu").opset, MICROSOFT: 1},
+        opset_imports={"": CPU.opset, MICROSOFT: 1},
         name=row.name,
     )
     for i, value in enumerate(v for node in build.nodes for v in node.outputs if v is not output):
@@ -334,7 +334,7 @@ def runner(row: Row, shape: Shape) -> tune.Runner:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_model(ir.Model(graph, ir_version=10), path)
-        return tune.session_runner(path, build.feeds, get_target("cpu"))
+        return tune.session_runner(path, build.feeds, CPU)
 
 
 def measure_rows(
@@ -386,9 +386,7 @@ def main(
     with Progress(console=console, refresh_per_second=1) as progress:
         task = progress.add_task("", total=None)
         rows = measure_rows(ROWS, lambda what: progress.update(task, description=what))
-        choices = tune.measure(
-            get_target("cpu"), lambda what: progress.update(task, description=what)
-        )
+        choices = tune.measure(CPU, lambda what: progress.update(task, description=what))
     print_rows(rows)
     print_rows(by_shape(choices))
     save("kernels", place, [], {"rows": rows, "choices": choices}, results)

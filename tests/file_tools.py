@@ -18,7 +18,7 @@ from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.ir.verifier import verify
-from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.recipes.recipe import load_recipe
 from strop.compiler.targets.target import get_target

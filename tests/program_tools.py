@@ -15,7 +15,7 @@ from strop.compiler import Model
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
-from strop.compiler.lower.onnx.choices import shipped
+from strop.compiler.lower.choices import shipped
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.rewriting.passes import Pass, PassResult
 from strop.compiler.targets.target import get_target
@@ -84,7 +84,7 @@ def same_numbers(before: Program, after: Program, *inputs: Tensor, tolerance: fl
 
 def session(program: Program) -> Any:
     """ONNX Runtime on the program lowered for the CPU."""
-    model = lower_to_onnx(program, get_target("cpu"), shipped("cpu"))
+    model = lower_to_onnx(program, get_target("cpu"), shipped(get_target("cpu")))
     options = ort.SessionOptions()
     options.log_severity_level = 3
     data = ir.serde.serialize_model(model).SerializeToString()

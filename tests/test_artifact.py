@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from conftest import Result, Strop, leftovers, run_python, run_strop
 
-from strop.compiler import load, staging
+from strop.compiler import load
 from strop.compiler.artifact.folder import read_artifact
 from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files import staging
 
 X = np.ones((2, 16), np.float32)
 
@@ -131,7 +132,7 @@ def test_an_interrupted_build_leaves_no_workspace(
         def wait(*_):
             print("now", flush=True)
             time.sleep(60)
-        check.open_session = wait
+        check.runtime_of = wait
         """)
     )
     command = [sys.executable, "-m", "strop.compiler.cli", "build", small, "-o", str(built)]

@@ -14,7 +14,8 @@ from torch.fx.node import Node
 
 import strop.compiler.ir.dialect  # noqa: F401  (the table names its operators)
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
-from strop.compiler import Model, build, load_recipe, optimize
+from strop.compiler import Model, build, load_recipe
+from strop.compiler.driver import optimize
 from strop.compiler.ir.builder import Builder
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.recipes.recipe import Recipe

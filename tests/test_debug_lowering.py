@@ -20,11 +20,11 @@ from strop.compiler.driver.driver import compile_program
 from strop.compiler.frontend.source import load_model
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.values import values
-from strop.compiler.lower.onnx.choices import shipped
+from strop.compiler.lower.choices import shipped
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
-from strop.compiler.lower.onnx.values import file_values
 from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.targets.onnxruntime.values import file_values
 from strop.compiler.targets.target import get_target
 from strop.compiler.util.numerics import drift
 
@@ -35,7 +35,7 @@ CPU = get_target("cpu")
 def both_values(program: Program, inputs: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     """What the program computes, and what its file does."""
     path = folder / "model.onnx"
-    write_model(lower_to_onnx(program, CPU, shipped("cpu")), path)
+    write_model(lower_to_onnx(program, CPU, shipped(CPU)), path)
     found = file_values(path, {n: t.numpy() for n, t in inputs.items()})
     return values(program, inputs), under_ir_names(found, program)
 

@@ -14,8 +14,8 @@ from test_lowering import ints, x
 from torch import Tensor
 
 from strop.compiler.ir.program import Program
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.candidates import emit_call
-from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.dtypes import DTYPES, onnx_dtype
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
 from strop.compiler.lower.onnx.lowering import lower_to_onnx

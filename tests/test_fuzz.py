@@ -18,7 +18,7 @@ from torch import Tensor
 
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types
-from strop.compiler.lower.onnx.choices import shipped
+from strop.compiler.lower.choices import shipped
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.recipes.recipe import load_recipe
 from strop.compiler.rewriting.passes import Pass, RulePass
@@ -168,7 +168,7 @@ def hold_pass(fuzz: Fuzz, run_pass: Pass, program: Program, every_stop: bool) ->
 
 def run_file(program: Program, feeds: Sequence[dict[str, Tensor]]) -> list[tuple[Tensor, ...]]:
     """Lower, and run in a default session."""
-    model = lower_to_onnx(program, get_target("cpu"), shipped("cpu"))
+    model = lower_to_onnx(program, get_target("cpu"), shipped(get_target("cpu")))
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

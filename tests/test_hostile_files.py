@@ -10,9 +10,10 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from hostile_tools import DAMAGE, JSON_DAMAGE, TOML_DAMAGE, Stranger, stranger  # noqa: F401
 
-from strop.compiler.artifact.folder import MODEL, PROVENANCE
+from strop.compiler.artifact.folder import PROVENANCE
 from strop.compiler.artifact.history import recall_source, remember_source
-from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.choices import Choices
+from strop.compiler.targets.target import ONNX_FILE
 from strop.compiler.util.errors import UsageError
 
 OWN = ("--pass", "broken.py:Broken")
@@ -102,8 +103,8 @@ def test_a_model_that_is_none_is_refused_though_its_hash_is_right(
     command: str,
     damage: str,
 ) -> None:
-    DAMAGE[damage](stranger.given / "artifact" / MODEL)
-    stranger.vouch(MODEL, "files")
+    DAMAGE[damage](stranger.given / "artifact" / ONNX_FILE)
+    stranger.vouch(ONNX_FILE, "files")
     artifacts = ("artifact", "artifact") if command == "diff" else ("artifact",)
     result = stranger.read("debug", command, *artifacts)
     # Nothing at all is a model without a graph, which the runtime refuses.

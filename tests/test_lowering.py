@@ -20,7 +20,7 @@ from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.ir.program import Program
-from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.targets.target import get_target
 from strop.compiler.util.errors import UnsupportedError

@@ -16,7 +16,7 @@ from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.ir.program import Program
-from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.refusal import NotLowered

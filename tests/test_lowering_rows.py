@@ -18,8 +18,8 @@ from torch import Tensor
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.model import Model
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx import candidates, rules, table
-from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.targets.target import get_target

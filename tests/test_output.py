@@ -15,10 +15,11 @@ import pytest
 from conftest import SMALL, Strop, Write, leftovers
 
 from strop.bench.kills import SIGNALS, Stage
-from strop.compiler import build, driver, load
+from strop.compiler import build, load
 from strop.compiler.artifact.folder import MANIFEST, read_artifact, read_intact
 from strop.compiler.artifact.history import recall_source
 from strop.compiler.artifact.output import require_output
+from strop.compiler.driver import driver
 from strop.compiler.frontend.source import load_model
 from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.lower.onnx.write import write_model

@@ -17,7 +17,7 @@ from rich.console import Console
 from strop.bench.zoo import ZOO
 from strop.compiler import Model, build, load
 from strop.compiler.artifact.folder import PROVENANCE, Artifact, read_artifact
-from strop.compiler.artifact.provenance import Provenance, decode, encode, read_provenance
+from strop.compiler.artifact.provenance import decode, encode, read_provenance
 from strop.compiler.debug.profile import (
     BETWEEN,
     RUNTIME,
@@ -32,7 +32,8 @@ from strop.compiler.debug.profile import (
 from strop.compiler.debug.profile_cli import profile_command
 from strop.compiler.debug.profile_view import record, render
 from strop.compiler.frontend.source import load_model
-from strop.compiler.lower.onnx.trace import Trace, TracedNode
+from strop.compiler.lower.provenance import Provenance
+from strop.compiler.targets.runtime import Trace, TracedNode
 from strop.compiler.util.errors import UsageError
 
 RECIPES = ("cpu-fp32", "cpu-int8")

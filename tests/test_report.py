@@ -20,11 +20,13 @@ from torch import nn
 
 from strop.bench.reproducible import paths_inside
 from strop.bench.zoo import ZOO
-from strop.compiler import Model, build, cli, driver
+from strop.compiler import Model, build
 from strop.compiler.artifact.report import units
 from strop.compiler.artifact.report.graph import Line, Module, Repeat, Row, graph_view, module_tree
 from strop.compiler.artifact.report.page import render
 from strop.compiler.artifact.report.tables import ErrorScale, near_misses, pass_errors, timeline
+from strop.compiler.cli import main as cli
+from strop.compiler.driver import driver
 from strop.compiler.ir.program import Program
 from strop.compiler.recipes.recipe import Recipe
 from strop.passes.cleanup.noops import Noops

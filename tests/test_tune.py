@@ -11,9 +11,9 @@ import torch
 
 from strop.compiler.check.comparison import check_program
 from strop.compiler.frontend.cases import Case
+from strop.compiler.lower.choices import Choices, shipped
 from strop.compiler.lower.onnx import tune
-from strop.compiler.lower.onnx.choices import Choices, shipped
-from strop.compiler.targets.target import get_target
+from strop.compiler.targets.target import CPU
 
 OP = torch.ops.strop.skip_layer_norm.default
 
@@ -41,7 +41,7 @@ def test_every_shape_counts_alike() -> None:
 
 
 def test_the_shipped_table_knows_every_variant_that_is_measured() -> None:
-    table = shipped("cpu").milliseconds
+    table = shipped(CPU).milliseconds
     for subject in tune.SUBJECTS:
         name = str(subject.target).removesuffix(".default")
         assert set(table[name]) == set(tune._variants(subject))
@@ -56,7 +56,7 @@ def test_a_chain_runs_in_torch_and_every_variant_agrees(subject: tune.Subject) -
     expected = {s.name: t.numpy() for s, t in zip(program.contract.outputs, program.run(**inputs))}
     assert not [r for r in check_program(program, [Case("x", inputs, expected)]) if r.max_error]
     for variant in tune._variants(subject):
-        tune._runner(program, subject, variant, get_target("cpu"))()
+        tune._runner(program, subject, variant, CPU)()
 
 
 def test_tuned_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_tuned_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         }
 
     monkeypatch.setattr(tune, "measure", measure)
-    first, second = tune.tuned("cpu"), tune.tuned("cpu")
+    first, second = tune.tuned(CPU), tune.tuned(CPU)
     assert first == second
     assert len(asked) == 1
     record = json.loads(tune.cache_path("cpu").read_text())
@@ -87,13 +87,13 @@ def test_a_cache_for_other_variants_is_measured_again(
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"milliseconds": {"strop.skip_layer_norm": {"gone": {"x": 1}}}}))
     monkeypatch.setattr(tune, "measure", lambda target, progress: {"fresh": {}})
-    assert tune.tuned("cpu").milliseconds == {"fresh": {}}
+    assert tune.tuned(CPU).milliseconds == {"fresh": {}}
 
 
 def test_measure_gives_a_time_for_every_variant_and_shape() -> None:
     subject = tune.SUBJECTS[0]
     narrow = tune.Subject(subject.target, subject.inputs, subject.step, (64,))
-    found = tune.measure(get_target("cpu"), subjects=[narrow], shapes=[(1, 2)])
+    found = tune.measure(CPU, subjects=[narrow], shapes=[(1, 2)])
     times = found["strop.skip_layer_norm"]
     assert set(times) == set(tune._variants(subject))
     assert all(t["1x2x64"] > 0 for t in times.values())

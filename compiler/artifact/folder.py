@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strop.compiler.artifact.manifest_schema import BuildValues, ManifestValues
+from strop.compiler.targets.runtime import runtime_of
+from strop.compiler.targets.target import TARGETS, Target, get_target
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import validated
 from strop.compiler.util.files.reading import file_hash, is_there, opened, read_json, require_inside
@@ -16,13 +18,13 @@ from strop.compiler.util.files.reading import file_hash, is_there, opened, read_
 if TYPE_CHECKING:
     import numpy as np
 
-MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 BUILD = "build.json"
 PROVENANCE = "provenance.json"
 REPORT = "report.html"
 # Every file that a build writes, but for what is shipped beside the model at its owner's wish.
-OWN_NAMES = frozenset({MODEL, f"{MODEL}.data", MANIFEST, BUILD, PROVENANCE, REPORT})
+_MODELS = {target.model_file for target in TARGETS.values()}
+OWN_NAMES = _MODELS.union((f"{m}.data" for m in _MODELS), (MANIFEST, BUILD, PROVENANCE, REPORT))
 FORMAT = 1
 
 
@@ -34,9 +36,14 @@ class Artifact:
     manifest: dict[str, Any]
 
     @property
+    def target(self) -> Target:
+        """Where it runs."""
+        return get_target(self.manifest["target"])
+
+    @property
     def model_path(self) -> Path:
-        """The ONNX file, for a plain ``onnxruntime.InferenceSession``."""
-        return self.path / MODEL
+        """The file that users open: ONNX, for a plain ``onnxruntime.InferenceSession``."""
+        return self.path / self.target.model_file
 
     @property
     def size(self) -> int:
@@ -81,13 +88,8 @@ class Loaded:
     """An artifact opened in its runtime: call it with keyword arrays, get a tuple of arrays."""
 
     def __init__(self, artifact: Artifact) -> None:
-        from strop.compiler.targets.runtime import open_session
-        from strop.compiler.targets.target import get_target
-
         self.artifact = artifact
-        target = get_target(artifact.manifest["target"])
-        self.session = open_session(artifact.model_path, target)
-        self.inputs = [i.name for i in self.session.get_inputs()]
+        self.session = runtime_of(artifact.target).open(artifact.path, artifact.target)
         self.declared = [i["name"] for i in artifact.manifest["contract"]["inputs"]]
 
     def __call__(self, **arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
@@ -100,7 +102,7 @@ class Loaded:
             raise UsageError(
                 f"the model takes {', '.join(self.declared)}; got {', '.join(arrays) or 'nothing'}"
             )
-        return tuple(self.session.run(None, {n: arrays[n] for n in self.inputs}))
+        return tuple(self.session.run(arrays).values())
 
 
 def load(path: str | os.PathLike[str]) -> Loaded:
@@ -131,8 +133,9 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             f"{folder} has format {values['strop_format']}, this strop reads format {FORMAT}"
         )
     known = validated(ManifestValues, values, f"{folder}: {MANIFEST}")
-    if MODEL not in known.files:
-        raise UsageError(f"{folder}: {MANIFEST} does not name {MODEL}")
+    model_file = get_target(known.target).model_file
+    if model_file not in known.files:
+        raise UsageError(f"{folder}: {MANIFEST} does not name {model_file}")
     return Artifact(folder, known.model_dump())
 
 

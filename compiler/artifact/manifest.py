@@ -17,7 +17,8 @@ from strop.compiler.check.comparison import Comparison
 from strop.compiler.ir.contract import Contract
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.recorder import StepRecord
-from strop.compiler.targets.runtime import runtime_version
+from strop.compiler.targets.runtime import runtime_of
+from strop.compiler.targets.target import get_target
 from strop.compiler.util.files.reading import file_hash
 
 PACKAGES = ("strop", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
@@ -58,7 +59,8 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
         "side_files": {PROVENANCE: _file(folder / PROVENANCE)},
         "assets": {name: _file(folder / name) for name in record.assets},
         "labels": {str(index): name for index, name in record.labels.items()},
-        "versions": {p: version(p) for p in PACKAGES} | {"onnxruntime": runtime_version()},
+        "versions": {p: version(p) for p in PACKAGES}
+        | runtime_of(get_target(record.recipe.target)).versions(),
         "notes": list(record.notes),
     }
 

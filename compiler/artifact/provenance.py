@@ -7,45 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from torch.fx.node import Node
 
 from strop.compiler.artifact.folder import PROVENANCE, Artifact
-from strop.compiler.ir.printer import source_line
-from strop.compiler.lower.onnx.emitter import MADE_FROM
+from strop.compiler.lower.provenance import CAPTURE, Provenance
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import Strict, parse_json, validated
 from strop.compiler.util.files.reading import is_there, read_text
 
 FORMAT = 1
-CAPTURE = "capture"
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where one ONNX node comes from.
-
-    Attributes:
-        name: of the ONNX node.
-        op: its operator, as written.
-        values: the names of the values that it makes.
-        ir: the IR node that it was emitted for.
-        rule: the rule that made the IR node; "capture" where none did.
-        line: the source line, ``model.py:31``.
-        module: path of the module that the line belongs to; "" is the model itself.
-    """
-
-    name: str
-    op: str
-    values: tuple[str, ...]
-    ir: str
-    rule: str
-    line: str | None
-    module: str | None
 
 
 class _Stored(Strict):
@@ -64,34 +37,9 @@ class _Stored(Strict):
     nodes: list[Annotated[tuple[str, int, int, list[str]], pydantic.Field(strict=False)]]
 
 
-def provenance(lowered: Any) -> list[Provenance]:
-    """Of every node of an ``onnx_ir`` model that ``lower_to_onnx`` made, in order."""
-    return [_of(node, node.meta[MADE_FROM]) for node in lowered.graph]
-
-
-def _of(node: Any, made_from: Node) -> Provenance:
-    return Provenance(
-        name=node.name,
-        op=node.op_type,
-        values=tuple(value.name for value in node.outputs),
-        ir=made_from.name,
-        rule=made_from.meta.get("made_by", CAPTURE),
-        line=source_line(made_from),
-        module=module_path(made_from),
-    )
-
-
-def module_path(node: Node) -> str | None:
-    """Path of the innermost module around a node: ``encoder.layer.0``; None where not known."""
-    paths = [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-    # torch marks what its own tracing added, such as the sizes of inputs, by a path like this.
-    known = [p for p in paths if not p.startswith("_empty_nn_module_stack")]
-    return known[-1] if known else None
-
-
-def write_provenance(lowered: Any, path: Path) -> None:
-    """Write the side file of a lowered model."""
-    path.write_text(encode(provenance(lowered)))
+def write_provenance(records: Iterable[Provenance], path: Path) -> None:
+    """Write the side file."""
+    path.write_text(encode(records))
 
 
 def encode(records: Iterable[Provenance]) -> str:

@@ -13,7 +13,7 @@ from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.recipes.recipe import Budget
-from strop.compiler.targets.runtime import open_session, run_session
+from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import Target
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import RuntimeRefusedError
@@ -103,17 +103,17 @@ def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
     return Comparison(case, output, error, cosine, finite, want.size)
 
 
-def check_file(path: Path, target: Target, cases: Sequence[Case]) -> list[Comparison]:
-    """Load the file in a default session and run every case.
+def check_files(folder: Path, target: Target, cases: Sequence[Case]) -> list[Comparison]:
+    """Open what was written in its runtime and run every case.
 
     Raises:
         RuntimeRefusedError: the runtime does not load or run the model.
     """
-    session = open_session(path, target)
+    session = runtime_of(target).open(folder, target)
     results = []
     for case in cases:
         feeds = {n: to_array(t) for n, t in case.inputs.items()}
-        results += compare(case, run_session(session, feeds, f"case '{case.name}'"))
+        results += compare(case, session.run(feeds, f"case '{case.name}'"))
     return results
 
 

@@ -131,13 +131,16 @@ def _build(
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler.driver import driver
         from strop.compiler.frontend.source import load_model, source_path
+        from strop.compiler.lower.lowering import lowering_of
+        from strop.compiler.targets.target import get_target
 
         driver.require_places(out, dump_ir, force, [source_path(source), *recipe.files()])
         choices = None
         if tune:
-            from strop.compiler.lower.onnx.tune import tuned
-
-            choices = tuned(recipe.target, lambda what: status.update(f"measuring {what}"))
+            place = get_target(recipe.target)
+            choices = lowering_of(place).tuned(
+                place, lambda what: status.update(f"measuring {what}")
+            )
         artifact = driver.build(
             load_model(source),
             out,

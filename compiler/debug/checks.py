@@ -17,9 +17,7 @@ from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.ir.stale import verify_types
-from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.lowering import lower_to_onnx
-from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.lower.lowering import lowering_of
 from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.numerics import Array, Drift, drift
@@ -135,14 +133,13 @@ class Command(Check):
     def ask(self, program: Program, again: Program) -> Verdict:
         """Lower the program and run the command."""
         with tempfile.TemporaryDirectory(prefix="strop-check-") as folder:
-            path = Path(folder) / "model.onnx"
             try:
-                write_model(lower_to_onnx(program, self.target, shipped(self.target.name)), path)
+                files = lowering_of(self.target).lower(program, self.target).write(Path(folder))
             except OSError as error:
                 raise UsageError(f"the temporary folder cannot be used: {error}") from error
             except Exception as error:  # whatever a wrong graph raises when it is lowered
                 return Verdict(False, f"it cannot be lowered: {first_line(error)}")
-            return self._run(path)
+            return self._run(Path(folder) / files[0])
 
     def _run(self, path: Path) -> Verdict:
         words = [w.replace("{}", str(path)) for w in shlex.split(self.command)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.fx.node import Node
 
-from strop.compiler.artifact.folder import read_intact
+from strop.compiler.artifact.folder import Artifact, read_intact
 from strop.compiler.debug.apart import arrays_apart, load_apart, weight_bytes
 from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.driver.departure import under_ir_names
@@ -19,7 +19,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.snapshots.reader import load_inputs
 from strop.compiler.ir.values import values
-from strop.compiler.lower.onnx.values import file_text, file_values
+from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.files.reading import is_there
@@ -91,8 +91,8 @@ def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
     contracts = [a.manifest["contract"]["inputs"] for a in (first, second)]
     _require_one_model(before, contracts[0], after, contracts[1])
     feeds = feeds_for(first, source, {})
-    text = text_diff(file_text(first.model_path), file_text(second.model_path))
-    old, new = (_file_values(a.model_path, feeds.arrays) for a in (first, second))
+    text = text_diff(_file_text(first), _file_text(second))
+    old, new = (_file_values(a, feeds.arrays) for a in (first, second))
     return compare_values(old, new, {}, f"{text}\nvalues on {feeds.origin}".strip())
 
 
@@ -103,13 +103,12 @@ def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
     built = read_intact(artifact)
     known = [asdict(spec) | {"shape": list(spec.shape)} for spec in program.contract.inputs]
     _require_one_model(snapshot, known, artifact, built.manifest["contract"]["inputs"])
-    path = built.model_path
     old = _values(program, inputs)
     taken = in_contract(inputs, program.contract)
-    found = _file_values(path, {n: to_array(t) for n, t in taken.items()})
+    found = _file_values(built, {n: to_array(t) for n, t in taken.items()})
     new = under_ir_names(found, program)
     described = {n.name: describe(n) for n in program.calls()}
-    return compare_values(old, new, described, text_diff(program_text(program), file_text(path)))
+    return compare_values(old, new, described, text_diff(program_text(program), _file_text(built)))
 
 
 def diff(before: Program, after: Program, inputs: Inputs) -> Difference:
@@ -130,9 +129,13 @@ def _values(program: Program, inputs: Inputs) -> dict[str, Array]:
     return arrays_apart(lambda: values(program, inputs), weight_bytes(program))
 
 
-def _file_values(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    weights = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-    return arrays_apart(lambda: file_values(path, feeds), weights)
+def _file_text(built: Artifact) -> str:
+    return runtime_of(built.target).text(built.path)
+
+
+def _file_values(built: Artifact, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    runtime = runtime_of(built.target)
+    return arrays_apart(lambda: runtime.values(built.path, feeds), built.size)
 
 
 def compare_values(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from strop.compiler.artifact.provenance import Provenance
-    from strop.compiler.lower.onnx.trace import Trace
+    from strop.compiler.lower.provenance import Provenance
+    from strop.compiler.targets.runtime import Trace
 
 RUNTIME = "the runtime's own"
 BETWEEN = "between nodes"
@@ -171,16 +171,14 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
     from strop.compiler.artifact.folder import read_intact
     from strop.compiler.artifact.provenance import read_provenance
     from strop.compiler.debug.feeds import feeds_for, one_size_each
-    from strop.compiler.lower.onnx.trace import trace
-    from strop.compiler.lower.onnx.values import read_model
-    from strop.compiler.targets.target import get_target
+    from strop.compiler.targets.runtime import runtime_of
 
     artifact = read_intact(out)
-    read_model(artifact.model_path)
     records = read_provenance(artifact)
     manifest = artifact.manifest
     feeds = feeds_for(artifact, source, one_size_each(words, manifest["contract"]["dims"]))
-    found = trace(artifact.model_path, get_target(manifest["target"]), feeds.arrays, runs)
+    runtime = runtime_of(artifact.target)
+    found = runtime.trace(artifact.path, artifact.target, feeds.arrays, runs)
     return Profile(
         out=out,
         inputs=feeds.origin,

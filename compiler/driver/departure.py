@@ -14,11 +14,8 @@ from pathlib import Path
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.values import first_moved, values
-from strop.compiler.lower.onnx.choices import shipped
-from strop.compiler.lower.onnx.lowering import lower_to_onnx
-from strop.compiler.lower.onnx.values import file_text, file_values
-from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.targets.runtime import open_session, run_session
+from strop.compiler.lower.lowering import lowering_of
+from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import Target
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.numerics import Array, drift
@@ -60,10 +57,10 @@ def departure(
     """
     feeds = {n: to_array(t) for n, t in in_contract(inputs, program.contract).items()}
     with tempfile.TemporaryDirectory(prefix="strop-lowered-") as folder:
-        path = Path(folder) / "model.onnx"
-        write_model(lower_to_onnx(program, target, shipped(target.name)), path)
-        plain, text = file_values(path, feeds), file_text(path)
-        optimized = _outputs(path, target, feeds)
+        files, runtime = Path(folder), runtime_of(target)
+        lowering_of(target).lower(program, target).write(files)
+        plain, text = runtime.values(files, feeds), runtime.text(files)
+        optimized = runtime.open(files, target).run(feeds, "the lowered program")
     moved = first_moved(program, values(program, inputs), under_ir_names(plain, program), noise_db)
     if moved is not None:
         names = {moved.name} | {s for s, n in _output_names(program) if n == moved.name}
@@ -74,11 +71,6 @@ def departure(
             said = f"the output '{name}': max abs {apart.max_abs:.3g}, cosine {apart.cosine}"
             return Departure(RUNTIME, said, "")
     return None
-
-
-def _outputs(path: Path, target: Target, feeds: dict[str, Array]) -> dict[str, Array]:
-    session = open_session(path, target)
-    return run_session(session, feeds, "the lowered program")
 
 
 def under_ir_names(found: dict[str, Array], program: Program) -> dict[str, Array]:

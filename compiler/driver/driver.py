@@ -13,7 +13,6 @@ from strop.compiler.artifact.companions import Companions, read_companions
 from strop.compiler.artifact.folder import (
     BUILD,
     MANIFEST,
-    MODEL,
     PROVENANCE,
     REPORT,
     Artifact,
@@ -24,7 +23,7 @@ from strop.compiler.artifact.manifest import Record, build_record, manifest
 from strop.compiler.artifact.output import ARTIFACT, require_output
 from strop.compiler.artifact.provenance import write_provenance
 from strop.compiler.artifact.report.page import render
-from strop.compiler.check.comparison import Comparison, check_file
+from strop.compiler.check.comparison import Comparison, check_files
 from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.driver.blame import Again, find_suspect
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
@@ -32,12 +31,11 @@ from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
 from strop.compiler.ir.program import Program
-from strop.compiler.lower.onnx.choices import Choices, shipped
-from strop.compiler.lower.onnx.lowering import lower_to_onnx
-from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.lower.choices import Choices
+from strop.compiler.lower.lowering import lowering_of
 from strop.compiler.recipes.recipe import Recipe, load_recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
-from strop.compiler.targets.runtime import file_runner
+from strop.compiler.targets.runtime import runner, runtime_of
 from strop.compiler.targets.target import Target, get_target
 from strop.compiler.util import interrupts
 from strop.compiler.util.collector import collector_paused
@@ -106,19 +104,19 @@ def build(
         dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
         optimized = optimize(captured, recipe, out, dump, instruments, stages)
         with stages.stage("lower"), collector_paused():
-            lowered = lower_to_onnx(optimized.program, place, choices or shipped(place.name))
+            lowered = lowering_of(place).lower(optimized.program, place, choices)
         with staged(out, ARTIFACT, force, interrupts.settle) as folder:
             with stages.stage("write"):
-                files = write_model(lowered, folder / MODEL)
-                write_provenance(lowered, folder / PROVENANCE)
+                files = lowered.write(folder)
+                write_provenance(lowered.provenance(), folder / PROVENANCE)
                 companions.copy_to(folder)
             optimized.program.weights.clear()
             del lowered
             gc.collect()
             with stages.stage("check"):
-                results = check_file(folder / MODEL, place, captured.cases)
+                results = check_files(folder, place, captured.cases)
                 _hold(results, captured, recipe, place, again, stages)
-                checked = _measure(folder / MODEL, place, captured, measure, results)
+                checked = _measure(folder, place, captured, measure, results)
             _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
         return read_artifact(out)
 
@@ -182,13 +180,13 @@ def _hold(
 
 
 def _measure(
-    path: Path,
+    folder: Path,
     place: Target,
     captured: Captured,
     measure: Evaluate | None,
     results: list[Comparison],
 ) -> _Checked:
-    run = file_runner(path, place)
+    run = runner(runtime_of(place).open(folder, place))
     found = evaluate(measure, lambda: run)
     return _Checked(results, found, quick_look(lambda: run(**captured.cases[0].inputs)))
 

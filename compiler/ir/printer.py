@@ -30,6 +30,14 @@ def source_line(node: Node) -> str | None:
     return _innermost(node.meta.get("stack_trace") or "")
 
 
+def module_path(node: Node) -> str | None:
+    """Path of the innermost module around a node: ``encoder.layer.0``; None where not known."""
+    paths = [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    # torch marks what its own tracing added, such as the sizes of inputs, by a path like this.
+    known = [p for p in paths if not p.startswith("_empty_nn_module_stack")]
+    return known[-1] if known else None
+
+
 @lru_cache(maxsize=4096)
 def _innermost(stack_trace: str) -> str | None:
     frames: list[tuple[str, str]] = _FRAME.findall(stack_trace)

@@ -1,67 +1,139 @@
-"""ONNX Runtime: how a written file is opened and run."""
+"""What every runtime can do with the files of an artifact: open them, run them, look inside.
+
+``check``, ``bench``, ``debug`` and ``load`` know a target's files by this alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Protocol
 
 from strop.compiler.targets.target import Target
-from strop.compiler.util.arrays import to_array
-from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
 
 Run = Callable[..., tuple[Array, ...]]
+"""``run(**inputs) -> tuple of arrays``, in the order of the contract's outputs."""
 
 
-def open_session(path: Path, target: Target) -> Any:
-    """A default ONNX Runtime session on the file.
+class Session(Protocol):
+    """Files that were opened.
 
-    Raises:
-        RuntimeRefusedError: the runtime does not take the model.
+    Attributes:
+        inputs: names of the inputs that the files read; an input that nothing reads is not there.
+        outputs: names of the outputs, in order.
     """
-    import onnxruntime as ort
 
-    try:
-        return ort.InferenceSession(str(path), providers=list(target.providers))
-    except Exception as error:
-        raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+    def run(self, feeds: Mapping[str, Array], what: str = "") -> dict[str, Array]:
+        """Run once; outputs by name.
+
+        Args:
+            feeds: arrays by name; those that the files do not read are ignored.
+            what: what is run, for the message of an error.
+
+        Raises:
+            RuntimeRefusedError: the runtime does not run it.
+        """
+        ...
 
 
-def runtime_version() -> str:
-    """The version of the runtime that checks and runs artifacts."""
-    import onnxruntime as ort
+@dataclass(frozen=True)
+class TracedNode:
+    """One node as the runtime runs it, which may be several of the file's or none of them.
 
-    version: str = ort.__version__
-    return version
-
-
-def run_session(session: Any, feeds: Mapping[str, Array], what: str) -> dict[str, Array]:
-    """Run once, on those of the inputs that the file takes; outputs by name.
-
-    Raises:
-        RuntimeRefusedError: the runtime does not run the model.
+    Attributes:
+        name: as the runtime calls it.
+        op: its operator.
+        values: the names of the values that it makes; () where the runtime does not say.
+        milliseconds: one of each run.
     """
-    used = {i.name for i in session.get_inputs()}
-    names = [o.name for o in session.get_outputs()]
-    try:
-        outputs = session.run(None, {n: a for n, a in feeds.items() if n in used})
-    except Exception as error:
-        raise RuntimeRefusedError(
-            f"ONNX Runtime does not run the model ({what}): {error}"
-        ) from error
-    return dict(zip(names, outputs))
+
+    name: str
+    op: str
+    values: tuple[str, ...]
+    milliseconds: tuple[float, ...]
 
 
-def file_runner(path: Path, target: Target) -> Run:
-    """The written file as ``run(**inputs) -> tuple of arrays``."""
-    session = open_session(path, target)
-    used = [i.name for i in session.get_inputs()]
+@dataclass(frozen=True)
+class Trace:
+    """Several runs of one file.
+
+    Attributes:
+        nodes: in the order in which they ran.
+        milliseconds: of each whole run.
+        plain: milliseconds of a run without the profiler, the median.
+    """
+
+    nodes: tuple[TracedNode, ...]
+    milliseconds: tuple[float, ...]
+    plain: float
+
+    def between(self) -> list[float]:
+        """Milliseconds of each run that no node accounts for."""
+        return [
+            whole - sum(n.milliseconds[i] for n in self.nodes)
+            for i, whole in enumerate(self.milliseconds)
+        ]
+
+
+class Runtime(Protocol):
+    """Opens the files that a target's lowering wrote; ``folder`` is where they lie."""
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that run the files, by name."""
+        ...
+
+    def open(self, folder: Path, target: Target) -> Session:
+        """Open the files as they are, with default options.
+
+        Raises:
+            RuntimeRefusedError: the runtime does not take them.
+        """
+        ...
+
+    def values(self, folder: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every value that the files compute, by name, in order, without the runtime's own fusions.
+
+        Raises:
+            RuntimeRefusedError: the runtime does not load or run them.
+        """
+        ...
+
+    def text(self, folder: Path) -> str:
+        """What the files compute, one node a line.
+
+        Raises:
+            UsageError: a file was damaged.
+        """
+        ...
+
+    def trace(self, folder: Path, target: Target, feeds: Mapping[str, Array], runs: int) -> Trace:
+        """Run the files with the runtime's profiler on.
+
+        Raises:
+            UsageError: a file was damaged, or there is no room for temporary files.
+            RuntimeRefusedError: the runtime does not load, run or profile them.
+        """
+        ...
+
+
+def runtime_of(target: Target) -> Runtime:
+    """The runtime of a target; it is loaded only when it is asked for."""
+    runtime: Runtime = import_module(f"strop.compiler.targets.{target.runtime}").RUNTIME
+    return runtime
+
+
+def runner(session: Session) -> Run:
+    """Opened files as ``run(**inputs) -> tuple of arrays``; inputs are arrays or tensors."""
+    from strop.compiler.util.arrays import as_array
 
     def run(**inputs: Any) -> tuple[Array, ...]:
-        arrays = {n: to_array(torch.as_tensor(inputs[n])) for n in used}
-        return tuple(session.run(None, arrays))
+        feeds = {name: as_array(inputs[name]) for name in session.inputs}
+        return tuple(session.run(feeds).values())
 
     return run

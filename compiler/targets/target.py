@@ -13,20 +13,46 @@ class Target:
 
     Attributes:
         name: how recipes and the command line call it.
-        opset: ONNX opset of the lowered model.
-        providers: ONNX Runtime execution providers, in order.
-        dynamic_int8: whether the runtime multiplies u8 activations by s8 weights.
+        lowering: the room under ``compiler/lower`` that makes its files.
+        runtime: the module under ``compiler/targets`` that opens and runs them.
+        model_file: the file of the artifact that users open.
+        fused_dtypes: names of the dtypes that its fused operators have kernels for.
+        dynamic_int8: whether it multiplies u8 activations by s8 weights faster than floats.
     """
 
     name: str
-    opset: int
-    providers: tuple[str, ...]
+    lowering: str
+    runtime: str
+    model_file: str
+    fused_dtypes: frozenset[str]
     dynamic_int8: bool
 
 
-TARGETS = {
-    "cpu": Target("cpu", 23, ("CPUExecutionProvider",), dynamic_int8=True),
-}
+@dataclass(frozen=True)
+class OnnxTarget(Target):
+    """A target that runs ONNX files.
+
+    Attributes:
+        opset: ONNX opset of the lowered model.
+        providers: ONNX Runtime execution providers, in order.
+    """
+
+    opset: int
+    providers: tuple[str, ...]
+
+
+ONNX_FILE = "model.onnx"
+CPU = OnnxTarget(
+    "cpu",
+    lowering="onnx",
+    runtime="onnxruntime",
+    model_file=ONNX_FILE,
+    fused_dtypes=frozenset({"float32"}),
+    dynamic_int8=True,
+    opset=23,
+    providers=("CPUExecutionProvider",),
+)
+TARGETS: dict[str, Target] = {target.name: target for target in (CPU,)}
 
 
 def get_target(name: str) -> Target:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from strop.compiler.util.numerics import Array
 
 _NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+
+
+def as_array(value: Any) -> Array:
+    """An array, a tensor or numbers as an array of NumPy."""
+    return to_array(torch.as_tensor(value))
 
 
 def to_array(tensor: torch.Tensor) -> Array:

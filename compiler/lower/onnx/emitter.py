@@ -17,13 +17,13 @@ from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.nodes import expression, same_shape, same_size, tensors_of
 from strop.compiler.ir.printer import op_name
 from strop.compiler.ir.program import Program
-from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.dtypes import onnx_dtype
 from strop.compiler.lower.onnx.kernels import lacks, result_types
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.sizes import emit_size
 from strop.compiler.lower.onnx.unused import without_unused
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.target import OnnxTarget
 
 MICROSOFT = "com.microsoft"
 # In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
@@ -49,7 +49,7 @@ class Emitter:
     """
 
     def __init__(
-        self, program: Program, target: Target, choices: Choices, emit_call: EmitCall
+        self, program: Program, target: OnnxTarget, choices: Choices, emit_call: EmitCall
     ) -> None:
         self.program = program
         self.target = target

@@ -13,17 +13,17 @@ from torch.fx.node import Node
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.compiler.ir.printer import describe, size_text
 from strop.compiler.ir.program import Program
+from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.candidates import emit_call
-from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.dtypes import onnx_dtype
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Anything, Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.unused import without_unused
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.target import OnnxTarget
 from strop.compiler.util.errors import UnsupportedError
 
 
-def lower_to_onnx(program: Program, target: Target, choices: Choices) -> ir.Model:
+def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.Model:
     """Lower a program to an ONNX model whose weights are read when the file is written.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch._ops import OpOverload
 
-from strop.compiler.lower.onnx.choices import Choices
+from strop.compiler.lower.choices import Choices
 
 Emit = Callable[..., Any]
 """``emit(on, *arguments)``: an ``Emitter`` and the operator's arguments in schema order."""

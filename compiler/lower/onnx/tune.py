@@ -31,11 +31,11 @@ from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
 from strop.compiler.ir.printer import op_name
 from strop.compiler.ir.program import Program
-from strop.compiler.lower.onnx.choices import Choices, Milliseconds
+from strop.compiler.lower.choices import Choices, Milliseconds
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.write import write_model
-from strop.compiler.targets.target import Target, get_target
+from strop.compiler.targets.target import OnnxTarget
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.reading import read_text
 from strop.compiler.util.files.writing import write_whole
@@ -128,18 +128,18 @@ SUBJECTS: tuple[Subject, ...] = (
 )
 
 
-def tuned(target: str, progress: Callable[[str], None] = lambda what: None) -> Choices:
+def tuned(target: OnnxTarget, progress: Callable[[str], None] = lambda what: None) -> Choices:
     """The choices measured on this machine, from the cache where they were measured before.
 
     The cache is one file per CPU model, number of cores and onnxruntime version.
     """
-    path = cache_path(target)
+    path = cache_path(target.name)
     # One that is missing or damaged is measured again.
     with contextlib.suppress(UsageError):
         cached = Choices.from_json(read_text(path, "the cache"), str(path))
         if _same_questions(cached.milliseconds):
             return cached
-    choices = Choices(measure(get_target(target), progress))
+    choices = Choices(measure(target, progress))
     # A cache that cannot be written costs time at the next build, nothing else.
     with contextlib.suppress(OSError, UsageError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def _same_questions(cached: Milliseconds) -> bool:
 
 
 def measure(
-    target: Target,
+    target: OnnxTarget,
     progress: Callable[[str], None] = lambda what: None,
     subjects: Sequence[Subject] = SUBJECTS,
     shapes: Sequence[tuple[int, int]] = SHAPES,
@@ -217,7 +217,9 @@ def _variants(subject: Subject) -> list[str]:
     return list(TABLE[subject.target])
 
 
-def _measure_one(subject: Subject, shape: tuple[int, int, int], target: Target) -> dict[str, float]:
+def _measure_one(
+    subject: Subject, shape: tuple[int, int, int], target: OnnxTarget
+) -> dict[str, float]:
     program = chain_program(subject, shape)
     runners = {v: _runner(program, subject, v, target) for v in _variants(subject)}
     return {v: ms / CHAIN for v, ms in interleaved(runners).items()}
@@ -248,7 +250,7 @@ def _spec(node: Node) -> TensorSpec:
     return TensorSpec(node.name, DTYPE_NAMES[value.dtype], tuple(int(s) for s in value.shape))
 
 
-def _runner(program: Program, subject: Subject, variant: str, target: Target) -> Runner:
+def _runner(program: Program, subject: Subject, variant: str, target: OnnxTarget) -> Runner:
     """A default session on the program, lowered with one variant of the operator."""
     forced = Choices({op_name(subject.target): {variant: {"": 0.0}}})
     model = lower_to_onnx(program, target, forced)
@@ -263,7 +265,7 @@ def _runner(program: Program, subject: Subject, variant: str, target: Target) ->
         return session_runner(path, feeds, target)
 
 
-def session_runner(path: Path, feeds: Mapping[str, Any], target: Target) -> Runner:
+def session_runner(path: Path, feeds: Mapping[str, Any], target: OnnxTarget) -> Runner:
     """A default session on a file, with its inputs bound once: nothing is copied in a run."""
     import onnxruntime as ort
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pydantic
 
 from strop.compiler.ir.printer import op_name
+from strop.compiler.targets.target import Target
 from strop.compiler.util.files.parsing import Strict, parse_json, validated
 
 # Variants nearer than this are one graph after the runtime's own fusions: noise must not choose.
@@ -62,7 +63,8 @@ def _mean_log(times: dict[str, float]) -> float:
     return math.fsum(math.log(max(t, 1e-9)) for t in times.values()) / len(times)
 
 
-def shipped(target: str) -> Choices:
+def shipped(target: Target) -> Choices:
     """The table that ships with strop for a target, measured by ``strop.bench.kernels``."""
-    file = resources.files("strop.compiler.lower.onnx").joinpath(f"measured_{target}.json")
+    room = resources.files(f"strop.compiler.lower.{target.lowering}")
+    file = room.joinpath(f"measured_{target.name}.json")
     return Choices.from_json(file.read_text(), file.name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime as ort
 
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.runtime import Trace, TracedNode
+from strop.compiler.targets.target import OnnxTarget
 from strop.compiler.util.errors import RuntimeRefusedError, UsageError
 from strop.compiler.util.latency import quick_look
 from strop.compiler.util.numerics import Array
@@ -24,47 +24,8 @@ WEIGHT_BYTES = 1024
 ERRORS_ONLY = 3
 
 
-@dataclass(frozen=True)
-class TracedNode:
-    """One node as the runtime runs it, which may be several of the file's or none of them.
-
-    Attributes:
-        name: as the runtime calls it.
-        op: its operator.
-        values: the names of the values that it makes; () where the runtime does not say.
-        milliseconds: one of each run.
-    """
-
-    name: str
-    op: str
-    values: tuple[str, ...]
-    milliseconds: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Several runs of one file.
-
-    Attributes:
-        nodes: in the order in which they ran.
-        milliseconds: of each whole run.
-        plain: milliseconds of a run without the profiler, the median.
-    """
-
-    nodes: tuple[TracedNode, ...]
-    milliseconds: tuple[float, ...]
-    plain: float
-
-    def between(self) -> list[float]:
-        """Milliseconds of each run that no node accounts for."""
-        return [
-            whole - sum(n.milliseconds[i] for n in self.nodes)
-            for i, whole in enumerate(self.milliseconds)
-        ]
-
-
 def trace(
-    path: Path, target: Target, feeds: Mapping[str, Array], runs: int, warm_up: int = 3
+    path: Path, target: OnnxTarget, feeds: Mapping[str, Array], runs: int, warm_up: int = 3
 ) -> Trace:
     """Run a file as shipped, but for the profiler.
 
@@ -83,7 +44,7 @@ def trace(
     return _trace(events, values, warm_up, plain)
 
 
-def _session(path: Path, target: Target, options: Any = None) -> Any:
+def _session(path: Path, target: OnnxTarget, options: Any = None) -> Any:
     return ort.InferenceSession(str(path), options, providers=list(target.providers))
 
 
@@ -94,7 +55,7 @@ def _runner(session: Any, feeds: Mapping[str, Array]) -> Callable[[], Any]:
 
 
 def _profiled(
-    path: Path, target: Target, feeds: Mapping[str, Array], runs: int, folder: Path
+    path: Path, target: OnnxTarget, feeds: Mapping[str, Array], runs: int, folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[str, ...]]]:
     """The profiler's events, and the values that each node of the optimized graph makes."""
     options = ort.SessionOptions()

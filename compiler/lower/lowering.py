@@ -1,0 +1,52 @@
+"""What every lowering does: take a program, and give the files that a target runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from strop.compiler.ir.program import Program
+from strop.compiler.lower.choices import Choices
+from strop.compiler.lower.provenance import Provenance
+from strop.compiler.targets.target import Target
+
+
+class Lowered(Protocol):
+    """A lowered program; its weights are read when it is written."""
+
+    def write(self, folder: Path) -> list[str]:
+        """Write the files into a folder; returns their names."""
+        ...
+
+    def provenance(self) -> Iterable[Provenance]:
+        """Where every node of the files comes from, in order."""
+        ...
+
+
+class Lowering(Protocol):
+    """Makes the files of a kind of targets."""
+
+    def lower(self, program: Program, target: Target, choices: Choices | None = None) -> Lowered:
+        """Lower a program.
+
+        Args:
+            program: after all passes.
+            target: where it will run.
+            choices: measured ones; those that ship with strop for the target by default.
+
+        Raises:
+            UnsupportedError: naming every operator that nothing lowers, with its source line.
+        """
+        ...
+
+    def tuned(self, target: Target, progress: Callable[[str], None]) -> Choices:
+        """Measure which emitters are fastest here; ``progress`` is told what is tried."""
+        ...
+
+
+def lowering_of(target: Target) -> Lowering:
+    """The lowering of a target; it is loaded only when it is asked for."""
+    lowering: Lowering = import_module(f"strop.compiler.lower.{target.lowering}.entry").LOWERING
+    return lowering

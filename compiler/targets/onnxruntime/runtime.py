@@ -1,0 +1,77 @@
+"""ONNX Runtime as a ``Runtime``; it is imported when files are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from strop.compiler.targets.runtime import Runtime, Trace
+from strop.compiler.targets.target import ONNX_FILE, OnnxTarget, Target
+from strop.compiler.util.errors import RuntimeRefusedError
+from strop.compiler.util.numerics import Array
+
+
+class OnnxSession:
+    """A default session on a file."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.inputs: Sequence[str] = [i.name for i in session.get_inputs()]
+        self.outputs: Sequence[str] = [o.name for o in session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Array], what: str = "") -> dict[str, Array]:
+        """Run once; outputs by name."""
+        try:
+            found = self.session.run(None, {n: feeds[n] for n in self.inputs})
+        except Exception as error:  # the runtime's exceptions have no family
+            place = f" ({what})" if what else ""
+            raise RuntimeRefusedError(
+                f"ONNX Runtime does not run the model{place}: {error}"
+            ) from error
+        return dict(zip(self.outputs, found))
+
+
+class OnnxRuntime:
+    """Opens and runs ``model.onnx`` and its external data."""
+
+    def versions(self) -> dict[str, str]:
+        """The version of ONNX Runtime."""
+        import onnxruntime as ort
+
+        return {"onnxruntime": ort.__version__}
+
+    def open(self, folder: Path, target: Target) -> OnnxSession:
+        """A session with default options on the target's providers."""
+        import onnxruntime as ort
+
+        assert isinstance(target, OnnxTarget)
+        try:
+            providers = list(target.providers)
+            return OnnxSession(ort.InferenceSession(str(folder / ONNX_FILE), providers=providers))
+        except Exception as error:  # the runtime's exceptions have no family
+            raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
+
+    def values(self, folder: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every tensor that the file computes, by name."""
+        from strop.compiler.targets.onnxruntime.values import file_values
+
+        return file_values(folder / ONNX_FILE, feeds)
+
+    def text(self, folder: Path) -> str:
+        """One node a line: ``%linear = MatMul(%input, %weight)``."""
+        from strop.compiler.targets.onnxruntime.values import file_text
+
+        return file_text(folder / ONNX_FILE)
+
+    def trace(self, folder: Path, target: Target, feeds: Mapping[str, Array], runs: int) -> Trace:
+        """The runtime's own profile of every node."""
+        from strop.compiler.targets.onnxruntime.trace import trace
+        from strop.compiler.targets.onnxruntime.values import read_model
+
+        assert isinstance(target, OnnxTarget)
+        read_model(folder / ONNX_FILE)
+        return trace(folder / ONNX_FILE, target, feeds, runs)
+
+
+RUNTIME: Runtime = OnnxRuntime()
