@@ -7,8 +7,9 @@ may name code to run. So the sources of what was built here are kept with the us
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+import platformdirs
 
 from strop.compiler.artifact.folder import MANIFEST
 from strop.compiler.frontend.source import absolute_source
@@ -47,5 +48,5 @@ def recall_source(out: Path) -> str | None:
 
 
 def _entry(out: Path) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "strop" / "sources" / f"{file_hash(out / MANIFEST)}.json"
+    name = f"{file_hash(out / MANIFEST)}.json"
+    return platformdirs.user_state_path("strop") / "sources" / name

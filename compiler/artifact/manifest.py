@@ -89,7 +89,10 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def build_record(
-    seconds: dict[str, float], steps: Sequence[StepRecord], milliseconds: dict[str, float]
+    seconds: dict[str, float],
+    steps: Sequence[StepRecord],
+    milliseconds: dict[str, float],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What differs from build to build: times, memory, the machine.
 
@@ -97,12 +100,14 @@ def build_record(
         seconds: of every stage.
         steps: the passes.
         milliseconds: a quick look at one run of the "original" and of the "artifact".
+        notes: what the user should know of this one build.
     """
     return {
         "seconds": seconds,
         "pass_seconds": {step.name: round(step.seconds, 4) for step in steps},
         "pass_peak_bytes": {step.name: step.peak_bytes for step in steps},
         "milliseconds": {name: round(ms, 4) for name, ms in milliseconds.items()},
+        "notes": list(notes),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": {
             "python": platform.python_version(),

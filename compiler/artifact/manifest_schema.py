@@ -112,3 +112,4 @@ class BuildValues(_Open):
 
     pass_seconds: dict[str, float] = {}
     milliseconds: dict[str, Any] = {}
+    notes: list[str] = []

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -182,7 +183,7 @@ def _print_summary(artifact: Any) -> None:
     for name, before in artifact.manifest["metrics"].get("original", {}).items():
         after = artifact.manifest["metrics"]["artifact"].get(name)
         out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact")
-    for note in artifact.manifest["notes"]:
+    for note in [*artifact.manifest["notes"], *artifact.build_record().get("notes", [])]:
         out_console.print(f"note: {note}")
 
 
@@ -283,6 +284,25 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
         options = ", ".join(f.name for f in dataclasses.fields(kind))
         table.add_row(key, options, (getdoc(kind) or "").splitlines()[0])
     out_console.print(table)
+
+
+@app.command("cache")
+def show_cache(
+    clear: Annotated[bool, typer.Option(help="Remove everything that passes learned.")] = False,
+) -> None:
+    """Show what passes that learn have kept, or clear it."""
+    from strop.compiler.artifact.report import units
+    from strop.compiler.frontend.data import learned_cache
+
+    cache = learned_cache()
+    if clear:
+        cache.clear()
+    table = Table("entry", "size", "last used")
+    for entry in cache.entries():
+        used = datetime.fromtimestamp(entry.used).isoformat(sep=" ", timespec="minutes")
+        table.add_row(entry.key, units.size(entry.bytes), used)
+    out_console.print(table)
+    out_console.say(f"{cache.root}, at most {units.size(cache.most_bytes)}")
 
 
 @app.command("tasks")

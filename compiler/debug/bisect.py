@@ -15,7 +15,7 @@ from strop.compiler.driver.bundle import Failure
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.values import first_moved, values
-from strop.compiler.rewriting.passes import Pass, Pipeline, Step
+from strop.compiler.rewriting.passes import Pipeline, Step
 from strop.compiler.rewriting.rules import Log, Rewrite
 from strop.compiler.util.errors import UsageError, VerifyError
 
@@ -184,7 +184,7 @@ def _run_all(captured: Program, pipeline: Pipeline) -> tuple[list[Step], list[Ma
     states: list[Made] = []
     program = captured
     for step in pipeline.steps:
-        made = make(step.run, program)
+        made = make(step, program)
         if made.program is not None and not made.log.rewrites:
             continue
         steps.append(step)
@@ -197,11 +197,13 @@ def _run_all(captured: Program, pipeline: Pipeline) -> tuple[list[Step], list[Ma
     return steps, states
 
 
-def make(run: Pass, program: Program, limit: int | None = None) -> Made:
+def make(step: Step, program: Program, limit: int | None = None) -> Made:
     """Run a pass twice, up to a number of rewrites, and keep what it raises."""
     log, second = Log(limit=limit), Log(limit=limit)
     try:
-        return Made(run.run(program, log).program, run.run(program, second).program, None, log)
+        run = step.run.run
+        made = run(program, log, step.context).program
+        return Made(made, run(program, second, step.context).program, None, log)
     except Exception as error:  # whatever a pass raises: that is what is looked for
         failure = Failure.of(error)
         message = failure.message.strip().splitlines() or [""]
@@ -220,13 +222,13 @@ def _in_pass(
     made, reasons = {count: whole}, {count: reason}
 
     def bad(number: int) -> bool:
-        made[number] = make(step.run, before, number)
+        made[number] = make(step, before, number)
         answer = asker.ask(made[number], "rewrites", f"'{step.name}', {number} of {count} rewrites")
         reasons[number] = answer.reason
         return not answer.good
 
     number = first_bad(0, count, bad)
-    guilty, last_good = made[number], make(step.run, before, max(number - 1, 0))
+    guilty, last_good = made[number], make(step, before, max(number - 1, 0))
     if asker.check.repeats > 1:
         asker.confirm(guilty, False, step.name)
         asker.confirm(last_good, True, step.name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strop.compiler.driver.departure import Departure
     from strop.compiler.frontend.prepare import Captured
     from strop.compiler.recipes.recipe import Recipe
+    from strop.compiler.rewriting.passes import Pipeline
 
 app = typer.Typer(
     help="Find the pass, the rewrite, the node and the source line behind a problem.",
@@ -68,11 +69,11 @@ def bisect(
 
     chosen = asked_recipe(recipe, settings, passes, before, after)
     asked = _asked(check, metric, least, most)
-    captured = _captured(source, chosen)
+    captured, pipeline = _captured(source, chosen)
     probe = captured.probe.inputs
     judge = asked(captured, chosen)
     try:
-        found = search.bisect(captured.program, chosen.pipeline(), judge, probe, _dim)
+        found = search.bisect(captured.program, pipeline, judge, probe, _dim)
     except search.NoPassToBlameError as refusal:
         try:
             other = departure(refusal.program, probe, get_target(chosen.target))
@@ -153,8 +154,8 @@ def why_not(
         _print_answer(why_not_in(read_artifact(Path(source)), name, at or None), name, at)
         return
     chosen = asked_recipe(recipe, settings, passes, before, after)
-    captured = _captured(source, chosen)
-    _print_answer(ask(captured.program, chosen.pipeline(), name, at or None), name, at)
+    captured, pipeline = _captured(source, chosen)
+    _print_answer(ask(captured.program, pipeline, name, at or None), name, at)
 
 
 def _print_answer(answer: Answer, name: str, at: str) -> None:
@@ -272,13 +273,18 @@ def reduce(
     _say(f"{sum(1 for _ in program.calls())} calls are left, in {place}")
 
 
-def _captured(source: str, recipe: Recipe) -> Captured:
+def _captured(source: str, recipe: Recipe) -> tuple[Captured, Pipeline]:
+    """The model as captured, and the passes of a recipe with what they see."""
     with _status("capturing"):
+        from strop.compiler.driver.driver import ready_pipeline
         from strop.compiler.frontend.prepare import capture_model
         from strop.compiler.frontend.source import load_model
         from strop.compiler.util.stages import Stages
 
-        return capture_model(load_model(source), Stages())
+        model = load_model(source)
+        pipeline = ready_pipeline(model, recipe)
+        captured = capture_model(model, Stages())
+        return captured, pipeline.taught_by(captured.program)
 
 
 @contextmanager

@@ -14,13 +14,14 @@ from strop.compiler.check.comparison import check_program, compare
 from strop.compiler.check.limits import missed_by
 from strop.compiler.driver.departure import NOISE_DB, departure
 from strop.compiler.frontend.cases import Case
+from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.program import Program
 from strop.compiler.recipes.recipe import Budget, Recipe
-from strop.compiler.rewriting.passes import run_step
+from strop.compiler.rewriting.passes import Pipeline, run_step
 from strop.compiler.targets.target import Target
 from strop.compiler.util.arrays import to_array
 
@@ -49,9 +50,10 @@ def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> st
                 "a pass, the lowering or the runtime; which one cannot be found out, since the "
                 "model gives other numbers when it is made once more: seed what is random in it"
             )
+        pipeline = recipe.pipeline().within(context_of(model, target))
         captured = capture(model.module, signature, example)
         del model
-        return _first_to_miss(captured, recipe, target, case)
+        return _first_to_miss(captured, pipeline.taught_by(captured), recipe, target, case)
 
 
 def _gives_the_same(model: Model, signature: Signature, case: Case, budget: Budget) -> bool:
@@ -61,18 +63,20 @@ def _gives_the_same(model: Model, signature: Signature, case: Case, budget: Budg
     return not missed_by(found, budget)
 
 
-def _first_to_miss(captured: Program, recipe: Recipe, target: Target, case: Case) -> str:
+def _first_to_miss(
+    captured: Program, pipeline: Pipeline, recipe: Recipe, target: Target, case: Case
+) -> str:
     program = captured
-    for name, program in _after_each_step(captured, recipe):
+    for name, program in _after_each_step(captured, pipeline):
         if _misses(program, case, recipe.budget):
             return name
     return _of_lowering(program, target, case)
 
 
-def _after_each_step(captured: Program, recipe: Recipe) -> Iterator[tuple[str, Program]]:
+def _after_each_step(captured: Program, pipeline: Pipeline) -> Iterator[tuple[str, Program]]:
     """The program as captured and after each pass, with the suspect's name."""
     yield "capture", captured
-    for step in recipe.pipeline().steps:
+    for step in pipeline.steps:
         captured = run_step(step, captured).program
         yield f"pass '{step.name}'", captured
 

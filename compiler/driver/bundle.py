@@ -28,6 +28,7 @@ from strop.compiler.ir.snapshots.weight_store import WeightStore
 from strop.compiler.ir.snapshots.writer import INPUTS, WEIGHTS, save_inputs, save_program
 from strop.compiler.recipes.recipe import PassEntry, Recipe, parse_recipe, recipe_text
 from strop.compiler.recipes.registry import make_pass, origin, pass_classes
+from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import Pass, Step, is_strops
 from strop.compiler.util.errors import StropError, UsageError
 from strop.compiler.util.files.holdings import Kind
@@ -138,7 +139,7 @@ def write_bundle(
         require_place(folder, BUNDLE, NAMES)
         pieces = (step, Failure.of(error), inputs, recipe)
         _write(folder, without_weights(program), *pieces)
-        again = fails(step.run, load_program(folder / PROGRAM))
+        again = fails(step.run, load_program(folder / PROGRAM), step.context)
         if again is None or not again.same_as(Failure.of(error)):
             # The crash depends on what was left out.
             _write(folder, program, *pieces)
@@ -248,10 +249,10 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, values.step, Failure(**values.error.model_dump()))
 
 
-def fails(run: Pass, program: Program) -> Failure | None:
+def fails(run: Pass, program: Program, context: Context | None = None) -> Failure | None:
     """How a pass fails on a program; None if it does not."""
     try:
-        run.run(program)
+        run.run(program, context=context)
     except Exception as error:  # whatever it raises: that is what is asked
         return Failure.of(error)
     return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strop.compiler.artifact.companions import Companions, read_companions
@@ -27,6 +27,7 @@ from strop.compiler.check.comparison import Comparison, check_files
 from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.driver.blame import Again, find_suspect
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
+from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
@@ -35,6 +36,7 @@ from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import lowering_of
 from strop.compiler.recipes.recipe import Recipe, load_recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
+from strop.compiler.rewriting.passes import Pipeline
 from strop.compiler.targets.runtime import runner, runtime_of
 from strop.compiler.targets.target import Target, get_target
 from strop.compiler.util import interrupts
@@ -94,7 +96,8 @@ def build(
         recipe = recipe.model_copy(update={"target": place.name})
         companions = read_companions(model)
         require_places(out, dump_folder, force, recipe.files(), companions.files)
-        recipe.pipeline()
+        said: list[str] = []
+        pipeline = ready_pipeline(model, recipe, progress, said.append)
         stages = Stages(progress)
         measure = model.evaluate
         captured = capture_model(model, stages)
@@ -102,7 +105,9 @@ def build(
         again = again or weakref.ref(model)
         del model
         dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
-        optimized = optimize(captured, recipe, out, dump, instruments, stages)
+        taught = pipeline.taught_by(captured.program)
+        optimized = optimize(captured, taught, recipe, out, dump, instruments, stages)
+        del taught
         with stages.stage("lower"), collector_paused():
             lowered = lowering_of(place).lower(optimized.program, place, choices)
         with staged(out, ARTIFACT, force, interrupts.settle) as folder:
@@ -117,8 +122,31 @@ def build(
                 results = check_files(folder, place, captured.cases)
                 _hold(results, captured, recipe, place, again, stages)
                 checked = _measure(folder, place, captured, measure, results)
-            _describe(folder, files, companions, recipe, captured, optimized, checked, stages)
+            _describe(folder, files, companions, recipe, captured, optimized, checked, stages, said)
         return read_artifact(out)
+
+
+def ready_pipeline(
+    model: Model,
+    recipe: Recipe,
+    progress: Progress = lambda what: None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Pipeline:
+    """The passes of a recipe with what the model's owner gave for them, before it is captured.
+
+    Args:
+        model: its data, loss and metrics are what passes see.
+        recipe: the passes and the target.
+        progress: told what a pass that takes long is at.
+        say: told what the user should know of this run alone.
+
+    Raises:
+        UsageError: an option is wrong, or a pass needs what the model does not give.
+    """
+    context = context_of(model, get_target(recipe.target))
+    pipeline = recipe.pipeline().within(replace(context, progress=progress, say=say))
+    pipeline.require_needs()
+    return pipeline
 
 
 def require_places(
@@ -200,6 +228,7 @@ def _describe(
     optimized: Optimized,
     checked: _Checked,
     stages: Stages,
+    said: list[str],
 ) -> None:
     """Write manifest, report and build record beside the model."""
     both = {"original": captured.metrics, "artifact": checked.metrics}
@@ -216,7 +245,7 @@ def _describe(
     described = manifest(record, folder, files)
     write_json(folder / MANIFEST, described)
     times = {"original": captured.milliseconds, "artifact": checked.milliseconds}
-    built = build_record(stages.seconds, optimized.records, times)
+    built = build_record(stages.seconds, optimized.records, times, said)
     with stages.stage("report"):
         page = render(described, built, *optimized.graphs)
         (folder / REPORT).write_text(page, encoding="utf-8")
@@ -236,7 +265,7 @@ def compile_program(
     Raises:
         UsageError: the recipe has no such pass; "capture" runs none.
     """
-    pipeline = recipe.pipeline()
+    pipeline = ready_pipeline(model, recipe)
     names = ["capture", *(s.name for s in pipeline.steps)]
     if stop_after not in names:
         raise UsageError(f"--stop-after: no pass '{stop_after}'{did_you_mean(stop_after, names)}")
@@ -248,4 +277,5 @@ def compile_program(
         if dump:
             dump.start(captured.program)
         return captured.program
+    pipeline = pipeline.taught_by(captured.program)
     return pipeline.run(captured.program, [dump] if dump else [], stop_after)

@@ -19,7 +19,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.dump import Dump
-from strop.compiler.rewriting.passes import Instrument, RulePass, Step, is_strops
+from strop.compiler.rewriting.passes import Instrument, Pipeline, RulePass, Step, is_strops
 from strop.compiler.rewriting.recorder import Recorder, StepRecord
 from strop.compiler.util.collector import collector_paused
 from strop.compiler.util.errors import StropError, UsageError
@@ -46,6 +46,7 @@ class Optimized:
 
 def optimize(
     captured: Captured,
+    pipeline: Pipeline,
     recipe: Recipe,
     out: Path,
     dump: Dump | None,
@@ -54,27 +55,41 @@ def optimize(
 ) -> Optimized:
     """Run the passes and check them; ``captured`` keeps its cases and gives up its program.
 
+    Args:
+        captured: the model as captured.
+        pipeline: the recipe's passes, with the context that they see.
+        recipe: the budget and the expectations.
+        out: where the artifact will stand; a crash bundle goes beside it.
+        dump: writes the program after every pass.
+        instruments: what to measure after every pass.
+        stages: the clock.
+
     Raises:
         UsageError: a user's own pass failed; a crash bundle lies beside ``out``.
         BudgetError: the program is too far from the original, or a pass missed its expectation.
     """
-    recorder = _run_passes(captured, recipe, out, dump, stages)
+    recorder = _run_passes(captured, pipeline, recipe, out, dump, stages)
     captured.cases = with_rounding(captured.cases, [captured.program, *recorder.programs])
-    _check_passes(captured, recorder, recipe, instruments, stages)
+    _check_passes(captured, recorder, pipeline, recipe, instruments, stages)
     before, after = captured.program, [captured.program, *recorder.programs][-1]
     captured.program = after
     return Optimized(after, recorder.records, (graph_view(before), graph_view(after)))
 
 
 def _run_passes(
-    captured: Captured, recipe: Recipe, out: Path, dump: Dump | None, stages: Stages
+    captured: Captured,
+    pipeline: Pipeline,
+    recipe: Recipe,
+    out: Path,
+    dump: Dump | None,
+    stages: Stages,
 ) -> Recorder:
     """Run the pipeline; if a pass raises, leave what it takes to see that again."""
     recorder = Recorder(announce=lambda name: stages.progress(f"pass {name}"))
     others: list[Instrument] = [] if dump is None else [dump]
     try:
         with stages.stage("passes"), collector_paused():
-            recipe.pipeline().run(captured.program, [recorder, *others])
+            pipeline.run(captured.program, [recorder, *others])
     except Exception as error:
         if recorder.running is not None:
             write_bundle(error, recorder.running, captured.probe.inputs, recipe, out)
@@ -83,13 +98,18 @@ def _run_passes(
 
 
 def _check_passes(
-    captured: Captured, recorder: Recorder, recipe: Recipe, instruments: Instruments, stages: Stages
+    captured: Captured,
+    recorder: Recorder,
+    pipeline: Pipeline,
+    recipe: Recipe,
+    instruments: Instruments,
+    stages: Stages,
 ) -> None:
     """Hold the passes to what the recipe expects, and the program they made to the original.
 
     Where the optimized program misses the budget, the step after which it does is named.
     """
-    steps = recipe.pipeline().steps
+    steps = pipeline.steps
     rules = {r.name for s in steps if isinstance(s.run, RulePass) for r in s.run.rules()}
     hold_to_expectations(recorder.records, recipe.expect, rules)
     smallest = min(captured.cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))

@@ -16,7 +16,7 @@ from strop.compiler.targets.runtime import Run
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.numerics import Array
-from strop.compiler.util.user_code import blame
+from strop.compiler.util.user_code import blame, file_of
 
 
 def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, float]:
@@ -32,8 +32,7 @@ def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, floa
     except UsageError:
         raise
     except Exception as error:
-        file = measure.__code__.co_filename if hasattr(measure, "__code__") else ""
-        raise UsageError(f"evaluate raised {blame(error, file)}") from error
+        raise UsageError(f"evaluate raised {blame(error, file_of(measure))}") from error
     if not isinstance(found, Mapping) or not all(
         isinstance(v, (int, float, np.number)) for v in found.values()
     ):

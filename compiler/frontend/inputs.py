@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from strop.compiler.frontend.model import InputsAt, Model
+from strop.compiler.frontend.streams import stream
 from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import UsageError, did_you_mean
-from strop.compiler.util.user_code import blame
+from strop.compiler.util.user_code import blame, file_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
         UsageError: an input is no tensor, ``dynamic`` names an input or axis that is not there,
             or calibration inputs are not like the example.
     """
-    names = _names(model)
+    names = input_names(model)
     example = _named(model.example_inputs, names, "example_inputs")
     axes: dict[str, dict[int, str]] = {}
     dims: dict[str, Dim] = {}
@@ -69,15 +70,20 @@ def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
     positional = not isinstance(model.example_inputs, Mapping)
     signature = Signature(names, positional, axes, dims, model.inputs_at)
     _check_sizes(example, signature, "example_inputs")
-    given = model.calibration or ()
-    calibration = [_named(c, names, f"calibration[{i}]") for i, c in enumerate(given)]
+    batches = stream(model.calibration, names, "calibration") or ()
+    calibration = [{name: batch[name] for name in names} for batch in batches]
     for i, inputs in enumerate(calibration):
         _check_like(inputs, example, signature, f"calibration[{i}]")
         _check_sizes(inputs, signature, f"calibration[{i}]")
     return signature, example, calibration
 
 
-def _names(model: Model) -> tuple[str, ...]:
+def input_names(model: Model) -> tuple[str, ...]:
+    """The names of the inputs, in order; positional ones are named after parameters.
+
+    Raises:
+        UsageError: there are no example inputs.
+    """
     given = model.example_inputs
     if isinstance(given, Mapping):
         return tuple(given)
@@ -219,8 +225,7 @@ def _given_at(
     try:
         given = inputs_at(dict(sizes))
     except Exception as error:  # the owner's code may raise anything
-        file = inputs_at.__code__.co_filename if hasattr(inputs_at, "__code__") else ""
-        raise UsageError(f"{what} raised {blame(error, file)}") from error
+        raise UsageError(f"{what} raised {blame(error, file_of(inputs_at))}") from error
     inputs = _named(given, signature.names, what)
     _check_like(inputs, like, signature, what)
     if signature.sizes(inputs) != sizes:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 DimSpec = str | tuple[str, int, int]
 InputsAt = Callable[[Mapping[str, int]], "Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]"]
+Batches = Iterable[Any] | Callable[[], Iterable[Any]]
+Loss = Callable[[Mapping[str, "torch.Tensor"], Mapping[str, "torch.Tensor"]], "torch.Tensor"]
 Evaluate = Callable[[Callable[..., tuple[Any, ...]]], Mapping[str, float]]
 
 
@@ -26,12 +28,16 @@ class Model:
         dynamic: per input, which axes vary: ``{axis: "name"}`` or ``{axis: ("name", min, max)}``;
             axes that share a name are equal. Positional inputs are named after the parameters
             of ``forward``.
-        calibration: inputs like ``example_inputs``; what quantization and the checks see.
+        calibration: batches like ``example_inputs``; what quantization and the checks see. A list,
+            another iterable that can be passed over again, or a function that returns an iterator.
         evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name.
         inputs_at: called with a size for every dynamic dim, ``{"seq": 7}``; returns inputs of these
             sizes. Needed where values depend on sizes (positions, lengths, indices): without it
             the example is cropped, or repeated, to the sizes that the checks try.
-        train: batches for passes that recover accuracy by training.
+        train: batches for passes that train, given as ``calibration`` is. A batch is a mapping
+            with the inputs and, beside them, what ``loss`` wants, such as labels.
+        loss: ``loss(outputs, batch)``: outputs by name, and a batch of ``train``; returns a scalar
+            tensor. Without it, passes that train compare with the original's outputs.
         files: copied beside the model under their own names, hashed in the manifest: a tokenizer,
             a processor's settings.
         labels: names of the classes by index, for the manifest.
@@ -43,14 +49,15 @@ class Model:
     module: torch.nn.Module
     example_inputs: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]
     dynamic: Mapping[str, Mapping[int, DimSpec]] | None = None
-    calibration: Sequence[Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]] | None = None
+    calibration: Batches | None = None
     evaluate: Evaluate | None = None
-    train: Iterable[Any] | None = None
+    train: Batches | None = None
     inputs_at: InputsAt | None = None
     files: Sequence[Path] = ()
     labels: Mapping[int, str] | None = None
     optional_dims: Sequence[str] = ()
     notes: Sequence[str] = ()
+    loss: Loss | None = None
 
     def without_optional_dims(self, why: str) -> Model:
         """The same with these dims fixed, and a note that says why."""

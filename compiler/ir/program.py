@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx, nn
@@ -12,6 +12,7 @@ from torch.fx.node import Argument, Node, Target
 from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.interpreter import interpret
 from strop.compiler.ir.printer import program_text
+from strop.compiler.util.errors import VerifyError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Origin:
 
     Attributes:
         sources: state-dict names in the original module (several when tied).
-        made_by: the pass that created it, or "capture".
+        made_by: the pass that gave it its values, or "capture".
     """
 
     sources: tuple[str, ...]
@@ -104,6 +105,35 @@ class Program:
         self.weights[unique] = tensor
         self.origins[unique] = origin
         return unique
+
+    def set_weight(self, name: str, tensor: torch.Tensor, made_by: str) -> None:
+        """Give a weight new values; programs that share the old ones keep them.
+
+        Args:
+            name: of a weight that is there.
+            tensor: of the same shape and dtype.
+            made_by: the pass that made the values.
+
+        Raises:
+            VerifyError: there is no such weight, or it has another shape or dtype.
+        """
+        old = self.weights.get(name)
+        if old is None:
+            raise VerifyError(f"there is no weight '{name}' to give new values to")
+        if (old.shape, old.dtype) != (tensor.shape, tensor.dtype):
+            raise VerifyError(
+                f"weight '{name}' is {old.dtype} {tuple(old.shape)}; its new values are "
+                f"{tensor.dtype} {tuple(tensor.shape)}"
+            )
+        kept = tensor.detach()
+        self.weights[name] = (
+            nn.Parameter(kept, old.requires_grad) if isinstance(old, nn.Parameter) else kept
+        )
+        self.origins[name] = replace(self.origins.get(name, Origin((name,))), made_by=made_by)
+
+    def has_other_values(self, other: Program) -> bool:
+        """Whether a weight that both have holds another tensor."""
+        return any(other.weights.get(name, t) is not t for name, t in self.weights.items())
 
     def erase_dead(self, roots: Iterable[Node]) -> None:
         """Erase the given nodes if unused, and whatever only they used, and so on upwards."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch._ops import OpOverload
@@ -70,6 +70,26 @@ RULES: tuple[Rule, ...] = (
     _only_pure_calls,
     _contract_holds,
 )
+
+
+def versions_of(program: Program) -> dict[str, int]:
+    """Of each weight how often it was written to, as torch counts it; see ``verify_unchanged``."""
+    return {n: t._version for n, t in program.weights.items() if not t.is_inference()}
+
+
+def verify_unchanged(program: Program, versions: Mapping[str, int]) -> None:
+    """Hold the weights of a program to the values that they had.
+
+    Raises:
+        VerifyError: one was written to in place. Tensors made in ``torch.inference_mode`` have no
+            count, and ``Tensor.data`` does not raise it: what is done to these is not seen.
+    """
+    for name, count in versions.items():
+        if program.weights[name]._version != count:
+            raise VerifyError(
+                f"it writes to the weight '{name}' in place, which programs from before it share; "
+                "make a new tensor and give it by Program.set_weight"
+            )
 
 
 def verify(program: Program) -> None:

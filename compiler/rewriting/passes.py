@@ -7,13 +7,15 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
-from strop.compiler.ir.verifier import verify
+from strop.compiler.ir.verifier import verify, verify_unchanged, versions_of
+from strop.compiler.rewriting.context import Context, Need
 from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
+from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import StropError, UsageError, VerifyError
 from strop.compiler.util.user_code import blame
 
@@ -31,35 +33,53 @@ class PassResult:
 class Pass(ABC):
     """A rewrite of a whole program; a subclass is a frozen dataclass and its fields are options.
 
-    ``run`` never touches the program it is given. The result is verified, and ``modified`` is
-    read off the text, not taken from the pass's word.
+    ``run`` never touches the program it is given, nor its weights. The result is verified, and
+    ``modified`` is read off the text and the weights, not taken from the pass's word.
+
+    Attributes:
+        name: how recipes call it.
+        after: names of passes that must stand before it.
+        needs: what of the context it cannot do without.
     """
 
     name: ClassVar[str]
     after: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ()
 
     @abstractmethod
     def apply(self, program: Program, log: Log) -> None:
         """Rewrite ``program`` in place and record what was done in ``log``."""
 
-    def run(self, program: Program, log: Log | None = None) -> PassResult:
+    def apply_in(self, program: Program, log: Log, context: Context) -> None:
+        """The same for a pass that reads its context; others leave this as it is."""
+        self.apply(program, log)
+
+    def run(
+        self, program: Program, log: Log | None = None, context: Context | None = None
+    ) -> PassResult:
         """Apply this pass to a copy of the program.
 
         Args:
             program: left as it is.
             log: what to count in, and how many rewrites to let happen; a new one by default.
+            context: what the pass sees beside the program; by default the CPU, and no data.
 
         Raises:
-            VerifyError: the pass broke a rule of the IR, or its log does not say what it did.
+            VerifyError: the pass broke a rule of the IR, wrote to a weight in place, or its log
+                does not say what it did.
+            UsageError: the context lacks what the pass needs.
         """
         log = Log() if log is None else log
-        new = program.clone()
+        context = Context() if context is None else context
+        require_needs(self, context)
+        new, versions = program.clone(), versions_of(program)
         if log.limit != 0:
             with suppress(Enough):
-                self.apply(new, log)
+                self.apply_in(new, log, context)
+        verify_unchanged(program, versions)
         new.drop_unused_weights()
         verify(new)
-        modified = program_text(new) != program_text(program)
+        modified = program_text(new) != program_text(program) or new.has_other_values(program)
         if modified != bool(log.rewrites):
             said = f"{len(log.rewrites)} rewrites"
             did = "changed" if modified else "did not change"
@@ -71,6 +91,20 @@ class Pass(ABC):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
+def require_needs(one: Pass, context: Context) -> None:
+    """Hold a context to what a pass needs.
+
+    Raises:
+        UsageError: something is missing.
+    """
+    missing = [need for need in one.needs if context.lacks(need)]
+    if missing:
+        raise UsageError(
+            f"pass '{one.name}' needs {' and '.join(missing)}: give "
+            f"Model({', '.join(f'{need}=...' for need in missing)}) in the factory"
+        )
+
+
 @dataclass(frozen=True)
 class RulePass(Pass):
     """A pass that is a list of rules, tried in order."""
@@ -79,8 +113,15 @@ class RulePass(Pass):
     def rules(self) -> Sequence[Rule]:
         """The rules, in the order in which they are tried."""
 
+    def rules_for(self, target: Target) -> Sequence[Rule]:
+        """The rules for a target; the same for all unless overridden."""
+        return self.rules()
+
     def apply(self, program: Program, log: Log) -> None:
         apply_rules(program, self.rules(), log)
+
+    def apply_in(self, program: Program, log: Log, context: Context) -> None:
+        apply_rules(program, self.rules_for(context.target), log)
 
 
 class Instrument:
@@ -95,10 +136,15 @@ class Instrument:
 
 @dataclass(frozen=True)
 class Step:
-    """A pass at its place in a pipeline; names are unique within one."""
+    """A pass at its place in a pipeline; names are unique within one.
+
+    Attributes:
+        context: what the pass sees beside the program.
+    """
 
     name: str
     run: Pass
+    context: Context = field(default_factory=Context)
 
 
 @dataclass(frozen=True)
@@ -111,6 +157,24 @@ class Pipeline:
     def of(passes: Iterable[Pass]) -> Pipeline:
         """Name each step after its pass, numbering repeats (``cse``, ``cse-2``)."""
         return Pipeline(tuple(_named(passes)))
+
+    def within(self, context: Context) -> Pipeline:
+        """The same steps, which see this context."""
+        return Pipeline(tuple(replace(step, context=context) for step in self.steps))
+
+    def taught_by(self, teacher: Program) -> Pipeline:
+        """The same steps, which see the program as captured."""
+        steps = (replace(s, context=replace(s.context, teacher=teacher)) for s in self.steps)
+        return Pipeline(tuple(steps))
+
+    def require_needs(self) -> None:
+        """Hold the context of every step to what its pass needs.
+
+        Raises:
+            UsageError: something is missing.
+        """
+        for step in self.steps:
+            require_needs(step.run, step.context)
 
     def run(
         self, program: Program, instruments: Sequence[Instrument] = (), stop_after: str = ""
@@ -147,7 +211,7 @@ def run_step(step: Step, program: Program, log: Log | None = None) -> PassResult
     """
     module, users = type(step.run).__module__, not is_strops(step.run)
     try:
-        return step.run.run(program, log)
+        return step.run.run(program, log, step.context)
     except VerifyError as error:
         kind = UsageError if users else VerifyError
         raise kind(f"pass '{step.name}' broke the program: {error}") from error

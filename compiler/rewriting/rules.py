@@ -70,6 +70,16 @@ class Log:
         if len(self.rewrites) == self.limit:
             raise Enough
 
+    def changed_weight(self, rule: str, name: str) -> None:
+        """Count new values of a weight as one rewrite.
+
+        Raises:
+            Enough: this was the last one that may happen.
+        """
+        self.rewrites.append(Rewrite(rule, f"@{name}", None))
+        if len(self.rewrites) == self.limit:
+            raise Enough
+
     def place(self) -> str:
         """The rule and the root that the pass tries, in words, or those of its last rewrite."""
         if self.looking_at is not None:

@@ -86,6 +86,11 @@ def held_to_return() -> Iterator[None]:
         ) from error
 
 
+def file_of(function: Any) -> str:
+    """The file of a function of the user's; "" where it has none."""
+    return function.__code__.co_filename if hasattr(function, "__code__") else ""
+
+
 def blame(error: BaseException, file: str) -> str:
     """``Type: message`` and the innermost line of the user's file that led to it."""
     sentence = f"{type(error).__name__}: {error}"

@@ -36,6 +36,7 @@ from strop.compiler.lower.onnx.lowering import lower_to_onnx
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.targets.target import OnnxTarget
+from strop.compiler.util.cache import cache_root
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.reading import read_text
 from strop.compiler.util.files.writing import write_whole
@@ -149,10 +150,9 @@ def tuned(target: OnnxTarget, progress: Callable[[str], None] = lambda what: Non
 
 def cache_path(target: str) -> Path:
     """Where the choices measured on this machine are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     machine = describe_machine()
     name = f"{target} {machine['cpu']} {machine['cores']} ort {machine['onnxruntime']}"
-    return Path(root) / "strop" / (re.sub(r"[^\w.]+", "-", name).lower() + ".json")
+    return cache_root() / "tuned" / (re.sub(r"[^\w.]+", "-", name).lower() + ".json")
 
 
 def describe_machine() -> dict[str, Any]:

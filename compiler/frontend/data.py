@@ -1,0 +1,51 @@
+"""What a model's owner gives for passes to learn from, as the context of passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from strop.compiler.frontend.evaluation import evaluate
+from strop.compiler.frontend.inputs import input_names
+from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.streams import stream
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import run_program
+from strop.compiler.rewriting.context import Context
+from strop.compiler.targets.runtime import Run
+from strop.compiler.targets.target import Target
+from strop.compiler.util.cache import Cache, cache_root
+
+
+def learned_cache() -> Cache:
+    """What passes learned on this machine."""
+    return Cache(cache_root() / "learned")
+
+
+def context_of(model: Model, target: Target) -> Context:
+    """The context of a model's passes, before it is captured.
+
+    Raises:
+        UsageError: calibration or training data cannot be passed over again.
+    """
+    names, measure = input_names(model), model.evaluate
+    return Context(
+        target=target,
+        calibration=stream(model.calibration, names, "calibration"),
+        train=stream(model.train, names, "train"),
+        loss=model.loss,
+        evaluate=None if measure is None else lambda p: evaluate(measure, lambda: _runner(p)),
+        cache=learned_cache(),
+    )
+
+
+def _runner(program: Program) -> Run:
+    """A program as ``run(**inputs) -> tuple of arrays``, as ``Model.evaluate`` takes it."""
+
+    def run(**inputs: Any) -> tuple[Any, ...]:
+        tensors: Mapping[str, torch.Tensor] = {n: torch.as_tensor(v) for n, v in inputs.items()}
+        return tuple(run_program(program, dict(tensors)).values())
+
+    return run

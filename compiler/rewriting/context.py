@@ -1,0 +1,93 @@
+"""What a pass may know besides the program that it rewrites."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from strop.compiler.ir.program import Program
+from strop.compiler.targets.target import CPU, Target
+from strop.compiler.util.cache import Cache
+
+Batch = Mapping[str, torch.Tensor]
+"""The inputs by name and, beside them, what the loss wants."""
+Batches = Iterable[Batch]
+"""Can be passed over any number of times; gives the same batches each time."""
+Loss = Callable[[Mapping[str, torch.Tensor], Batch], torch.Tensor]
+"""``loss(outputs, batch)``: outputs by name, a scalar to be made small."""
+Measure = Callable[[Program], Mapping[str, float]]
+"""The owner's metrics of a program, by name."""
+Need = Literal["calibration", "train", "loss", "evaluate"]
+NEEDS: tuple[Need, ...] = get_args(Need)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass sees beside its program.
+
+    Attributes:
+        target: where the program will run, and what can be done there.
+        teacher: the program as captured, which behaves as the original does; None outside a build.
+        calibration: batches like the example inputs.
+        train: batches to learn from.
+        loss: the owner's loss on a batch of ``train``.
+        evaluate: the owner's metrics.
+        seed: for whatever is drawn at random.
+        cache: what passes learned before; None keeps nothing.
+        progress: told what is being done, in a few words.
+        say: told what the user should know of this run alone, in sentences; it is not recorded in
+            the manifest, which is the same for every run.
+    """
+
+    target: Target = CPU
+    teacher: Program | None = None
+    calibration: Batches | None = None
+    train: Batches | None = None
+    loss: Loss | None = None
+    evaluate: Measure | None = None
+    seed: int = 0
+    cache: Cache | None = None
+    progress: Callable[[str], None] = lambda what: None
+    say: Callable[[str], None] = lambda sentence: None
+
+    def lacks(self, need: Need) -> bool:
+        """Whether a need is not met."""
+        return getattr(self, need) is None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of Python, NumPy and torch that depend on the seed alone; restored after."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def digest_of(values: Any, digest: Any) -> None:
+    """Feed tensors, and containers of them, into a hash of ``hashlib``."""
+    if isinstance(values, torch.Tensor):
+        flat = values.detach().cpu().contiguous()
+        digest.update(f"{flat.dtype}{tuple(flat.shape)}".encode())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(values, Mapping):
+        for name in sorted(values, key=str):
+            digest.update(f"{name}=".encode())
+            digest_of(values[name], digest)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            digest_of(value, digest)
+    else:
+        digest.update(repr(values).encode())

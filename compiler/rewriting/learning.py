@@ -1,0 +1,165 @@
+"""Passes that learn from data what they rewrite; what was learned is kept, and learned once.
+
+Such a pass has two halves. ``learn`` may train for hours and gives plain tensors and facts;
+``apply_learned`` rewrites the program by them, at once and the same way every time. What ``learn``
+gives is kept under a hash of everything that it depends on: the program and its weights, the pass
+and its options, the data, the seed and the versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from safetensors.torch import save_file
+
+from strop.compiler.ir.printer import program_text
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.snapshots.weight_store import read_tensors
+from strop.compiler.rewriting.context import Context, Need, digest_of, seeded
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.cache import Cache
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.parsing import Strict, validated
+from strop.compiler.util.files.reading import file_hash, read_json
+
+PACKAGES = ("strop", "torch", "numpy")
+TENSORS, FACTS = "tensors.safetensors", "facts.json"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a pass learned.
+
+    Attributes:
+        tensors: by name; by default new values of the weights of that name.
+        facts: numbers and text that JSON holds.
+        notes: what the user should know, in sentences; for the manifest.
+    """
+
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class _Stored(Strict):
+    strop_learned: Literal[1]
+    sha256: str
+    facts: dict[str, Any]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class LearningPass(Pass):
+    """A pass that learns; ``needs`` says what from."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("train",)
+
+    @abstractmethod
+    def learn(self, program: Program, context: Context) -> Learned:
+        """Find out what to rewrite; may take long. ``program`` and its weights stay as they are."""
+
+    def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
+        """Rewrite ``program`` in place; by default give weights the values learned for them."""
+        for name, tensor in learned.tensors.items():
+            program.set_weight(name, tensor, made_by=self.name)
+            log.changed_weight(self.name, name)
+
+    def apply(self, program: Program, log: Log) -> None:
+        """Learn without data, outside of a build."""
+        self.apply_in(program, log, Context())
+
+    def apply_in(self, program: Program, log: Log, context: Context) -> None:
+        """Learn, or take what was learned before, and rewrite by it."""
+        learned = self._learned(program, context)
+        log.notes.extend(learned.notes)
+        self.apply_learned(program, log, learned)
+
+    def _learned(self, program: Program, context: Context) -> Learned:
+        if context.cache is None:
+            return self._learn(program, context)
+        key = self.key(program, context)
+        known = _recall(context.cache, key, self.name, context)
+        if known is not None:
+            context.progress(f"pass {self.name}: taken from the cache")
+            return known
+        learned = self._learn(program, context)
+        try:
+            context.cache.put(key, lambda folder: _write(learned, folder))
+        except UsageError as error:
+            context.say(f"what pass '{self.name}' learned is not kept: {error}")
+        return learned
+
+    def _learn(self, program: Program, context: Context) -> Learned:
+        with seeded(context.seed), torch.enable_grad():
+            found = self.learn(program.clone(), context)
+        tensors = {name: t.detach().contiguous() for name, t in found.tensors.items()}
+        return Learned(tensors, dict(found.facts), tuple(found.notes))
+
+    def key(self, program: Program, context: Context) -> str:
+        """What ``learn`` depends on, as a name for the cache."""
+        digest = hashlib.sha256()
+        known = {
+            "pass": (type(self).__module__, type(self).__qualname__, _source(type(self))),
+            "options": self.options(),
+            "target": context.target.name,
+            "seed": context.seed,
+            "versions": [version(package) for package in PACKAGES],
+            "functions": [_source(f) for f in (context.loss, context.evaluate) if f is not None],
+        }
+        digest.update(json.dumps(known, sort_keys=True, default=repr).encode())
+        for one in (program, context.teacher):
+            if one is not None:
+                digest.update(program_text(one).encode())
+                digest_of(one.weights, digest)
+        for need, batches in (("calibration", context.calibration), ("train", context.train)):
+            if need in self.needs:
+                for batch in batches or ():
+                    digest_of(batch, digest)
+        return f"{self.name}-{digest.hexdigest()[:32]}"
+
+
+def _source(thing: Any) -> str:
+    """The hash of the file that holds a class or a function; "" where there is none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing))
+    except TypeError:
+        return ""
+    return file_hash(Path(file)) if file and Path(file).is_file() else ""
+
+
+def _write(learned: Learned, folder: Path) -> None:
+    save_file(dict(learned.tensors), folder / TENSORS)
+    values = {
+        "strop_learned": 1,
+        "sha256": file_hash(folder / TENSORS),
+        "facts": learned.facts,
+        "notes": learned.notes,
+    }
+    (folder / FACTS).write_text(json.dumps(values) + "\n")
+
+
+def _recall(cache: Cache, key: str, name: str, context: Context) -> Learned | None:
+    """What was learned before; None where nothing was, or where it was damaged."""
+    folder = cache.get(key)
+    if folder is None:
+        return None
+    try:
+        values = validated(_Stored, read_json(folder / FACTS, "", within=folder), "")
+        if file_hash(folder / TENSORS) != values.sha256:
+            raise UsageError("the tensors have changed")
+        tensors = read_tensors(folder / TENSORS, "", within=folder)
+    except (UsageError, OSError):
+        context.say(f"what pass '{name}' had learned was damaged in the cache: it learns again")
+        cache.remove(key)
+        return None
+    return Learned(tensors, values.facts, tuple(values.notes))

@@ -1,0 +1,127 @@
+"""strop's one cache folder: entries under a key, bounded in size, whole or not there.
+
+``STROP_CACHE`` names the folder; by default it is where the system keeps caches. Deleting it costs
+time, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from strop.compiler.util.errors import UsageError
+
+VARIABLE = "STROP_CACHE"
+MOST_BYTES = 4 << 30
+# What a killed process left is not in use any more after this many seconds.
+_STALE = 24 * 3600
+_UNFINISHED = ".unfinished-"
+
+
+def cache_root() -> Path:
+    """The folder of all caches of strop's."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else platformdirs.user_cache_path("strop")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry.
+
+    Attributes:
+        key: under which it stands.
+        bytes: what it takes.
+        used: when it was used last, in seconds since the epoch.
+    """
+
+    key: str
+    bytes: int
+    used: float
+
+
+class Cache:
+    """Folders by key under a root; the ones not used for longest go first when it is full."""
+
+    def __init__(self, root: Path, most_bytes: int = MOST_BYTES) -> None:
+        self.root = root
+        self.most_bytes = most_bytes
+
+    def get(self, key: str) -> Path | None:
+        """The folder of an entry, which counts as used now; None if there is none."""
+        folder = self.root / key
+        if not folder.is_dir():
+            return None
+        with contextlib.suppress(OSError):  # a cache that is read-only can still be read
+            os.utime(folder)
+        return folder
+
+    def put(self, key: str, write: Callable[[Path], None]) -> None:
+        """Make an entry, or replace one; it is there when all of it is written, and not before.
+
+        Args:
+            key: a file name.
+            write: writes the files of the entry into an empty folder.
+
+        Raises:
+            UsageError: the folder cannot be written, or is full.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            work = self.root / f"{_UNFINISHED}{secrets.token_hex(8)}"
+            work.mkdir()
+        except OSError as error:
+            raise UsageError(f"the cache {self.root} cannot be written: {error}") from error
+        try:
+            write(work)
+            self.remove(key)
+            work.rename(self.root / key)
+        except OSError as error:
+            raise UsageError(f"the cache {self.root} cannot be written: {error}") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        self._make_room(key)
+
+    def remove(self, key: str) -> None:
+        """Remove an entry if it is there."""
+        shutil.rmtree(self.root / key, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """All entries, the one used last first."""
+        found = [_entry(p) for p in self._folders() if not p.name.startswith(_UNFINISHED)]
+        return sorted(found, key=lambda e: -e.used)
+
+    def clear(self) -> None:
+        """Remove all entries, and what killed processes left."""
+        for folder in self._folders():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        return [p for p in self.root.iterdir() if p.is_dir()] if self.root.is_dir() else []
+
+    def _make_room(self, newest: str) -> None:
+        """Remove what is stale, and the entries used longest ago beyond the bound."""
+        for folder in self._folders():
+            if folder.name.startswith(_UNFINISHED) and _age(folder) > _STALE:
+                shutil.rmtree(folder, ignore_errors=True)
+        taken = 0
+        for entry in self.entries():
+            taken += entry.bytes
+            if taken > self.most_bytes and entry.key != newest:
+                self.remove(entry.key)
+
+
+def _age(folder: Path) -> float:
+    return time.time() - folder.stat().st_mtime
+
+
+def _entry(folder: Path) -> Entry:
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    return Entry(folder.name, size, folder.stat().st_mtime)
