@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from strop.compiler.driver.driver import build
     from strop.compiler.ir.program import Program
     from strop.compiler.recipes.recipe import Recipe, load_recipe
+    from strop.compiler.rewriting.context import Context
+    from strop.compiler.rewriting.learning import Learned, LearningPass
     from strop.compiler.rewriting.passes import Pass, RulePass
     from strop.compiler.rewriting.pattern import Lit, Match, Miss, Op, Var
     from strop.compiler.rewriting.rules import Rule
@@ -23,6 +25,9 @@ _HOMES = {
     "Artifact": "artifact.folder",
     "load": "artifact.folder",
     "build": "driver.driver",
+    "Context": "rewriting.context",
+    "Learned": "rewriting.learning",
+    "LearningPass": "rewriting.learning",
     "Pass": "rewriting.passes",
     "RulePass": "rewriting.passes",
     "Lit": "rewriting.pattern",
@@ -38,6 +43,9 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Context",
+    "Learned",
+    "LearningPass",
     "Lit",
     "Match",
     "Miss",

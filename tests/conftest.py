@@ -54,8 +54,9 @@ Write = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What strop remembers of builds stays within the tests."""
+    """What strop remembers of builds, and what passes learn, stays within the tests."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("STROP_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

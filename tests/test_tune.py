@@ -60,7 +60,7 @@ def test_a_chain_runs_in_torch_and_every_variant_agrees(subject: tune.Subject) -
 
 
 def test_tuned_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("STROP_CACHE", str(tmp_path))
     asked: list[Any] = []
 
     def measure(target: Any, progress: Any) -> Any:
@@ -82,7 +82,7 @@ def test_tuned_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_cache_for_other_variants_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("STROP_CACHE", str(tmp_path))
     path = tune.cache_path("cpu")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"milliseconds": {"strop.skip_layer_norm": {"gone": {"x": 1}}}}))

@@ -28,7 +28,7 @@ from strop.compiler.rewriting.context import Context, Need, digest_of, seeded
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.cache import Cache
-from strop.compiler.util.errors import UsageError
+from strop.compiler.util.errors import UsageError, VerifyError
 from strop.compiler.util.files.parsing import Strict, validated
 from strop.compiler.util.files.reading import file_hash, read_json
 
@@ -100,8 +100,14 @@ class LearningPass(Pass):
         return learned
 
     def _learn(self, program: Program, context: Context) -> Learned:
+        before = _digest(program)
         with seeded(context.seed), torch.enable_grad():
             found = self.learn(program.clone(), context)
+        if _digest(program) != before:  # torch's own count does not see all of it
+            raise VerifyError(
+                "it writes to a weight in place while it learns, which programs from before it "
+                "share; train copies, and give them in Learned"
+            )
         tensors = {name: t.detach().contiguous() for name, t in found.tensors.items()}
         return Learned(tensors, dict(found.facts), tuple(found.notes))
 
@@ -118,14 +124,19 @@ class LearningPass(Pass):
         }
         digest.update(json.dumps(known, sort_keys=True, default=repr).encode())
         for one in (program, context.teacher):
-            if one is not None:
-                digest.update(program_text(one).encode())
-                digest_of(one.weights, digest)
+            digest.update(b"" if one is None else _digest(one))
         for need, batches in (("calibration", context.calibration), ("train", context.train)):
             if need in self.needs:
                 for batch in batches or ():
                     digest_of(batch, digest)
         return f"{self.name}-{digest.hexdigest()[:32]}"
+
+
+def _digest(program: Program) -> bytes:
+    """The hash of a program's text and weights."""
+    digest = hashlib.sha256(program_text(program).encode())
+    digest_of(program.weights, digest)
+    return digest.digest()
 
 
 def _source(thing: Any) -> str:

@@ -1,0 +1,304 @@
+"""Passes that learn: new values of weights, what they need, and that nothing is learned twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Strop
+from program_tools import program_of
+from torch import Tensor, nn
+
+from strop.compiler import Model, build, load_recipe
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Context, seeded
+from strop.compiler.rewriting.learning import FACTS, TENSORS, Learned, LearningPass
+from strop.compiler.rewriting.passes import Pass
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.cache import Cache
+from strop.compiler.util.errors import UsageError, VerifyError
+
+X = torch.linspace(-1, 1, 8).reshape(2, 4)
+BATCHES = [{"input_0": X, "wanted": X.sum(1, keepdim=True)}]
+learned_in: list[str] = []
+
+
+@dataclass(frozen=True)
+class Fit(LearningPass):
+    """Trains the weights by a few steps of gradient descent on the context's loss."""
+
+    name = "fit"
+    needs = ("train", "loss")
+    steps: int = 3
+
+    def learn(self, program: Program, context: Context) -> Learned:
+        learned_in.append(self.name)
+        assert torch.is_grad_enabled() and context.train and context.loss
+        weights = {n: w.detach().clone().requires_grad_() for n, w in program.weights.items()}
+        student = replace(program, weights=weights)
+        optimizer = torch.optim.SGD(weights.values(), lr=0.1)
+        for _ in range(self.steps):
+            for batch in context.train:
+                (output,) = student.run(input_0=batch["input_0"])
+                optimizer.zero_grad()
+                context.loss({"output": output}, batch).backward()
+                optimizer.step()
+        return Learned(weights, {"steps": self.steps}, ("it learned",))
+
+
+def mse(outputs: Any, batch: Any) -> Tensor:
+    return nn.functional.mse_loss(outputs["output"], batch["wanted"])
+
+
+def linear() -> Program:
+    return program_of(lambda x, w, b: nn.functional.linear(x, w, b), X, w=torch.full((1, 4), 0.6),
+                      b=torch.full((1,), 0.1))  # fmt: skip
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    learned_in.clear()
+    yield Context(train=BATCHES, loss=mse, cache=Cache(tmp_path / "learned"))
+
+
+# New values -----------------------------------------------------------------------------------
+
+
+def test_new_values_stand_in_the_new_program_alone_and_say_who_made_them(context: Context) -> None:
+    before = linear()
+    kept = {name: tensor.clone() for name, tensor in before.weights.items()}
+    with seeded(1):
+        result = Fit(steps=40).run(before, None, context)
+    assert result.modified and len(result.log.rewrites) == 2
+    assert [r.node for r in result.log.rewrites] == [f"@{name}" for name in result.program.weights]
+    assert result.log.notes == ["it learned"]
+    assert str(result.program) == str(before)
+    for name, tensor in before.weights.items():
+        assert torch.equal(tensor, kept[name])
+        assert not torch.equal(result.program.weights[name], kept[name])
+        assert result.program.origins[name].made_by == "fit"
+        assert result.program.origins[name].sources == before.origins[name].sources
+    (got,) = result.program.run(input_0=X)
+    assert mse({"output": got}, BATCHES[0]) < 0.5 * mse({"output": before.run(input_0=X)[0]},
+                                                        BATCHES[0])  # fmt: skip
+
+
+def replace_weights(program: Program) -> Program:
+    """The same program with other weights."""
+    for name in list(program.weights):
+        program.set_weight(name, program.weights[name] * 0.5 + 0.1, "test")
+    return program
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("gone", torch.ones(1, 4), "there is no weight 'gone'"),
+        ("inner.w", torch.ones(4), "its new values are torch.float32 (4,)"),
+        ("inner.w", torch.ones(1, 4).double(), "its new values are torch.float64 (1, 4)"),
+    ],
+)
+def test_values_of_another_kind_are_refused(name: str, tensor: Tensor, said: str) -> None:
+    with pytest.raises(VerifyError, match=re.escape(said)):
+        linear().set_weight(name, tensor, "test")
+
+
+def test_a_trained_weight_stays_one() -> None:
+    program = linear()
+    (name, _) = program.parameters
+    program.set_weight(name, torch.zeros(1, 4), "test")
+    assert name in program.parameters and program.parameters[name].requires_grad
+
+
+@dataclass(frozen=True)
+class InPlace(Pass):
+    """Writes to a weight that other programs share."""
+
+    name = "in-place"
+
+    def apply(self, program: Program, log: Log) -> None:
+        with torch.no_grad():
+            next(iter(program.weights.values())).mul_(2)
+
+
+@dataclass(frozen=True)
+class LearnsInPlace(LearningPass):
+    """Writes to a weight, past torch's count, while it learns."""
+
+    name = "learns-in-place"
+    needs = ()
+
+    def learn(self, program: Program, context: Context) -> Learned:
+        next(iter(program.weights.values())).data.mul_(2)
+        return Learned()
+
+
+@pytest.mark.parametrize("wrong", [InPlace(), LearnsInPlace()])
+def test_a_pass_that_writes_to_a_weight_is_caught(wrong: Pass) -> None:
+    with pytest.raises(VerifyError, match="in place"):
+        wrong.run(linear())
+
+
+# Needs ----------------------------------------------------------------------------------------
+
+
+def test_a_pass_whose_needs_are_not_met_says_what_to_give() -> None:
+    with pytest.raises(UsageError, match=re.escape("needs loss: give Model(loss=...)")):
+        Fit().run(linear(), None, Context(train=BATCHES))
+    with pytest.raises(UsageError, match=re.escape("needs train and loss")):
+        Fit().run(linear())
+
+
+def test_needs_are_looked_at_before_the_capture(tmp_path: Path) -> None:
+    class Never(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("it ran")
+
+    recipe = load_recipe("cpu-fp32").insert(Fit)
+    with pytest.raises(UsageError, match="pass 'fit' needs train and loss"):
+        build(Model(Never().eval(), {"input_0": X}), tmp_path / "out", recipe)
+
+
+# The cache ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_learned_twice(context: Context) -> None:
+    program = linear()
+    first = Fit().run(program, None, context)
+    again = Fit().run(linear(), None, context)
+    assert learned_in == ["fit"]
+    assert again.log.notes == first.log.notes
+    for name, tensor in first.program.weights.items():
+        assert torch.equal(again.program.weights[name], tensor)
+
+
+def other_loss(outputs: Any, batch: Any) -> Tensor:
+    return 2 * mse(outputs, batch)
+
+
+CHANGES: dict[str, Any] = {
+    "option": lambda p, c: (Fit(steps=4), p, c),
+    "weights": lambda p, c: (Fit(), replace_weights(p), c),
+    "program": lambda p, c: (Fit(), program_of(lambda x, w: x @ w.T, X, w=torch.ones(1, 4)), c),
+    "data": lambda p, c: (Fit(), p, replace(c, train=[{**BATCHES[0], "wanted": X[:, :1]}])),
+    "more data": lambda p, c: (Fit(), p, replace(c, train=BATCHES * 2)),
+    "seed": lambda p, c: (Fit(), p, replace(c, seed=1)),
+    "teacher": lambda p, c: (Fit(), p, replace(c, teacher=linear())),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_whatever_matters_makes_it_learn_again(what: str, context: Context) -> None:
+    Fit().run(linear(), None, context)
+    one, program, changed = CHANGES[what](linear(), context)
+    one.run(program, None, changed)
+    assert learned_in == ["fit", "fit"]
+
+
+def test_another_version_or_another_source_makes_it_learn_again(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Fit().key(linear(), context)
+    monkeypatch.setattr("strop.compiler.rewriting.learning._source", lambda thing: "changed")
+    assert Fit().key(linear(), context) != key
+    monkeypatch.undo()
+    assert Fit().key(linear(), context) == key
+    monkeypatch.setattr("strop.compiler.rewriting.learning.version", lambda package: "0")
+    assert Fit().key(linear(), context) != key
+
+
+@pytest.mark.parametrize("file", [TENSORS, FACTS])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_entry_is_learned_again_and_that_is_said(
+    file: str, damage: str, context: Context
+) -> None:
+    said: list[str] = []
+    context = replace(context, say=said.append)
+    Fit().run(linear(), None, context)
+    assert context.cache
+    (entry,) = context.cache.entries()
+    path = context.cache.root / entry.key / file
+    content = path.read_bytes()
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-9] + (b"?" * 9 if damage == "flip" else b""))
+    Fit().run(linear(), None, context)
+    assert learned_in == ["fit", "fit"]
+    assert said == ["what pass 'fit' had learned was damaged in the cache: it learns again"]
+    Fit().run(linear(), None, context)
+    assert learned_in == ["fit", "fit"] and len(said) == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_no_build(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "taken").write_text("a file")
+    said: list[str] = []
+    Fit().run(linear(), None, replace(context, cache=Cache(tmp_path / "taken"), say=said.append))
+    assert len(said) == 1 and said[0].startswith("what pass 'fit' learned is not kept: the cache")
+
+
+def test_a_pass_can_be_stopped_after_any_of_its_weights(context: Context) -> None:
+    before = linear()
+    start = {name: tensor.clone() for name, tensor in before.weights.items()}
+    for limit in (0, 1, 2):
+        after = Fit().run(before, Log(limit=limit), context).program
+        changed = [n for n, t in after.weights.items() if not torch.equal(t, start[n])]
+        assert len(changed) == limit
+    assert learned_in == ["fit"]
+
+
+# Whole builds ---------------------------------------------------------------------------------
+
+FACTORY = """
+import torch
+from dataclasses import dataclass, replace
+from pathlib import Path
+from strop.compiler import Context, Learned, LearningPass, Model, Rule
+
+X = torch.linspace(-1, 1, 32).reshape(8, 4)
+
+@dataclass(frozen=True)
+class Nudge(LearningPass):
+    name = "nudge"
+    needs = ("train",)
+
+    def learn(self, program, context):
+        with open(Path(__file__).with_name("learned.txt"), "a") as file:
+            file.write("x")
+        mean = sum(batch["x"].mean() for batch in context.train)
+        return Learned({n: w.detach() + 1e-6 * mean for n, w in program.weights.items()})
+
+def make():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
+    return Model(module.eval(), (X,), dynamic={"input": {0: ("rows", 1, 16)}},
+                 train=lambda: iter([{"input": X, "x": X + 1}] * 3))
+"""
+
+
+def test_builds_bisections_and_questions_learn_once(strop: Strop, tmp_path: Path) -> None:
+    file = tmp_path / "nudged.py"
+    file.write_text(FACTORY)
+    learned = tmp_path / "learned.txt"
+    common = ("--pass", f"{file}:Nudge", "--before", "bias-gelu")
+    source = f"{file}:make"
+    first = strop("build", source, "-o", tmp_path / "a", *common)
+    assert first.code == 0, first.err
+    second = strop("build", source, "-o", tmp_path / "b", *common, "--instruments", "full")
+    assert second.code == 0, second.err
+    strop("debug", "bisect", source, *common, "--metric", "max_abs", "--max", "0")
+    strop("debug", "why-not", source, "activations", *common)
+    assert learned.read_text() == "x"
+    shown = strop("cache")
+    assert "nudge-" in shown.out
+    assert strop("cache", "--clear").code == 0
+    assert "nudge-" not in strop("cache").out
+    assert strop("build", source, "-o", tmp_path / "c", *common).code == 0
+    assert learned.read_text() == "xx"
+    files = [(tmp_path / out / "model.onnx").read_bytes() for out in "abc"]
+    assert files[0] == files[1] == files[2]
