@@ -18,10 +18,9 @@ from torch import Tensor
 from strop.compiler.capture import capture
 from strop.compiler.errors import UnsupportedError
 from strop.compiler.inputs import read_inputs
-from strop.compiler.lower.onnx import candidates, rules, table
+from strop.compiler.lower.onnx import rules, table
 from strop.compiler.lower.onnx.choices import Choices
 from strop.compiler.lower.onnx.emitter import lower_to_onnx
-from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.model import Model
 from strop.compiler.numerics import Array
 from strop.compiler.target import get_target
@@ -30,17 +29,7 @@ Case = tuple[Function, tuple[Tensor, ...]]
 strop = torch.ops.strop
 ROWS = {0: ("rows", 2, 5)}
 LOWEST, NAN = torch.finfo(torch.float32).min, math.nan
-
-
-def refuse(*_: Any) -> None:
-    raise NotLowered("only rows are tried here")
-
-
-@pytest.fixture(autouse=True)
-def rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither torch's decompositions nor ``torch.onnx`` stand in for a row."""
-    monkeypatch.setattr(candidates, "_emit_decomposed", refuse)
-    monkeypatch.setattr(candidates, "emit_by_torchlib", refuse)
+pytestmark = pytest.mark.usefixtures("rows_only")
 
 
 def lowered(

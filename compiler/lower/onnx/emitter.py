@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 import sympy
 import torch
-from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.constants import constant_nodes, evaluate
@@ -497,5 +496,5 @@ def lower_to_onnx(program: Program, target: Target, choices: Choices) -> ir.Mode
     """Lower a program to an ONNX model whose weights are read when the file is written."""
     from strop.compiler.lower.onnx import rules  # noqa: F401  (fills the table)
 
-    with torch.no_grad(), fx.traceback.preserve_node_meta(False):
+    with torch.no_grad():
         return Emitter(program, target, choices).lower()
