@@ -69,6 +69,19 @@ def interrupts_heeded() -> Iterator[None]:
 
 
 @pytest.fixture
+def rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither torch's decompositions nor ``torch.onnx`` stand in for a row of the lowering."""
+    from strop.compiler.lower.onnx import candidates
+    from strop.compiler.lower.onnx.refusal import NotLowered
+
+    def refuse(*_: object) -> None:
+        raise NotLowered("only rows are tried here")
+
+    monkeypatch.setattr(candidates, "_emit_decomposed", refuse)
+    monkeypatch.setattr(candidates, "emit_by_torchlib", refuse)
+
+
+@pytest.fixture
 def strop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Strop:
     """``strop(...)`` runs the command line in this process."""
 

@@ -64,6 +64,7 @@ MASKS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("rows_only")
 @pytest.mark.parametrize("name", MASKS)
 def test_of_any_count(name: str) -> None:
     function = MASKS[name]
@@ -91,6 +92,7 @@ COUNTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("rows_only")
 @pytest.mark.parametrize("name", COUNTS)
 def test_of_any_number(name: str) -> None:
     axes = {"x": {0: "rows"}, "y": {0: "rows"}}

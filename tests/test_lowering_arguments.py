@@ -17,7 +17,6 @@ from test_lowering_rows import (
     Case,
     lowered,
     operators,
-    rows_only,  # noqa: F401  (a fixture)
     together,
 )
 from torch import Tensor
@@ -37,6 +36,8 @@ def kernel(*shape: int) -> Tensor:
     size = math.prod(shape)
     return torch.linspace(-size, size, size).sin().view(shape) / math.sqrt(math.prod(shape[1:]))
 
+
+pytestmark = pytest.mark.usefixtures("rows_only")
 
 ACTIVATIONS: dict[str, Case] = {
     "elu": (lambda a: F.elu(a, 0.5), (WIDE,)),

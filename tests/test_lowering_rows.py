@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-import pkgutil
 from typing import Any
 
 import numpy as np
@@ -19,9 +16,7 @@ from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.lower.choices import Choices
-from strop.compiler.lower.onnx import candidates, rules, table
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
-from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.targets.target import get_target
 from strop.compiler.util.errors import UnsupportedError
 from strop.compiler.util.numerics import Array
@@ -30,17 +25,7 @@ Case = tuple[Function, tuple[Tensor, ...]]
 strop = torch.ops.strop
 ROWS = {0: ("rows", 2, 5)}
 LOWEST, NAN = torch.finfo(torch.float32).min, math.nan
-
-
-def refuse(*_: Any) -> None:
-    raise NotLowered("only rows are tried here")
-
-
-@pytest.fixture(autouse=True)
-def rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither torch's decompositions nor ``torch.onnx`` stand in for a row."""
-    monkeypatch.setattr(candidates, "_emit_decomposed", refuse)
-    monkeypatch.setattr(candidates, "emit_by_torchlib", refuse)
+pytestmark = pytest.mark.usefixtures("rows_only")
 
 
 def lowered(
@@ -108,15 +93,6 @@ def check(
     if others:
         agree(function, list(others), run)
     return model
-
-
-def test_every_public_function_of_the_rules_is_a_row() -> None:
-    rows = {emit for variants in table.TABLE.values() for emit in variants.values()}
-    for module in pkgutil.iter_modules(rules.__path__):
-        found = importlib.import_module(f"{rules.__name__}.{module.name}")
-        for name, function in inspect.getmembers(found, inspect.isfunction):
-            if function.__module__ == found.__name__ and not name.startswith("_"):
-                assert function in rows, f"{module.name}.{name} is entered in no row"
 
 
 CUBE, MATRIX = x(4, 3, 6), x(4, 6)

@@ -177,6 +177,15 @@ def test_a_line_that_runs_on_import_is_tried_with_all_tests_of_its_file(toy: Pat
     assert names(toy_index(toy), 2) == ["t::fast", "t::count", "t::slow"]
 
 
+def test_the_test_that_imported_the_file_first_is_not_the_only_one_of_such_a_line(
+    toy: Path,
+) -> None:
+    index = toy_index(toy)
+    index.traces[0].sources["toy.py"].lines.update({"2": [1], "5": [1]})
+    assert names(index, 2) == ["t::fast", "t::count", "t::slow"]
+    assert names(index, 5) == ["t::fast", "t::slow"]
+
+
 def test_lines_of_a_changed_file_are_looked_up_by_function(toy: Path) -> None:
     index = toy_index(toy, source="something older")
     assert names(index, 9) == ["t::fast", "t::slow"]

@@ -33,6 +33,10 @@ LEFT_ALONE: dict[str, tuple[Tensor, Tensor, Tensor, str]] = {
     "queries of one head": (Q[:, :1], K, V, "1 query heads do not divide over 4 key"),
     "doubles": (Q.double(), K.double(), V.double(), "queries are torch.float64"),
     "three axes": (Q[0], K[0], V[0], "queries are not [batch, heads, seq, size]"),
+    # Torch spreads them over the batch.
+    "keys of three axes": (Q[:, :2], K[0, :2], V[:, :2], "keys are not [batch, heads, seq, size]"),
+    "values of three axes": (Q[:, :2], K[:, :2], V[0, :2], "values are not [batch, heads, "),
+    "five axes": (Q[None], K[None], V[None], "queries are not [batch, heads, seq, size]"),
 }
 
 
@@ -126,6 +130,55 @@ def test_repeated_heads_are_grouped_only_where_each_is_repeated_in_place(case: s
     before = program_of(model, *inputs)
     result = FuseAttention().run(run_passes(before, Noops()))
     assert f", None, 4, {kv_heads}, 0.408" in body(result.program)
+    same_numbers(before, result.program, *inputs, tolerance=1e-6)
+
+
+# All sizes are equal: only the operators say which axis was repeated.
+LOOKALIKES: dict[str, Callable[[Tensor], Tensor]] = {
+    **{
+        f"inserted at {axis}": lambda x, axis=axis: _spread(x.unsqueeze(axis))
+        for axis in (-5, -4, -3, -2, -1, 0, 1, 2, 3, 4)
+    },
+    "in the batch": lambda x: x[:, :, None].expand(2, 2, 2, 2, 2).reshape(4, 2, 2, 2),
+    "and rows": lambda x: _spread(x[:, :, :1].unsqueeze(2)),
+    "nothing inserted": lambda x: _spread(x.transpose(2, 3)),
+    **{
+        f"repeated along {axis}": lambda x, axis=axis: x.repeat_interleave(2, axis)
+        for axis in range(4)
+    },
+}
+
+
+def _spread(x: Tensor) -> Tensor:
+    return x.expand(2, 2, 2, 2, 2).reshape(2, 4, 2, 2)
+
+
+@pytest.mark.parametrize("case", LOOKALIKES)
+def test_only_repeated_heads_are_taken_for_grouped_heads(case: str) -> None:
+    repeat, x = LOOKALIKES[case], heads(2, 2, 2, 2)
+    repeated = repeat(x)
+
+    def model(q: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, repeat(x), repeat(x), mask)
+
+    inputs = (heads(*repeated.shape), x, heads(repeated.shape[2], repeated.shape[2]))
+    before = program_of(model, *inputs)
+    result = FuseAttention().run(before)
+    assert counts(result) == {"attention-sdpa": 1}
+    same_numbers(before, result.program, *inputs, tolerance=1e-6)
+    grouped = case in ("inserted at 2", "inserted at -3", "repeated along 1")
+    kv_heads = 2 if grouped else repeated.shape[1]
+    assert f", {repeated.shape[1]}, {kv_heads}, 0." in body(result.program)
+
+
+def test_two_heads_of_keys_for_six_of_queries_in_one_batch() -> None:
+    def model(q: Tensor, k: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, wide(k, 3), wide(k, 3))
+
+    inputs = (heads(1, 6, 5, 4), heads(1, 2, 3, 4))
+    before = program_of(model, *inputs)
+    result = FuseAttention().run(run_passes(before, Noops()))
+    assert ", None, 6, 2, 0.5" in body(result.program)
     same_numbers(before, result.program, *inputs, tolerance=1e-6)
 
 

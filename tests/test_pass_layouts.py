@@ -65,6 +65,28 @@ VIEWS: list[tuple[View, View]] = [
 ]
 
 
+AS_IT_IS: list[tuple[View, View]] = [
+    ((2, 3), (2, 3)),
+    ((2, 3), (1, 3)),
+    ((2, 3), (3,)),
+    ((2, 2, 3), (1, 1)),
+    ((2, 2, 3), (1,)),
+    ((2, 2, 3), ()),
+    ((6,), (1,)),
+    ((6,), ()),
+]
+
+
+@pytest.mark.parametrize(("lead", "batch"), AS_IT_IS, ids=str)
+def test_a_mask_that_torch_spreads_anyway_is_taken_as_it_is(lead: View, batch: View) -> None:
+    q, mask = randn(*lead, 3, 4), randn(*batch, 3, 3)
+    before = program_of(lambda q, mask: (q @ q.mT + mask).softmax(-1) @ q, q, mask)
+    result = FuseAttention().run(run_passes(before, Noops()))
+    assert counts(result) == {"attention-eager": 1}
+    assert "%input_1, " in body(result.program)
+    same_numbers(before, result.program, q, mask, tolerance=1e-5)
+
+
 @pytest.mark.parametrize(("lead", "view"), VIEWS, ids=str)
 def test_masks_of_any_batch_axes_are_spread_as_torch_does(lead: View, view: View) -> None:
     q = randn(*lead, 3, 4)

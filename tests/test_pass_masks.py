@@ -67,6 +67,12 @@ READ: dict[str, tuple[Mask, bool, bool]] = {
     "and not below zero": (lambda i, p: causal(i) & (i >= 0), True, False),
     "and above minus one": (lambda i, p: causal(i) & (i > -1), True, False),
     "and far from below": (lambda i, p: causal(i) & (i >= -7), True, False),
+    "the first of a longer one": (lambda i, p: causal(LONG)[:5, :5], True, False),
+    "and the first of longer ones": (
+        lambda i, p: causal(i) & torch.ones(8, 5, dtype=torch.bool)[:5],
+        True,
+        False,
+    ),
 }
 KEPT_ONES = torch.ones(5, 5, dtype=torch.bool)
 
@@ -138,6 +144,10 @@ KEPT: dict[str, Mask] = {
     "padding of one row": lambda i, p: p[0][i][None, None, None, :],
     "numbers looked up": lambda i, p: padded(p.long()).bool(),
     "a longer padding cut": lambda i, p: padded(torch.cat((p, p), 1), None, i[None, None, None, :]),
+    "the first of a longer padding": lambda i, p: padded(torch.cat((p, p), 1))[..., :5],
+    "the first of a longer one and padding": lambda i, p: (
+        causal(LONG) & padded(torch.cat((p, ~p[:, :3]), 1))
+    )[..., :5, :5],
     "two axes of a third": lambda i, p: padded(p[:, :, None].expand(2, 5, 5))[:, 0],
 }
 
@@ -175,6 +185,17 @@ def test_attention_without_a_mask_is_no_miss() -> None:
     program = program_of(lambda q: F.scaled_dot_product_attention(q, q, q), Q)
     result = CanonicalMasks().run(program)
     assert not result.modified and not result.log.misses
+
+
+def test_a_mask_behind_attention_without_one_is_read() -> None:
+    def model(q: Tensor) -> Tensor:
+        q = F.scaled_dot_product_attention(q, q, q)
+        return F.scaled_dot_product_attention(q, q, q, causal(torch.arange(5)))
+
+    before = program_of(model, Q)
+    result = CanonicalMasks().run(before)
+    assert counts(result) == {"masks": 1}
+    same_numbers(before, result.program, Q, tolerance=1e-6)
 
 
 def test_two_paddings_are_joined_and_made_once_for_all_layers() -> None:

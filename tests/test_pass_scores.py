@@ -273,6 +273,22 @@ def test_other_steps_are_left_alone(case: str) -> None:
     left(*LEFT[case])
 
 
+def test_scores_are_hidden_behind_one_finite_number() -> None:
+    reason = "hidden behind different numbers, [-10000000000.0, -1000000000.0]"
+    left(lambda s, m, o: s.masked_fill(m, -1e9).masked_fill(o, -1e10), reason)
+    same(lambda s, m, o: s.masked_fill(m, -1e9).masked_fill(o, -math.inf))
+
+
+def test_the_first_number_that_may_not_hide_is_told() -> None:
+    reason = "filled with -100, which may not hide"
+    left(lambda s, m, o: s.masked_fill(m, -100.0).masked_fill(o, -200.0), reason)
+
+
+def test_a_bias_of_rows_and_columns_is_a_mask_as_it_is() -> None:
+    assert "unsqueeze" not in same(lambda s, m, o: s + BIAS)
+    assert "unsqueeze(%" in same(lambda s, m, o: s + BIAS[0] * 1)
+
+
 SAME: dict[str, Steps] = {
     "a bias twice": lambda s, m, o: torch.add(s, BIAS, alpha=2),
     "a bias taken away twice": lambda s, m, o: torch.sub(s, BIAS, alpha=2),

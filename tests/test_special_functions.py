@@ -88,6 +88,14 @@ def test_zeta_of_numbers_and_integers(arguments: Any) -> None:
     agree(FORMULAS[target](*arguments), target(*arguments))
 
 
+def test_every_term_of_zeta_counts() -> None:
+    """To the last digits, where the sum before the series leaves something to it."""
+    exponent, shift = grid(line(1.5, 12, 22), line(0.1, 5, 50), torch.float64)
+    target = aten.special_zeta.default
+    found, wanted = FORMULAS[target](exponent, shift), target(exponent, shift)
+    torch.testing.assert_close(found, wanted, rtol=1e-14, atol=0)
+
+
 POSITIVE = [*powers(-4, 3, 36), 1e-30, 9.999, 10, 20, 200, 0, -0.0, -1, -1e-3, INF, -INF, NAN]
 
 

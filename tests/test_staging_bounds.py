@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -321,6 +323,39 @@ def test_a_workspace_is_its_own_and_holds_a_lock(tmp_path: Path) -> None:
         assert stat.S_IMODE(work.stat().st_mode) == 0o700
         fill(new, {"seal": ""})
     assert leftovers(tmp_path) == []
+
+
+def test_a_lock_is_no_link_and_can_be_written_as_network_file_systems_demand(
+    tmp_path: Path,
+) -> None:
+    lock = staging._lock(tmp_path, os.O_CREAT)
+    assert fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    with pytest.raises(BlockingIOError):
+        staging._lock(tmp_path)
+    os.close(lock)
+    (tmp_path / "lock").rename(tmp_path / "elsewhere")
+    (tmp_path / "lock").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        staging._lock(tmp_path)
+
+
+def test_a_turn_is_waited_for_as_long_as_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, slept, passes = [0.0], [], iter((60.0, 0.5, 60.0))
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += next(passes)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    with staging._turn(tmp_path / "out"):
+        with pytest.raises(UsageError, match="out could not be written: another .* for 60 s$"):
+            staging._turn(tmp_path / "out").__enter__()
+        assert slept == [0.02, 0.02]
+    with staging._turn(tmp_path / "out"):
+        assert slept == [0.02, 0.02]
 
 
 def test_only_what_is_called_like_a_workspace_is_swept_up(tmp_path: Path) -> None:

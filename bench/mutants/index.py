@@ -32,7 +32,8 @@ class Index:
         """Names and seconds of the tests that execute a line's statement, the fastest first.
 
         A statement that runs on import only (a decorator, a table) belongs to its function, or
-        to the whole file.
+        to the whole file: the test that happened to import the file first needs it no more than
+        others do.
         """
         source = (self.root / file).read_text()
         tree = ast.parse(source)
@@ -40,7 +41,7 @@ class Index:
         spans = [statement_span(tree, line)]
         if _runs_on_import(tree, line):
             whole_file = (1, source.count("\n") + 1)
-            spans += [functions(tree)[inside], whole_file] if inside else [whole_file]
+            spans = [functions(tree)[inside], whole_file] if inside else [whole_file]
         for span in spans:
             if found := self._executing(file, digest(source), span, inside):
                 return sorted(found.items(), key=lambda test: test[1])

@@ -116,7 +116,9 @@ def _slice(reader: Reader, node: Node) -> Meaning:
     values = arguments(node)
     inner = reader.meaning(values["self"])
     from_start = values["start"] in (None, 0) and values["step"] == 1
-    return inner if from_start and (isinstance(inner, Grid) or inner == TRUE) else None
+    # A padding would be too long.
+    short = isinstance(inner, Grid) or inner in (TRUE, CAUSAL)
+    return inner if from_start and short else None
 
 
 def _expand(reader: Reader, node: Node) -> Meaning:

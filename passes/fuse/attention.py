@@ -35,17 +35,17 @@ def ungroup(x: Node) -> Node:
     if x.target not in VIEWS:
         return x
     expanded = input_node(x)
-    if expanded.target is not aten.expand.default or len(shape_of(expanded)) != 5:
+    if expanded.target is not aten.expand.default:
         return x
     inserted = input_node(expanded)
-    if inserted.target is not aten.unsqueeze.default or inserted.args[1] != 2:
+    if inserted.target is not aten.unsqueeze.default or inserted.args[1] not in (2, -3):
         return x
-    old, new = shape_of(inserted), shape_of(expanded)
-    if any(not same_size(a, b) for axis, (a, b) in enumerate(zip(old, new)) if axis != 2):
+    source, new = input_node(inserted), shape_of(expanded)
+    if not same_shape(shape_of(source), (*new[:2], *new[3:])):
         return x
-    if not same_shape(shape_of(x), (new[0], new[1] * new[2], new[3], new[4])):
+    if not same_shape(shape_of(x), (new[0], new[1] * new[2], *new[3:])):
         return x
-    return input_node(inserted)
+    return source
 
 
 class SdpaAttention(Rule):
@@ -56,8 +56,6 @@ class SdpaAttention(Rule):
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         a = arguments(root)
-        if len(shape_of(a["query"])) != 4:
-            return Miss("queries are not [batch, heads, seq, size]", root, NEAR)
         if a["dropout_p"]:
             return Miss("drops attention weights: the module is in train mode", root, NEAR)
         k, v = ungroup(a["key"]), ungroup(a["value"])
@@ -79,17 +77,18 @@ class SdpaAttention(Rule):
 
 
 def why_not_attention(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """The condition on the types of q, k and v, [batch, heads, seq, size], that fails, in words."""
+    """The condition on the types of q, k and v that fails, in words."""
     for what, value in (("queries", q), ("keys", k), ("values", v)):
+        if value.dim() != 4:
+            return f"{what} are not [batch, heads, seq, size]"
         if value.dtype != torch.float32:
             return f"{what} are {value.dtype}"
     heads = [value.shape[1] for value in (q, k, v)]
     if any(isinstance(count, torch.SymInt) for count in heads):
         return "the number of heads is dynamic"
-    if heads[1] != heads[2] or heads[0] % heads[1]:
-        return (
-            f"{heads[0]} query heads do not divide over {heads[1]} key and {heads[2]} value heads"
-        )
+    of_q, of_k, of_v = heads
+    if of_k != of_v or of_q % of_k:
+        return f"{of_q} query heads do not divide over {of_k} key and {of_v} value heads"
     if not same_size(q.shape[0], k.shape[0]) or not same_shape(k.shape[:-1], v.shape[:-1]):
         return "batch or key sizes differ"
     return None

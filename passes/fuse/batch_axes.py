@@ -45,7 +45,7 @@ class BatchAxes:
         if len(lead) == 2:
             return mask
         if all(same_size(size, 1) for size in own):
-            return mask if len(own) < 2 else _flat(mask, len(own), build)
+            return mask if len(own) < 3 else _flat(mask, len(own), build)
         for _ in range(len(lead) - len(own)):
             mask = build.call(aten.unsqueeze.default, mask, 0)
         if len(lead) > 2 and same_size(lead[-1], self.heads):

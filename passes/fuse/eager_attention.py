@@ -143,7 +143,7 @@ def _why_no_softmax(root: Node) -> Miss:
     first = node = input_node(root)
     while node.target in _ON_WEIGHTS:
         node = input_node(node)
-    if node is not first and node.target is aten.softmax.int:
+    if node.target is aten.softmax.int:
         return Miss("the attention weights are changed before they meet the values", first, NEAR)
     return Miss("no factor is a softmax", root)
 

@@ -9,7 +9,6 @@ operator jumps on them (``jumps.py``).
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -171,7 +170,7 @@ def _compute_wider(node: Node, wide: dict[Node, Node], kept: set[Node]) -> bool:
     if not isinstance(made, (tuple, list)):
         _narrow_again(node, made, kept, node in kept)
         return True
-    for part in [u for u in node.users if u.target is operator.getitem]:
+    for part in list(node.users):  # each takes one of its results
         _narrow_again(part, made[part.args[1]], kept, node in kept)  # type: ignore[index]
     node.meta["val"] = made
     return True

@@ -7,7 +7,6 @@ from typing import cast
 
 import onnx_ir as ir
 import torch
-from torch import fx
 from torch.fx.node import Node
 
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
@@ -30,7 +29,7 @@ def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.
         UnsupportedError: naming every operator that nothing lowers, with its source line.
     """
     on = Emitter(program, target, choices, emit_call)
-    with torch.no_grad(), fx.traceback.preserve_node_meta(False):
+    with torch.no_grad():
         inputs = _inputs(on)
         missing = [reason for node in program.calls() if (reason := _visit(on, node))]
         if missing:

@@ -39,8 +39,7 @@ def emit_size(on: Emitter, expr: Any, size: SizeOf) -> Any:
     if kind in FOLDED or kind in ("Pow", "PowByNatural", "FloatPow"):
         return _fold(on, FOLDED.get(kind, "Pow"), expr, size)
     if kind in ("CleanDiv", "FloorDiv", "Mod", "PythonMod"):
-        numerator, divisor = (size(a) for a in expr.args)
-        return _integer_division(on, kind, numerator, divisor, expr=expr)
+        return _integer_division(on, expr, *(size(a) for a in expr.args))
     if kind in ("IntTrueDiv", "FloatTrueDiv"):
         return on.op("Div", *(_double(on, a, size) for a in expr.args))
     if kind == "ToFloat":
@@ -66,9 +65,9 @@ def _fold(on: Emitter, op_type: str, expr: Any, size: SizeOf) -> Any:
     return result
 
 
-def _integer_division(on: Emitter, kind: str, a: Any, b: Any, expr: Any) -> Any:
-    if kind in ("Mod", "PythonMod"):
+def _integer_division(on: Emitter, expr: Any, a: Any, b: Any) -> Any:
+    if "Mod" in type(expr).__name__:
         return on.op("Mod", a, b)
-    exact = kind == "CleanDiv" or all(part.is_nonnegative for part in expr.args)
     # ONNX Div truncates towards zero; below it, taking the remainder off first makes it floor.
-    return on.op("Div", a if exact else on.op("Sub", a, on.op("Mod", a, b)), b)
+    negative = any(not part.is_nonnegative for part in expr.args)
+    return on.op("Div", on.op("Sub", a, on.op("Mod", a, b)) if negative else a, b)

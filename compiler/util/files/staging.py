@@ -32,7 +32,7 @@ PATIENCE, PAUSE = 60.0, 0.02
 _LEAST_SPACE = 1 << 18
 # What the name of a workspace adds to the folder's, in bytes.
 _SUFFIX = len("..strop-XXXXXXXX")
-_RANDOM = re.compile(r"\w{8}")
+_RANDOM = r"\w{8}"
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _turn(out: Path) -> Iterator[None]:
     Raises:
         UsageError: another one has not done with it for a long time.
     """
-    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(out.parent, os.O_RDONLY)
     try:
         _wait_for(folder, out)
         yield
@@ -229,9 +229,9 @@ def _sweep(out: Path, kind: Kind) -> None:
     for folder, prefix in ((out.parent, _prefix(out)), (out, WORK_INSIDE)):
         if not folder.is_dir():
             continue
+        workspace = re.compile(re.escape(prefix) + _RANDOM)
         for work in folder.iterdir():
-            name = work.name.removeprefix(prefix)
-            if name != work.name and _RANDOM.fullmatch(name) and not work.is_symlink():
+            if workspace.fullmatch(work.name) and not work.is_symlink():
                 _sweep_one(work, out, kind)
 
 

@@ -33,7 +33,7 @@ def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Pair:
 
 
 @formula(aten.median.dim)
-def median(x: Tensor, dim: int = -1, keepdim: bool = False) -> Pair:
+def median(x: Tensor, dim: int, keepdim: bool = False) -> Pair:
     """The lower of the two in the middle; NaN, at the first place that has it, if any is."""
     if x.dim() == 0:
         return _number(x, median(x.view(1), 0, True))
@@ -54,7 +54,7 @@ def median_all(x: Tensor) -> Tensor:
 
 
 @formula(aten.nanmedian.dim)
-def nanmedian(x: Tensor, dim: int = -1, keepdim: bool = False) -> Pair:
+def nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Pair:
     """The median of what is no NaN: those are put last."""
     if not x.is_floating_point():
         return median(x, dim, keepdim)

@@ -146,7 +146,7 @@ def narrow(on: Emitter, x: Any, dim: int, start: Any, length: Any) -> Any:
     aten.unsafe_split.Tensor,
     aten.tensor_split.sections,
 )
-def split(on: Emitter, x: Any, sizes: Any, dim: int = 0) -> Any:
+def split(on: Emitter, x: Any, sizes: Any, dim: int) -> Any:
     parts = on.node.meta["val"]
     lengths = [p.shape[dim] for p in parts]
     if len(parts) == 1:
