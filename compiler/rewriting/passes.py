@@ -15,7 +15,6 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.verifier import verify, verify_unchanged, versions_of
 from strop.compiler.rewriting.context import Context, Need
 from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
-from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import StropError, UsageError, VerifyError
 from strop.compiler.util.user_code import blame
 
@@ -113,15 +112,11 @@ class RulePass(Pass):
     def rules(self) -> Sequence[Rule]:
         """The rules, in the order in which they are tried."""
 
-    def rules_for(self, target: Target) -> Sequence[Rule]:
-        """The rules for a target; the same for all unless overridden."""
-        return self.rules()
-
     def apply(self, program: Program, log: Log) -> None:
         apply_rules(program, self.rules(), log)
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
-        apply_rules(program, self.rules_for(context.target), log)
+        apply_rules(program, [rule.on(context.target) for rule in self.rules()], log)
 
 
 class Instrument:

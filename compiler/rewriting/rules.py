@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.printer import describe, source_line
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss, Op, Pattern
+from strop.compiler.targets.target import CPU, Target
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,12 @@ class Rule(ABC):
 
     A subclass gives ``name`` and either ``pattern`` (whose outermost ``Op`` names the roots)
     or ``roots`` with a ``match`` of its own.
+
+    Attributes:
+        target: where the program will run; what it can do may decide a ``check``.
     """
+
+    target: Target = CPU
 
     name: ClassVar[str]
     pattern: ClassVar[Pattern | None] = None
@@ -113,6 +120,12 @@ class Rule(ABC):
     def targets(self) -> tuple[OpOverload[Any, Any], ...]:
         """The operators at which this rule looks."""
         return self.roots or _roots(self.pattern)
+
+    def on(self, target: Target) -> Rule:
+        """The same rule for a target."""
+        rule = copy(self)
+        object.__setattr__(rule, "target", target)  # rules may be frozen dataclasses
+        return rule
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         """Hold the pattern against one root."""

@@ -27,6 +27,10 @@ class Target:
     fused_dtypes: frozenset[str]
     dynamic_int8: bool
 
+    def fuses(self, dtype: object) -> bool:
+        """Whether fused operators take a dtype of torch's."""
+        return str(dtype).removeprefix("torch.") in self.fused_dtypes
+
 
 @dataclass(frozen=True)
 class OnnxTarget(Target):

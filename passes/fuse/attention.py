@@ -22,6 +22,7 @@ from strop.compiler.ir.nodes import (
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
+from strop.compiler.targets.target import Target
 from strop.passes.fuse.layout import pack_heads, unpack_heads
 
 aten = torch.ops.aten
@@ -67,7 +68,7 @@ class SdpaAttention(Rule):
         return Match(root, bound, [root, a["key"], a["value"]])
 
     def check(self, match: Match, program: Program) -> str | None:
-        return why_not_attention(*(value_of(match[name]) for name in ("q", "k", "v")))
+        return why_not_attention(self.target, *(value_of(match[name]) for name in ("q", "k", "v")))
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         q, k, v, mask, scale, causal = (
@@ -76,12 +77,12 @@ class SdpaAttention(Rule):
         return build_attention(q, k, v, mask, scale, causal, build)
 
 
-def why_not_attention(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """The condition on the types of q, k and v that fails, in words."""
+def why_not_attention(target: Target, q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    """The condition on the types of q, k and v that fails on a target, in words."""
     for what, value in (("queries", q), ("keys", k), ("values", v)):
         if value.dim() != 4:
             return f"{what} are not [batch, heads, seq, size]"
-        if value.dtype != torch.float32:
+        if not target.fuses(value.dtype):
             return f"{what} are {value.dtype}"
     heads = [value.shape[1] for value in (q, k, v)]
     if any(isinstance(count, torch.SymInt) for count in heads):

@@ -15,6 +15,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
+from strop.compiler.targets.target import Target
 from strop.passes.fuse.attention import SdpaAttention, build_attention, ungroup, why_not_attention
 from strop.passes.fuse.batch_axes import BatchAxes, find_batch_axes
 from strop.passes.fuse.layout import transposed, transposed_from
@@ -111,7 +112,9 @@ class EagerAttention(Rule):
         if isinstance(match["axes"], str):
             return match["axes"]
         reason = why_not_one_mask(match["steps"], program)
-        return reason or _why_not_factors(match["q"], match["k"], match["v"], *match["leads"])
+        return reason or _why_not_factors(
+            self.target, match["q"], match["k"], match["v"], *match["leads"]
+        )
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         axes, steps = match["axes"], match["steps"]
@@ -171,14 +174,16 @@ def _without_numbers(factor: Factor, program: Program) -> Factor:
             return factor
 
 
-def _why_not_factors(q: Factor, k: Factor, v: Factor, product: Sizes, result: Sizes) -> str | None:
+def _why_not_factors(
+    target: Target, q: Factor, k: Factor, v: Factor, product: Sizes, result: Sizes
+) -> str | None:
     """The condition on queries, keys and values that fails, in words."""
     values = q.value, k.value, v.value
     ranks = {len(value.shape) for value in values}
     if ranks == {4}:
-        return why_not_attention(*values)
+        return why_not_attention(target, *values)
     for value, lead in zip(values, (product, product, result)):
-        if value.dtype != torch.float32:
+        if not target.fuses(value.dtype):
             return f"queries, keys or values are {value.dtype}"
         if not same_shape(value.shape[:-2], lead):
             return "queries, keys and values have different batch axes"

@@ -38,6 +38,8 @@ class DynamicLinear(Rule):
     keep: tuple[str, ...] = ()
 
     def match(self, root: Node, program: Program) -> Match | Miss:
+        if not self.target.dynamic_int8:
+            return Miss(f"{self.target.name} gains nothing from activations in int8", root, NEAR)
         values = arguments(root)
         weight = values["weight"]
         if not is_weight_expression(weight):
