@@ -26,7 +26,7 @@ from strop.compiler.check.limits import hold_to_budget
 from strop.compiler.frontend.cases import make_cases
 from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.ir.running import Inputs
-from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.targets.onnxruntime import RUNTIME
 from strop.compiler.targets.target import CPU, ONNX_FILE
 from strop.compiler.util.arrays import to_array

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from strop.compiler.artifact.folder import Artifact, load
     from strop.compiler.driver.driver import build
     from strop.compiler.ir.program import Program
-    from strop.compiler.recipes.recipe import Recipe, load_recipe
+    from strop.compiler.recipes.loading import load_recipe
+    from strop.compiler.recipes.recipe import Recipe
     from strop.compiler.rewriting.context import Context
     from strop.compiler.rewriting.learning import Learned, LearningPass
     from strop.compiler.rewriting.passes import Pass, RulePass
@@ -37,7 +38,7 @@ _HOMES = {
     "Var": "rewriting.pattern",
     "Program": "ir.program",
     "Recipe": "recipes.recipe",
-    "load_recipe": "recipes.recipe",
+    "load_recipe": "recipes.loading",
     "Rule": "rewriting.rules",
 }
 

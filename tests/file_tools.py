@@ -20,7 +20,7 @@ from strop.compiler.ir.stale import verify_types
 from strop.compiler.ir.verifier import verify
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
-from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.targets.target import get_target
 
 Function = Callable[..., Any]

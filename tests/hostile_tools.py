@@ -29,7 +29,7 @@ from torch import nn
 
 from strop.compiler import Model, build
 from strop.compiler.driver.bundle import write_bundle
-from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.recipes.registry import make_pass
 from strop.compiler.rewriting.passes import Step
 

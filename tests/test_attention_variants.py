@@ -13,7 +13,7 @@ from attention_variants import (
 )
 from program_tools import program_of, session
 
-from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.loading import load_recipe
 
 PASSES = load_recipe("cpu-fp32").pipeline()
 

@@ -62,7 +62,7 @@ def program() -> Program:
 def written(folder: Path, run: Pass, **of: Program) -> tuple[Path, ValueError]:
     """Write a bundle beside ``folder/out``; returns it, and the error with its notes."""
     made = of.get("program") or program()
-    recipe = Recipe(name="r").insert("cse", "/home/me/mine.py:Own")
+    recipe = Recipe(name="r").insert("cse", "/home/me/mine.py:Own{id=own}")
     try:
         run.run(made)
     except ValueError as error:

@@ -16,7 +16,7 @@ from strop.compiler.check.limits import hold_to_budget, hold_to_expectations, mi
 from strop.compiler.frontend.cases import Case, make_cases, make_probe
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.footprint import Footprint
-from strop.compiler.recipes.recipe import Budget
+from strop.compiler.recipes.budget import Budget
 from strop.compiler.rewriting.recorder import StepRecord
 from strop.compiler.rewriting.rules import NearMiss
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, UsageError

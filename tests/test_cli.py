@@ -122,6 +122,8 @@ def test_passes_lists_every_pass_and_the_options_of_one(strop: Strop) -> None:
     one = strop("passes", "quantize")
     assert one.code == 0
     assert "keep = ()" in one.out
+    assert "must run before: bias-gelu" in one.out
+    assert "must run after: attention" in strop("passes", "packed").out
     wrong = strop("passes", "quantise")
     assert (wrong.code, "did you mean 'quantize'?" in wrong.err) == (2, True)
 
@@ -151,7 +153,7 @@ def test_dump_ir_writes_the_program_after_each_pass_that_changed_it(
 def test_print_recipe_writes_what_recipe_reads(
     strop: Strop, small: str, mine: str, tmp_path: Path
 ) -> None:
-    options = ["--pass", f"{mine}:Cheaper{{enabled=false}}", "--before", "cse-2"]
+    options = ["--pass", f"{mine}:Cheaper{{enabled=false}}", "--before", "cse-last"]
     options += ["--set", "budget.max_error=0.5", "--set", "quantize.keep=['up']"]
     printed = strop("build", "--recipe", "cpu-int8", *options, "--print-recipe")
     assert printed.code == 0

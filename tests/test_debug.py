@@ -75,7 +75,7 @@ def round_trip(program: Program, folder: Path) -> Program:
 
 
 @pytest.mark.parametrize("name", ["bert", "llama", "t5", "swin", "textbook"])
-@pytest.mark.parametrize("stop", ["capture", "cse-2"])
+@pytest.mark.parametrize("stop", ["capture", "cse-last"])
 def test_a_program_comes_back_as_it_was(name: str, stop: str, tmp_path: Path) -> None:
     model = ZOO[name].make()
     program = compile_program(model, load_recipe("cpu-int8"), stop)

@@ -20,7 +20,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.lower.choices import shipped
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
-from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.rewriting.passes import Pass, RulePass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.targets.target import get_target

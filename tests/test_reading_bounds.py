@@ -11,16 +11,11 @@ import pytest
 
 from strop.bench.figures import Spread
 from strop.bench.record import Case, EngineRow, Plan, Record, Result, counted, ratios, spread
-from strop.compiler.recipes.recipe import (
-    Budget,
-    PassEntry,
-    Recipe,
-    asked_recipe,
-    load_recipe,
-    parse_recipe,
-    recipe_names,
-    recipe_text,
-)
+from strop.compiler.recipes.budget import Budget
+from strop.compiler.recipes.entry import PassEntry
+from strop.compiler.recipes.loading import asked_recipe, load_recipe, parse_recipe, recipe_names
+from strop.compiler.recipes.recipe import Recipe
+from strop.compiler.recipes.text import recipe_text
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import MOST_DEPTH, parse_json, parse_toml
 from strop.compiler.util.files.reading import (
@@ -335,12 +330,13 @@ def test_a_recipe_of_every_part_reads_back(tmp_path: Path) -> None:
 
 
 def test_the_users_own_files_are_looked_up_and_recorded_without_their_folder() -> None:
-    made = Recipe(name="r").insert("cse", "sub/mine.py:Own")
+    made = Recipe(name="r").insert("cse", "sub/mine.py:Own{id=own}")
     found = made.in_folder(Path("/home"))
     assert steps(found) == ["cse", "/home/sub/mine.py:Own"]
     assert found.files() == [Path("/home/sub/mine.py")]
-    assert [entry["name"] for entry in found.record()["passes"]] == ["cse", "mine.py:Own"]
-    assert "max_error" not in found.record()["budget"]
+    recorded = found.without_folders().values()
+    assert [entry["name"] for entry in recorded["passes"]] == ["cse", "mine.py:Own"]
+    assert "max_error" not in recorded["budget"]
 
 
 # Records ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from strop.compiler import Model, build
-from strop.compiler.recipes.recipe import load_recipe
+from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.recipes.registry import make_pass
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

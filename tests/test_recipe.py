@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 
 import pytest
@@ -13,22 +13,18 @@ from torch.fx.node import Node
 
 from strop.compiler import Pass, Program, Rule, load_recipe
 from strop.compiler.ir.builder import Builder
-from strop.compiler.recipes.recipe import (
-    Budget,
-    PassEntry,
-    Recipe,
-    parse_pass,
-    parse_recipe,
-    parse_value,
-    recipe_names,
-    recipe_text,
-)
-from strop.compiler.recipes.registry import pass_classes
+from strop.compiler.recipes.budget import Budget
+from strop.compiler.recipes.entry import PassEntry
+from strop.compiler.recipes.loading import parse_recipe, recipe_names
+from strop.compiler.recipes.recipe import Recipe
+from strop.compiler.recipes.registry import RESERVED, pass_classes
+from strop.compiler.recipes.syntax import parse_pass, parse_value
+from strop.compiler.recipes.text import recipe_text
 from strop.compiler.rewriting.pattern import Match
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError
 
-WORDS = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda w: w != "name")
+WORDS = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda w: w not in RESERVED)
 VALUES = st.one_of(
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
@@ -173,7 +169,9 @@ def test_a_recipe_with_a_pass_made_in_python_reads_back_from_its_file() -> None:
 
 def test_a_manifest_names_a_users_file_without_its_folder() -> None:
     recipe = Recipe(name="r").insert(Nothing(times=3))
-    assert recipe.record()["passes"] == [{"name": "test_recipe.py:Nothing", "times": 3}]
+    assert recipe.without_folders().values()["passes"] == [
+        {"name": "test_recipe.py:Nothing", "times": 3}
+    ]
 
 
 def test_a_recipe_file_finds_a_pass_beside_itself(
@@ -198,11 +196,107 @@ def test_settings_change_budgets_and_options() -> None:
     assert [e.options for e in recipe.passes if e.name == "quantize"] == [{"keep": ["a"]}]
 
 
-def test_a_pass_that_needs_another_before_it_says_so() -> None:
-    class Late(Nothing):
-        name = "late"
-        after = ("cse",)
+def test_ids_do_not_shift_when_a_pass_is_inserted() -> None:
+    recipe = load_recipe("cpu-fp32")
+    for place in names(recipe):
+        made = recipe.insert("noops", "cse{id=mine}", "noops", before=place)
+        assert [n for n in names(made) if n not in ("noops-2", "noops-3", "mine")] == names(recipe)
+        at = names(made).index(place)
+        assert names(made)[at - 3 : at] == ["noops-2", "mine", "noops-3"]
+        assert parse_recipe(recipe_text(made), "text") == made
 
-    with pytest.raises(UsageError, match="pass 'late' needs 'cse' before it"):
+
+def test_ids_that_are_numbers_of_repeats_are_kept_too() -> None:
+    flat = Recipe(name="r", passes=[PassEntry(name="cse"), PassEntry(name="cse")])
+    made = flat.insert("cse", before="cse").insert("cse", after="cse-2")
+    assert names(made) == ["cse-3", "cse", "cse-2", "cse-4"]
+    assert made.override("expect.cse-4=1").expect == {"cse-4": 1}
+
+
+def test_an_id_that_is_taken_is_refused() -> None:
+    for text in ("cse{id=noops-after-attention}", "cse{id=attention}"):
+        with pytest.raises(UsageError, match="two passes have the id"):
+            load_recipe("cpu-fp32").insert(text)
+    with pytest.raises(UsageError, match="two passes have the id 'x'"):
+        Recipe(name="r").insert("cse{id=x}", "noops{id=x}")
+
+
+def test_reasons_are_data() -> None:
+    recipe = Recipe(name="r").insert("cse{why='It is \"first\"'}")
+    assert recipe.passes[0].why == 'It is "first"'
+    assert parse_recipe(recipe_text(recipe), "text") == recipe
+    assert recipe.values()["passes"] == [{"name": "cse", "why": 'It is "first"'}]
+    assert recipe.passes[0].options == {}
+
+
+@pytest.mark.parametrize("key", [key for key in RESERVED if key != "name"])
+def test_an_option_that_recipes_cannot_write_is_refused(key: str) -> None:
+    kind = make_dataclass("Odd", [(key, int, 1)], bases=(Nothing,), frozen=True)
+    with pytest.raises(UsageError, match=f"has an option '{key}', which recipes use; rename it"):
+        Recipe(name="r").insert(kind)
+
+
+def test_a_value_of_none_is_left_to_its_default() -> None:
+    kind = make_dataclass("Maybe", [("most", int | None, None)], bases=(Nothing,), frozen=True)
+    recipe = Recipe(name="r").insert(kind())
+    assert "most" in recipe.passes[0].options
+    assert "most" not in recipe_text(recipe)
+
+
+class Late(Nothing):
+    """Needs another pass before it."""
+
+    name = "late"
+    after = ("cse",)
+
+
+class Early(Nothing):
+    """Must precede another."""
+
+    name = "early"
+    before = ("cse", "nowhere")
+
+
+def test_a_pass_that_needs_another_before_it_says_so() -> None:
+    with pytest.raises(UsageError, match="'late' needs 'cse' before it; the recipe has it nowhere"):
         Recipe(name="r").insert(Late()).pipeline()
-    assert names(Recipe(name="r").insert("cse", Late())) == ["cse", "late"]
+    with pytest.raises(UsageError, match="'late' needs 'cse' before it; the recipe has it later"):
+        Recipe(name="r").insert("noops", Late(), "cse").pipeline()
+    assert names(Recipe(name="r").insert("cse", Late(), "cse")) == ["cse", "late", "cse-2"]
+
+
+def test_a_pass_that_must_precede_another_says_so() -> None:
+    with pytest.raises(UsageError, match="'early' must come before 'cse'; the recipe has it after"):
+        Recipe(name="r").insert("cse", "noops", Early()).pipeline()
+    assert names(Recipe(name="r").insert(Early(), "cse", Early())) == ["early", "cse", "early-2"]
+    assert names(Recipe(name="r").insert(Early())) == ["early"]
+
+
+def test_an_order_is_told_by_the_id_of_the_step() -> None:
+    with pytest.raises(UsageError, match="pass 'early-2' must come before 'cse'"):
+        Recipe(name="r").insert("noops{id=early}", "cse", Early()).pipeline()
+
+
+@pytest.mark.parametrize("word", ["after", "before"])
+def test_an_order_that_is_no_tuple_is_refused(word: str) -> None:
+    kind = type("Wrong", (Nothing,), {"name": "wrong", word: "cse", "__module__": __name__})
+    with pytest.raises(UsageError, match="'after' and 'before' are tuples of pass names"):
+        Recipe(name="r").insert("cse", kind).pipeline()
+
+
+@pytest.mark.parametrize(
+    ("passes", "says"),
+    [
+        (["attention", "quantize", "packed"], "'packed' must come before 'quantize'"),
+        (["bias-gelu", "quantize"], "'quantize' must come before 'bias-gelu'"),
+        (["residuals", "bias-gelu", "biases"], "'biases' must come before 'bias-gelu'"),
+        (["attention", "rotary"], "'rotary' must come before 'attention'"),
+        (["conv-pads", "conv-bn"], "'conv-bn' must come before 'conv-pads'"),
+        (["dtypes", "complex"], "'complex' must come before 'dtypes'"),
+        (["packed", "attention"], "'packed' needs 'attention' before it"),
+        (["biases", "residuals"], "'biases' needs 'residuals' before it"),
+    ],
+)
+def test_passes_that_come_with_strop_hold_their_order(passes: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Recipe(name="r").insert(*passes).pipeline()

@@ -18,7 +18,7 @@ from strop.compiler.check.rounding import with_rounding
 from strop.compiler.frontend.cases import Case, make_cases
 from strop.compiler.frontend.inputs import read_inputs, resize
 from strop.compiler.frontend.prepare import capture_model
-from strop.compiler.recipes.recipe import Budget
+from strop.compiler.recipes.budget import Budget
 from strop.compiler.util.errors import UnsupportedError, UsageError
 from strop.compiler.util.stages import Stages
 from strop.passes.legalize.dtypes import LegalizeDtypes

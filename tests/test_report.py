@@ -320,6 +320,13 @@ def test_the_page_has_every_section_and_what_stands_in_it(page: Page, parts: Par
         assert name in said, name
 
 
+def test_the_reasons_of_the_recipe_stand_beside_its_passes(page: Page, parts: Parts) -> None:
+    entries = parts.manifest["recipe"]["passes"]
+    reasons = [entry["why"] for entry in entries if "why" in entry]
+    assert reasons
+    assert all(reason in page.shown() for reason in reasons)
+
+
 def test_every_value_of_both_graphs_is_on_the_page(page: Page, parts: Parts) -> None:
     names = {f"v-{line.name}" for line in (*parts.before, *parts.after)}
     found = [a["id"] for a in page.of("li") if a.get("id")]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from strop.compiler import Artifact, Model, build, load
 from strop.compiler.check.comparison import Comparison
 from strop.compiler.check.limits import hold_to_budget
-from strop.compiler.recipes.recipe import Budget, load_recipe
+from strop.compiler.recipes.budget import Budget
+from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.util.errors import BudgetError, UnsupportedError
 
 GENERATOR = torch.Generator().manual_seed(0)

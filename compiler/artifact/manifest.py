@@ -50,7 +50,7 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
     return {
         "strop_format": FORMAT,
         "target": record.recipe.target,
-        "recipe": record.recipe.record(),
+        "recipe": record.recipe.without_folders().values(),
         "contract": asdict(record.contract),
         "passes": [_step(step) for step in record.steps],
         "checks": [check.record() for check in record.checks],

@@ -12,7 +12,7 @@ import numpy as np
 from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
-from strop.compiler.recipes.recipe import Budget
+from strop.compiler.recipes.budget import Budget
 from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import Target
 from strop.compiler.util.arrays import to_array

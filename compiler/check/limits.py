@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from strop.compiler.check.comparison import Comparison
-from strop.compiler.recipes.recipe import Budget
+from strop.compiler.recipes.budget import Budget
 from strop.compiler.rewriting.recorder import StepRecord
 from strop.compiler.util.errors import BudgetError, UsageError, did_you_mean
 

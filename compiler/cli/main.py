@@ -50,7 +50,7 @@ err_console = Console(stderr=True)
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe or a TOML file.")]
 Settings = Annotated[
-    list[str], typer.Option("--set", help="pass.option=value or budget.key=value; repeatable.")
+    list[str], typer.Option("--set", help="ID.option=value or budget.key=value; repeatable.")
 ]
 
 
@@ -69,9 +69,11 @@ def build(
     passes: Annotated[
         list[str], typer.Option("--pass", help="name{option=value}, FILE.py:Class{...}")
     ] = [],  # noqa: B006
-    before: Annotated[str, typer.Option(help="Put --pass before this one.")] = "",
-    after: Annotated[str, typer.Option(help="Put --pass after this one.")] = "",
-    stop_after: Annotated[str, typer.Option(help="Print the IR after this pass and stop.")] = "",
+    before: Annotated[str, typer.Option(help="Put --pass before the step of this id.")] = "",
+    after: Annotated[str, typer.Option(help="Put --pass after the step of this id.")] = "",
+    stop_after: Annotated[
+        str, typer.Option(help="Print the IR after the step of this id and stop.")
+    ] = "",
     dump_ir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the IR after each pass.")
     ] = None,
@@ -91,11 +93,11 @@ def build(
     # The user's code may change the working folder: paths are what they are now.
     here = Path.cwd()
     settings = [*settings, *(f"expect.{count}" for count in expect)]
-    from strop.compiler.recipes.recipe import asked_recipe
+    from strop.compiler.recipes.loading import asked_recipe
 
     chosen = asked_recipe(recipe, settings, passes, before, after, target)
     if print_recipe:
-        from strop.compiler.recipes.recipe import recipe_text
+        from strop.compiler.recipes.text import recipe_text
 
         write(recipe_text(chosen))
         return
@@ -278,6 +280,9 @@ def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] =
         out_console.print(getdoc(known[name]))
         for field in dataclasses.fields(known[name]):
             out_console.print(f"  {field.name} = {field.default!r}  ({field.type})")
+        for word, others in (("after", known[name].after), ("before", known[name].before)):
+            if others:
+                out_console.print(f"  must run {word}: {', '.join(others)}")
         return
     table = Table("pass", "options", "what it does")
     for key, kind in known.items():

@@ -35,9 +35,9 @@ RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe or 
 Passes = Annotated[
     list[str], typer.Option("--pass", help="name{option=value}, FILE.py:Class{...}; repeatable.")
 ]
-Settings = Annotated[list[str], typer.Option("--set", help="pass.option=value; repeatable.")]
-Before = Annotated[str, typer.Option(help="Put --pass before this one.")]
-After = Annotated[str, typer.Option(help="Put --pass after this one.")]
+Settings = Annotated[list[str], typer.Option("--set", help="ID.option=value; repeatable.")]
+Before = Annotated[str, typer.Option(help="Put --pass before the step of this id.")]
+After = Annotated[str, typer.Option(help="Put --pass after the step of this id.")]
 Own = Annotated[str, typer.Option("--pass", help="FILE.py:Name, where the pass is not strop's.")]
 
 
@@ -64,7 +64,7 @@ def bisect(
     """
     from strop.compiler.debug import bisect as search
     from strop.compiler.driver.departure import departure
-    from strop.compiler.recipes.recipe import asked_recipe
+    from strop.compiler.recipes.loading import asked_recipe
     from strop.compiler.targets.target import get_target
 
     chosen = asked_recipe(recipe, settings, passes, before, after)
@@ -146,7 +146,7 @@ def why_not(
     """Say why a pass left something as it is: which condition failed, where."""
     from strop.compiler.debug.why_not import why_not as ask
     from strop.compiler.debug.why_not import why_not_in
-    from strop.compiler.recipes.recipe import asked_recipe
+    from strop.compiler.recipes.loading import asked_recipe
 
     if Path(source).is_dir():
         from strop.compiler.artifact.folder import read_artifact

@@ -20,7 +20,8 @@ from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.program import Program
-from strop.compiler.recipes.recipe import Budget, Recipe
+from strop.compiler.recipes.budget import Budget
+from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.passes import Pipeline, run_step
 from strop.compiler.targets.target import Target
 from strop.compiler.util.arrays import to_array

@@ -26,8 +26,11 @@ from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.ir.snapshots.weight_store import WeightStore
 from strop.compiler.ir.snapshots.writer import INPUTS, WEIGHTS, save_inputs, save_program
-from strop.compiler.recipes.recipe import PassEntry, Recipe, parse_recipe, recipe_text
+from strop.compiler.recipes.entry import PassEntry
+from strop.compiler.recipes.loading import parse_recipe
+from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.recipes.registry import make_pass, origin, pass_classes
+from strop.compiler.recipes.text import recipe_text
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import Pass, Step, is_strops
 from strop.compiler.util.errors import StropError, UsageError
@@ -163,7 +166,6 @@ BUNDLE = Kind("a crash bundle", CRASH, _named, "Move it away, or name another fo
 def _write(
     folder: Path, program: Program, step: Step, failure: Failure, inputs: Inputs, recipe: Recipe
 ) -> None:
-    named = [e.model_copy(update={"name": PurePath(e.name).name}) for e in recipe.passes]
     values = {
         "strop_crash": FORMAT,
         "pass": step.name,
@@ -175,7 +177,7 @@ def _write(
         _write_program(program, new)
         save_inputs(inputs, new)
         (new / PASS).write_text(recipe_text(Recipe(name=step.name, passes=[_entry(step.run)])))
-        (new / RECIPE).write_text(recipe_text(recipe.model_copy(update={"passes": named})))
+        (new / RECIPE).write_text(recipe_text(recipe.without_folders()))
         _seal(new, values)
 
 
@@ -217,8 +219,7 @@ def require_bundle_place(out: Path) -> None:
 def _entry(run: Pass) -> PassEntry:
     """The recipe entry that makes a pass again; no path of this machine."""
     name = run.name if is_strops(run) else PurePath(origin(run)).name
-    # TOML has no null: an option that is None is left to its default.
-    return PassEntry(name=name, **{k: v for k, v in run.options().items() if v is not None})
+    return PassEntry(name=name, **run.options())
 
 
 def without_weights(program: Program) -> Program:

@@ -34,7 +34,8 @@ from strop.compiler.frontend.prepare import Captured, capture_model
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import lowering_of
-from strop.compiler.recipes.recipe import Recipe, load_recipe
+from strop.compiler.recipes.loading import load_recipe
+from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
 from strop.compiler.rewriting.passes import Pipeline
 from strop.compiler.targets.runtime import runner, runtime_of

@@ -17,6 +17,8 @@ from strop.compiler.rewriting.rules import Rule
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.user_code import load_object
 
+# What an entry of a recipe says of a pass; everything else there is an option.
+RESERVED = ("name", "id", "why", "slot")
 UserPass = Pass | Rule | type[Pass] | type[Rule]
 """What a user may put into a pipeline from Python; a file may hold a list of rules too."""
 
@@ -74,6 +76,9 @@ def _with_options(kind: type[Pass], options: Mapping[str, Any], name: str) -> Pa
     if not isinstance(getattr(kind, "name", None), str):
         raise UsageError(f'pass {name} has no name; give its class `name = "..."`')
     known = [f.name for f in dataclasses.fields(kind)]
+    for key in RESERVED:
+        if key in known:
+            raise UsageError(f"pass {name} has an option '{key}', which recipes use; rename it")
     for key in options:
         if key not in known:
             hint = did_you_mean(key, known) if known else "; it has none"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -37,12 +38,14 @@ class Pass(ABC):
 
     Attributes:
         name: how recipes call it.
-        after: names of passes that must stand before it.
+        after: names of passes that must have run before this one.
+        before: names of passes that may run only after this one, where a recipe has them.
         needs: what of the context it cannot do without.
     """
 
     name: ClassVar[str]
     after: ClassVar[tuple[str, ...]] = ()
+    before: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[Need, ...]] = ()
 
     @abstractmethod
@@ -151,7 +154,8 @@ class Pipeline:
     @staticmethod
     def of(passes: Iterable[Pass]) -> Pipeline:
         """Name each step after its pass, numbering repeats (``cse``, ``cse-2``)."""
-        return Pipeline(tuple(_named(passes)))
+        made = list(passes)
+        return Pipeline(tuple(map(Step, numbered(one.name for one in made), made)))
 
     def within(self, context: Context) -> Pipeline:
         """The same steps, which see this context."""
@@ -220,9 +224,11 @@ def run_step(step: Step, program: Program, log: Log | None = None) -> PassResult
         raise
 
 
-def _named(passes: Iterable[Pass]) -> Iterator[Step]:
-    seen: dict[str, int] = {}
-    for one in passes:
-        seen[one.name] = seen.get(one.name, 0) + 1
-        count = seen[one.name]
-        yield Step(one.name if count == 1 else f"{one.name}-{count}", one)
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, the second of two that are equal with a number: ``cse``, ``cse-2``."""
+    seen: Counter[str] = Counter()
+    made = []
+    for name in names:
+        seen[name] += 1
+        made.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return made

@@ -120,6 +120,8 @@ class FoldBiases(RulePass):
 
     name = "biases"
     after = ("residuals",)
+    # A linear layer that gave its bias away cannot take another one's.
+    before = ("bias-gelu",)
 
     def rules(self) -> Sequence[Rule]:
         # The first gives the keys a bias; the second takes it away again.

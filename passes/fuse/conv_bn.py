@@ -127,6 +127,8 @@ class FoldBatchNorm(RulePass):
     """Fold batch norm into the convolution or linear layer before it."""
 
     name = "conv-bn"
+    # Batch norm is looked for behind torch's own convolutions.
+    before = ("conv-pads",)
 
     def rules(self) -> Sequence[Rule]:
         return (LayerBatchNorm(),)

@@ -132,6 +132,8 @@ class PackLinears(RulePass):
 
     name = "packed"
     after = ("attention",)
+    # One quantization of the shared input then serves q, k and v.
+    before = ("quantize",)
 
     gates: bool = False
 

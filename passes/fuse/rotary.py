@@ -167,6 +167,8 @@ class FuseRotary(RulePass):
     """Recognise rotary position embedding written out."""
 
     name = "rotary"
+    # It moves q and k into the packed layout that attention reads.
+    before = ("attention",)
 
     def rules(self) -> Sequence[Rule]:
         return (HalfRotary(), PartialRotary())

@@ -26,6 +26,8 @@ class SplitComplex(Pass):
     """
 
     name = "complex"
+    # The pairs are floats like others, of whatever width.
+    before = ("dtypes",)
 
     def apply(self, program: Program, log: Log) -> None:
         touched = [node for node in program.calls() if _touches_complex(node)]

@@ -127,6 +127,8 @@ class QuantizeDynamic(RulePass):
     """
 
     name = "quantize"
+    # The int8 product takes the bias itself.
+    before = ("bias-gelu",)
 
     keep: tuple[str, ...] = ()
     embeddings: bool = True

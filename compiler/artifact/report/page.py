@@ -38,6 +38,7 @@ def render(manifest: Values, build: Values, before: Sequence[Line], after: Seque
         names={row.line.name for row in root.rows()},
         running={"before": _running(before), "after": _running(after)},
         **_of_passes(manifest["passes"], build["pass_seconds"]),
+        reasons=_reasons(manifest),
         **_of_checks(manifest["checks"]),
         **_shell(),
         stages=timeline(build["seconds"]),
@@ -59,6 +60,12 @@ def _of_passes(steps: Sequence[Values], seconds: Mapping[str, float]) -> dict[st
         "errors": pass_errors(steps),
         "misses": near_misses(steps),
     }
+
+
+def _reasons(manifest: Values) -> dict[str, str]:
+    """Why a pass stands where it stands, where its recipe says so; steps run in its order."""
+    pairs = zip(manifest["passes"], manifest["recipe"].get("passes", []))
+    return {step["name"]: entry["why"] for step, entry in pairs if entry.get("why")}
 
 
 def _of_checks(checks: Sequence[Values]) -> dict[str, Any]:
