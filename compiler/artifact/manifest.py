@@ -29,6 +29,7 @@ class Record:
     """Everything that the manifest is made of, but for the files themselves.
 
     Attributes:
+        sizes: at which sizes the checks ran, and which were left out.
         metrics: what the owner's ``evaluate`` gave, for "original" and "artifact".
         notes: what the user should know, in sentences.
         assets: names of the owner's files that are shipped beside the model.
@@ -39,6 +40,7 @@ class Record:
     contract: Contract
     steps: Sequence[StepRecord]
     checks: Sequence[Comparison]
+    sizes: Mapping[str, Any]
     metrics: dict[str, dict[str, float]]
     notes: Sequence[str]
     assets: Sequence[str]
@@ -54,6 +56,7 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
         "contract": asdict(record.contract),
         "passes": [_step(step) for step in record.steps],
         "checks": [check.record() for check in record.checks],
+        "sizes": dict(record.sizes),
         "metrics": record.metrics,
         "files": {name: _file(folder / name) for name in files},
         "side_files": {PROVENANCE: _file(folder / PROVENANCE)},

@@ -92,6 +92,27 @@ class CheckValues(_Open):
     cosine: float | None
 
 
+class LeftOutValues(_Open):
+    """Declared sizes that were not run, for their cost."""
+
+    sizes: dict[str, Count]
+
+
+class CountedValues(Strict):
+    """How many calibration inputs there are, and how many were run."""
+
+    given: Count
+    run: Count
+
+
+class SizesValues(_Open):
+    """At which sizes original and file were compared."""
+
+    run: list[dict[str, Count]]
+    left_out: list[LeftOutValues]
+    calibration: CountedValues
+
+
 class ManifestValues(_Open):
     """The whole of it."""
 
@@ -99,6 +120,7 @@ class ManifestValues(_Open):
     contract: ContractValues
     passes: list[PassValues]
     checks: Annotated[list[CheckValues], pydantic.Field(min_length=1)]
+    sizes: SizesValues | None = None
     metrics: dict[str, dict[str, float]]
     files: dict[str, FileValues]
     side_files: dict[str, FileValues] = {}

@@ -83,6 +83,10 @@ def build(
     instruments: Annotated[
         Literal["off", "cheap", "full"], typer.Option(help="What to measure after every pass.")
     ] = "cheap",
+    check: Annotated[
+        Literal["bounded", "full"],
+        typer.Option(help="Sizes to check at: those that cost seconds, or all corners."),
+    ] = "bounded",
     print_recipe: Annotated[bool, typer.Option(help="Write the recipe in force.")] = False,
     force: Annotated[
         bool, typer.Option(help="Write into a folder that is not an artifact, and keep its files.")
@@ -111,7 +115,7 @@ def build(
     elif out is None:
         raise UsageError("say where to write: -o OUT")
     else:
-        _build(source, here / out, chosen, dump_ir, force, tune, instruments)
+        _build(source, here / out, chosen, dump_ir, force, tune, instruments, check)
 
 
 def _print_program(source: str, recipe: Recipe, stop_after: str, dump_ir: Path | None) -> None:
@@ -129,6 +133,7 @@ def _build(
     force: bool,
     tune: bool,
     instruments: Literal["off", "cheap", "full"],
+    check: Literal["bounded", "full"],
 ) -> None:
     # Bound to the stream itself, so that it goes on while others' output is held back.
     with Console(file=sys.stderr).status(f"loading {source}") as status:
@@ -151,6 +156,7 @@ def _build(
             force=force,
             dump_ir=dump_ir,
             instruments=instruments,
+            check=check,
             choices=choices,
             progress=lambda stage: status.update(stage),
             again=lambda: load_model(source),
@@ -182,11 +188,28 @@ def _print_summary(artifact: Any) -> None:
         f"{worst['max_error']:.1e} ({worst['output']}, {worst['case']}), "
         f"lowest cosine {min(cosines, default=1.0):.5f}"
     )
+    if artifact.manifest.get("sizes"):
+        out_console.say(_sizes_text(artifact.manifest["sizes"]))
     for name, before in artifact.manifest["metrics"].get("original", {}).items():
         after = artifact.manifest["metrics"]["artifact"].get(name)
         out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact")
     for note in [*artifact.manifest["notes"], *artifact.build_record().get("notes", [])]:
         out_console.print(f"note: {note}")
+
+
+def _sizes_text(sizes: dict[str, Any]) -> str:
+    """In one line, at which sizes original and file were compared, and what was left out."""
+    ran = [_one_size(one) for one in sizes["run"]]
+    given, run = sizes["calibration"]["given"], sizes["calibration"]["run"]
+    text = "; ".join([f"compared on {run} of {given} calibration inputs", *filter(None, ran)])
+    if not sizes["left_out"]:
+        return text
+    left = " and ".join(_one_size(one["sizes"]) for one in sizes["left_out"])
+    return f"{text}. Not run, for their cost: {left} (--check full runs all)"
+
+
+def _one_size(sizes: dict[str, int]) -> str:
+    return " ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def _pass_table(artifact: Any) -> Table:

@@ -27,6 +27,7 @@ from strop.compiler.check.comparison import Comparison, check_files
 from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.driver.blame import Again, find_suspect
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
+from strop.compiler.frontend.coverage import Check
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.model import Evaluate, Model
@@ -58,6 +59,7 @@ def build(
     force: bool = False,
     dump_ir: str | os.PathLike[str] | None = None,
     instruments: Instruments = "cheap",
+    check: Check = "bounded",
     choices: Choices | None = None,
     progress: Progress = lambda stage: None,
     again: Again | None = None,
@@ -75,6 +77,8 @@ def build(
         dump_ir: a folder for the IR after each pass that changed something, as text and as
             snapshots that ``strop debug diff`` reads.
         instruments: what to measure after every pass.
+        check: at which sizes to compare with the original: as many as cost seconds, or all corners
+            of the declared ranges, whatever they cost.
         choices: measured emitter choices; those shipped for the target by default.
         progress: told the name of each stage as it begins.
         again: makes the model once more; called only to find out which step is to blame where the
@@ -101,7 +105,7 @@ def build(
         pipeline = ready_pipeline(model, recipe, progress, said.append)
         stages = Stages(progress)
         measure = model.evaluate
-        captured = capture_model(model, stages)
+        captured = capture_model(model, stages, check)
         # The original weights are not needed any more; a caller that kept none frees them.
         again = again or weakref.ref(model)
         del model
@@ -238,6 +242,7 @@ def _describe(
         contract=optimized.program.contract,
         steps=optimized.records,
         checks=checked.results,
+        sizes=captured.coverage.record(),
         metrics=both if checked.metrics else {},
         notes=[*captured.notes, *(note for step in optimized.records for note in step.notes)],
         assets=tuple(companions.files),

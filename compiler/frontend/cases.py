@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from strop.compiler.frontend.allowance import TOGETHER, seconds
+from strop.compiler.frontend.coverage import Coverage, choose_sizes, smallest_sizes
 from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
+from strop.compiler.ir.cost import CostModel
+from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError
@@ -33,38 +37,89 @@ class Case:
     rounding: Mapping[str, float] = field(default_factory=dict)
 
 
-def make_cases(
+@dataclass(frozen=True)
+class _Wanted:
+    """A case before the original has run."""
+
+    name: str
+    inputs: Inputs
+    resized: bool = False
+
+
+def first_cases(
     module: torch.nn.Module, signature: Signature, calibration: Sequence[Inputs]
 ) -> list[Case]:
-    """Reference outputs on the calibration inputs, and at sizes over the whole of the ranges.
+    """The first calibration inputs, and the smallest sizes: what costs little whatever the model.
 
     Raises:
         UsageError: the module itself fails, or returns no tensor, on such inputs.
     """
-    cases = [
-        _case(f"calibration[{i}]", module, signature, inputs)
-        for i, inputs in enumerate(calibration)
-    ]
     first = calibration[0]
-    for label, sizes in _sizes_to_check(signature, first).items():
-        text = ", ".join(f"{k}={v}" for k, v in sizes.items())
-        inputs = resize(first, signature, sizes)
-        cases.append(_case(f"{label}: {text}", module, signature, inputs, inputs is not first))
-    return cases
+    wanted = [_calibration(0, first)]
+    if signature.dims:
+        wanted.append(_resized(first, signature, "smallest", smallest_sizes(signature)))
+    return [_case(module, signature, one) for one in wanted]
 
 
-def _sizes_to_check(signature: Signature, example: Inputs) -> dict[str, dict[str, int]]:
-    """The smallest sizes, the largest, and odd ones between, at which divisions leave a rest.
+def make_cases(
+    module: torch.nn.Module,
+    signature: Signature,
+    calibration: Sequence[Inputs],
+    coverage: Coverage | None = None,
+    program: Program | None = None,
+    known: Sequence[Case] = (),
+) -> list[Case]:
+    """Reference outputs on the calibration inputs, and at sizes over the whole of the ranges.
 
-    An unbounded dim goes to twice its example size plus one.
+    Args:
+        module: the original.
+        signature: how it is called.
+        calibration: at least one set of inputs.
+        coverage: how sizes are chosen, all corners by default; takes down which were.
+        program: the module as captured, which tells what its runs cost; for bounded checks.
+        known: cases that are there already.
+
+    Raises:
+        UsageError: the module itself fails, or returns no tensor, on such inputs.
     """
-    known, dims = signature.sizes(example), signature.dims.values()
-    low = {d.name: d.min for d in dims}
-    high = {d.name: 2 * known[d.name] + 1 if d.max is None else d.max for d in dims}
-    between = {name: min((low[name] + high[name]) // 2 | 1, high[name]) for name in low}
-    found = {"smallest": low, "between": between, "largest": high}
-    new = {tuple(sizes.values()): label for label, sizes in reversed(found.items())}
-    return {label: found[label] for label in found if label in new.values() and signature.dims}
+    coverage = coverage or Coverage("full")
+    first, costs = calibration[0], CostModel(program) if program is not None else None
+    count = _affordable(signature, calibration, costs, coverage)
+    coverage.calibration = {"given": len(calibration), "run": count}
+    wanted = [_calibration(i, inputs) for i, inputs in enumerate(calibration[:count])]
+    for label, sizes in choose_sizes(signature, first, costs, coverage).items():
+        wanted.append(_resized(first, signature, label, sizes))
+        coverage.run.append(sizes)
+    made = {case.name: case for case in known}
+    return [made.get(one.name) or _case(module, signature, one) for one in wanted]
+
+
+def _affordable(
+    signature: Signature,
+    calibration: Sequence[Inputs],
+    costs: CostModel | None,
+    coverage: Coverage,
+) -> int:
+    """How many of the calibration inputs, from the first on, fit one allowance together."""
+    if coverage.check == "full" or costs is None:
+        return len(calibration)
+    spent = kept = 0.0
+    for i, inputs in enumerate(calibration[1:], 1):
+        cost = costs.at(signature.sizes(inputs))
+        spent, kept = spent + seconds(cost), kept + cost.outputs
+        if not TOGETHER.admits(cost) or spent > TOGETHER.seconds or kept > TOGETHER.kept:
+            return i
+    return len(calibration)
+
+
+def _calibration(index: int, inputs: Inputs) -> _Wanted:
+    return _Wanted(f"calibration[{index}]", inputs)
+
+
+def _resized(first: Inputs, signature: Signature, label: str, sizes: Mapping[str, int]) -> _Wanted:
+    text = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    inputs = resize(first, signature, sizes)
+    return _Wanted(f"{label}: {text}", inputs, inputs is not first)
 
 
 def make_probe(module: torch.nn.Module, signature: Signature, inputs: Inputs) -> Case:
@@ -74,24 +129,23 @@ def make_probe(module: torch.nn.Module, signature: Signature, inputs: Inputs) ->
         for dim, size in signature.sizes(inputs).items()
     }
     small = resize(inputs, signature, sizes)
-    return _case("probe", module, signature, small, small is not inputs)
+    return _case(module, signature, _Wanted("probe", small, small is not inputs))
 
 
-def _case(
-    name: str, module: torch.nn.Module, signature: Signature, inputs: Inputs, resized: bool = False
-) -> Case:
+def _case(module: torch.nn.Module, signature: Signature, wanted: _Wanted) -> Case:
+    name = wanted.name
     try:
-        outputs = run_original(module, signature, inputs)
+        outputs = run_original(module, signature, wanted.inputs)
     except Exception as error:  # the owner's module may raise anything
         said = str(error).splitlines()[0] if str(error) else ""
         raise UsageError(
             f"the module fails in case '{name}': {type(error).__name__}: {said}. "
-            f"{_advice(signature, resized)}"
+            f"{_advice(signature, wanted.resized)}"
         ) from error
     arrays = {n: to_array(t).copy() for n, t in outputs.items()}
     if not arrays:
         raise UsageError(f"the module returns no tensor (case '{name}')")
-    return Case(name, inputs, arrays)
+    return Case(name, wanted.inputs, arrays)
 
 
 def _advice(signature: Signature, resized: bool) -> str:

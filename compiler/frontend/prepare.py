@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
-from strop.compiler.frontend.cases import Case, make_cases, make_probe
+from strop.compiler.frontend.cases import Case, first_cases, make_cases, make_probe
+from strop.compiler.frontend.coverage import Check, Coverage
 from strop.compiler.frontend.evaluation import evaluate, module_runner
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.export.stand_ins import Seen
@@ -32,6 +33,7 @@ class Captured:
         program: the module as captured.
         cases: inputs with what the module gives for them: calibration, and at sizes
             over the ranges of the dims.
+        coverage: which sizes and calibration inputs became cases, and which did not.
         probe: one small case, to run after every pass.
         metrics: what the owner's ``evaluate`` says of the module.
         notes: what the user should know, in sentences.
@@ -40,15 +42,17 @@ class Captured:
 
     program: Program
     cases: list[Case]
+    coverage: Coverage
     probe: Case
     metrics: dict[str, float]
     notes: list[str]
     milliseconds: float
 
 
-def capture_model(model: Model, stages: Stages) -> Captured:
+def capture_model(model: Model, stages: Stages, check: Check = "bounded") -> Captured:
     """Compute references and capture; the module itself is not needed afterwards.
 
+    The module is captured before it runs at large sizes: the graph tells what those cost.
     Dims that the model's owner calls optional are fixed where it cannot be captured with them.
 
     Raises:
@@ -56,34 +60,35 @@ def capture_model(model: Model, stages: Stages) -> Captured:
         UnsupportedError: the module cannot be captured.
     """
     try:
-        return _capture_as_declared(model, stages)
+        return _capture_as_declared(model, stages, check)
     except (UnsupportedError, UsageError) as error:
         # The module itself may fail at sizes between those at which it was tried.
         if not model.optional_dims:
             raise
         why = str(error).splitlines()[0]
-    return _capture_as_declared(model.without_optional_dims(why), stages)
+    return _capture_as_declared(model.without_optional_dims(why), stages, check)
 
 
-def _capture_as_declared(model: Model, stages: Stages) -> Captured:
-    module = model.module
+def _capture_as_declared(model: Model, stages: Stages, check: Check) -> Captured:
+    module, coverage = model.module, Coverage(check)
     _require_ready(module)
     with torch.no_grad():
         signature, example, calibration = read_inputs(model)
         calibration = calibration or [example]
         with stages.stage("reference"):
-            cases = make_cases(module, signature, calibration)
+            first = first_cases(module, signature, calibration)
             probe = make_probe(module, signature, calibration[0])
             metrics = evaluate(model.evaluate, lambda: module_runner(module, signature))
             took = quick_look(lambda: run_original(module, signature, calibration[0]))
             with Seen() as seen:
                 notes = _written(module, signature, probe.inputs)
-            notes += [*seen.unraised(), *_not_numbers(cases)]
         with stages.stage("capture"):
-            program = capture(module, signature, example)
+            program = capture(module, signature, example, coverage)
             verify(program)
-        notes = [*model.notes, *notes, *unraised(program)]
-    return Captured(program, cases, probe, metrics, notes, took)
+        with stages.stage("reference"):
+            cases = make_cases(module, signature, calibration, coverage, program, first)
+        notes = [*model.notes, *notes, *seen.unraised(), *_not_numbers(cases), *unraised(program)]
+    return Captured(program, cases, coverage, probe, metrics, notes, took)
 
 
 def _require_ready(module: object) -> None:

@@ -31,7 +31,7 @@ def interpret(
         watch: told of every value as it is made. A value is let go of after its last use.
     """
     given = iter(inputs)
-    last = _last_uses(graph)
+    last = last_uses(graph)
     values: dict[Node, Any] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -49,7 +49,7 @@ def interpret(
     raise ValueError("the graph returns nothing")
 
 
-def _last_uses(graph: fx.Graph) -> dict[Node, list[Node]]:
+def last_uses(graph: fx.Graph) -> dict[Node, list[Node]]:
     """By node, the values that nothing after it reads."""
     seen: set[Node] = set()
     last: dict[Node, list[Node]] = {}

@@ -115,13 +115,18 @@ def sqnr(got: Array, want: Array) -> float | None:
 
 def row_cosine(a: Array, b: Array) -> float:
     """Mean cosine of the rows (last axis) of two float64 arrays of one shape."""
-    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    cosines = row_cosines(np.atleast_1d(a), np.atleast_1d(b))
+    return float(cosines.mean()) if cosines.size else 1.0
+
+
+def row_cosines(a: Array, b: Array) -> Array:
+    """The cosine of each row (last axis) of two float64 arrays of one shape."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     dots = (a * b).sum(-1)
     # Two rows of zeros agree; a row of zeros against anything else does not.
     both_zero = (np.abs(a).max(-1, initial=0) == 0) & (np.abs(b).max(-1, initial=0) == 0)
-    cosines = np.where(both_zero, 1.0, dots / np.where(norms == 0, 1.0, norms))
-    return float(cosines.mean()) if cosines.size else 1.0
+    cosines: Array = np.where(both_zero, 1.0, dots / np.where(norms == 0, 1.0, norms))
+    return cosines
 
 
 def _same_argmax(a: Array, b: Array) -> float:

@@ -14,7 +14,10 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Stages:
-    """Wall time of every stage by name; ``progress`` is told each name as it begins."""
+    """Wall time of every stage by name; ``progress`` is told each name as it begins.
+
+    A stage that comes twice is one, of the time of both.
+    """
 
     progress: Progress = lambda stage: None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -28,4 +31,5 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[name] = round(time.perf_counter() - start, 4)
+            took = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = round(took, 4)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 import strop.compiler.ir.least_squares  # noqa: F401  (types of its results)
+from strop.compiler.frontend.coverage import Coverage, complete
 from strop.compiler.frontend.export.explain import (
     explain_export_failure,
     first_line,
@@ -24,6 +25,7 @@ from strop.compiler.frontend.export.stand_ins import StandIns
 from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.contract import Dim
+from strop.compiler.ir.cost import CostModel
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.recurrent import kept_whole
 from strop.compiler.ir.running import Inputs
@@ -33,7 +35,9 @@ from strop.compiler.util.quiet import quiet_torch
 _PLAIN = 5
 
 
-def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program:
+def capture(
+    module: nn.Module, signature: Signature, example: Inputs, coverage: Coverage | None = None
+) -> Program:
     """Export a module into a program that runs, with named dims and shared weights.
 
     Args:
@@ -41,6 +45,8 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
         signature: input names and dynamic dims.
         example: one set of inputs; sizes 0 and 1 on dynamic axes are enlarged first, since
             ``torch.export`` would take them for constants.
+        coverage: how the sizes are chosen at which an assumption made in tracing is tried;
+            bounded by default.
 
     Raises:
         UnsupportedError: the module cannot be exported; the message points into its source.
@@ -49,7 +55,8 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
     with by_position(module, signature) as called:
         exported, watch = _export(module, called, example)
         program = to_program(exported, called)
-        _try_corners(module, program, watch, exported.graph, example)
+        corners = _corners(watch, exported.graph, signature.sizes(example))
+        _try_corners(module, program, watch.signature, corners, example, coverage or Coverage())
     return program
 
 
@@ -256,31 +263,48 @@ def _export_dim(dim: Dim, identifier: str) -> Any:
     return torch.export.Dim(identifier, min=dim.min, max=dim.max)
 
 
+def _corners(watch: Watch, graph: fx.Graph, traced: Mapping[str, int]) -> list[Corner]:
+    """Sizes at which an assumption made in tracing does not hold, and ends of uncovered ranges."""
+    ends = [
+        Corner({name: end}, watch.place(name))
+        for name in watch.narrowed()
+        for end in (watch.signature.dims[name].min, watch.signature.dims[name].max)
+        if end is not None
+    ]
+    return [*watch.corners(graph), *ends]
+
+
 def _try_corners(
-    module: nn.Module, program: Program, watch: Watch, graph: fx.Graph, example: Inputs
+    module: nn.Module,
+    program: Program,
+    signature: Signature,
+    corners: Sequence[Corner],
+    example: Inputs,
+    coverage: Coverage,
 ) -> None:
     """Compare program and module where an assumption made in tracing does not hold.
 
     Raises:
         UnsupportedError: they differ: the model takes another path at those sizes.
     """
-    signature = watch.signature
-    ends = [
-        Corner(signature.sizes(example) | {name: end}, watch.place(name))
-        for name in watch.narrowed()
-        for end in (signature.dims[name].min, signature.dims[name].max)
-        if end is not None
-    ]
-    for corner in [*watch.corners(graph, signature.sizes(example)), *ends]:
-        inputs = resize(example, signature, corner.sizes)
-        different = _difference(module, program, signature, inputs)
+    traced = signature.sizes(example)
+    chosen = complete(
+        [c.sizes for c in corners], traced, signature, CostModel(program).at, coverage
+    )
+    for corner, whole in zip(corners, chosen):
+        if whole is None:
+            continue
+        different = _difference(module, program, signature, resize(example, signature, whole))
         if different:
-            sizes = ", ".join(f"{n} = {v}" for n, v in corner.sizes.items())
-            traced = ", ".join(f"{n} = {v}" for n, v in signature.sizes(example).items())
             raise UnsupportedError(
-                f"the model takes another path at {sizes} than at {traced}{corner.place}: "
-                f"{different}. Narrow the ranges in `dynamic`, or remove the branch on sizes."
+                f"the model takes another path at {_text(whole)} than at {_text(traced)}"
+                f"{corner.place}: {different}. Narrow the ranges in `dynamic`, or remove the "
+                "branch on sizes."
             )
+
+
+def _text(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} = {size}" for name, size in sizes.items())
 
 
 def _difference(

@@ -28,7 +28,7 @@ _NO_END = 2**40
 
 @dataclass(frozen=True)
 class Corner:
-    """Sizes within the declared ranges at which an assumption does not hold, and its place."""
+    """Sizes of some dims at which an assumption does not hold, and its place."""
 
     sizes: dict[str, int]
     place: str
@@ -110,7 +110,7 @@ class Watch:
         found = self.env.var_to_range_sloc.get(self._meant(self.symbols.get(name)))
         return (_place(found.lower) or _place(found.upper)) if found else ""
 
-    def corners(self, graph: fx.Graph, example: Mapping[str, int]) -> list[Corner]:
+    def corners(self, graph: fx.Graph) -> list[Corner]:
         """Sizes to try: the smallest for each assumption that can fail."""
         if self.env is None:
             return []
@@ -123,8 +123,7 @@ class Watch:
             free = sorted(named.free_symbols, key=str)
             if free and all(s in dims for s in free):
                 for sizes in _failing(named, {s: dims[s] for s in free}):
-                    whole = {**example, **sizes}
-                    corners.setdefault(str(sorted(whole.items())), Corner(whole, place))
+                    corners.setdefault(str(sorted(sizes.items())), Corner(sizes, place))
         return list(corners.values())[:MOST_CORNERS]
 
 

@@ -1,0 +1,159 @@
+"""What one run of a program takes, from the sizes that its graph knows: nothing is run.
+
+Every node has its shape as an expression of the dims, so a run can be estimated at any sizes.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch._ops import OpOverload
+from torch.fx.node import Node
+
+from strop.compiler.ir.data_sizes import made_symbols
+from strop.compiler.ir.interpreter import last_uses
+from strop.compiler.ir.nodes import expression, tensors_of
+from strop.compiler.ir.products import Work, work_of
+from strop.compiler.ir.program import Program
+
+aten = torch.ops.aten
+Shape = tuple[int, ...]
+# Their schema calls the result a view. It is one only if the dtype stays.
+_MAYBE_COPIES = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate of one run.
+
+    Attributes:
+        multiply_adds: of matrix products, convolutions and attention.
+        moved: bytes that operators read and write; views move none.
+        peak: most bytes alive at once, inputs and outputs counted, weights not.
+        outputs: bytes of the outputs.
+    """
+
+    multiply_adds: int
+    moved: int
+    peak: int
+    outputs: int
+
+
+class CostModel:
+    """Estimates runs of one program at any sizes of its dims; linear in its nodes."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._last = last_uses(program.graph)
+        self._made = {s: node for node in program.calls() for s in made_symbols(node)}
+        self._owners: dict[Node, Node] = {}
+        for node in program.graph.nodes:
+            self._owners[node] = self._owner(node)
+
+    def _owner(self, node: Node) -> Node:
+        """The node whose memory holds a value: another one for a view."""
+        base = _viewed(node)
+        return self._owners[base] if base is not None else node
+
+    def at(self, sizes: Mapping[str, int]) -> Cost:
+        """The cost of one run with dims of these sizes."""
+        shapes = _Shapes(self._program.symbols, sizes, self._made)
+        work, moved = Work(), 0
+        for node in self._program.calls():
+            if self._owners[node] is node:
+                work += work_of(node, shapes.of)
+                moved += sum(shapes.bytes(n) for n in (node, *node.all_input_nodes))
+        outputs = sum(shapes.bytes(n) for n in self._program.outputs)
+        return Cost(work.multiply_adds, moved, self._peak(shapes), outputs)
+
+    def _peak(self, shapes: _Shapes) -> int:
+        """Walk over the graph as the interpreter does; a value is freed after its last use.
+
+        Inputs and weights stay: the caller holds them.
+        """
+        alive = most = 0
+        users: Counter[Node] = Counter()
+        for node in self._program.graph.nodes:
+            owner = self._owners[node]
+            if node.op not in ("placeholder", "call_function"):
+                continue
+            users[owner] += 1
+            if owner is node:
+                alive += shapes.bytes(node)
+                most = max(most, alive + work_of(node, shapes.of).workspace)
+            for done in self._last.get(node, ()):
+                held = self._owners[done]
+                users[held] -= 1
+                if users[held] == 0 and held.op == "call_function":
+                    alive -= shapes.bytes(held)
+        return most
+
+
+class _Shapes:
+    """Shapes of values at given sizes of the dims."""
+
+    def __init__(
+        self, names: Mapping[str, str], sizes: Mapping[str, int], made: Mapping[Any, Node]
+    ) -> None:
+        self._names, self._sizes, self._made = names, sizes, made
+        self._symbols: dict[Any, int] = {}
+        self._known: dict[Any, int] = {}
+
+    def of(self, tensor: torch.Tensor) -> Shape:
+        """The shape of a FakeTensor, in numbers."""
+        return tuple(self._number(expression(size)) for size in tensor.shape)
+
+    def bytes(self, node: Node) -> int:
+        """Bytes of a node's value; none of a weight."""
+        if node.op == "get_attr":
+            return 0
+        return sum(math.prod(self.of(t)) * t.dtype.itemsize for t in tensors_of(node))
+
+    def _number(self, expr: Any) -> int:
+        if isinstance(expr, int):
+            return expr
+        if expr not in self._known:
+            values = {s: sympy.Integer(self._symbol(s)) for s in expr.free_symbols}
+            try:
+                self._known[expr] = max(int(expr.xreplace(values)), 0)
+            except ZeroDivisionError:  # a share of a dim of size 0: there are no elements
+                self._known[expr] = 0
+        return self._known[expr]
+
+    def _symbol(self, symbol: Any) -> int:
+        """The size of a dim; of a size that only the data know, the most that it can be."""
+        if symbol not in self._symbols:
+            name = self._names.get(str(symbol), "")
+            if name in self._sizes:
+                self._symbols[symbol] = self._sizes[name]
+            else:
+                self._symbols[symbol] = self._most(self._made.get(symbol))
+        return self._symbols[symbol]
+
+    def _most(self, maker: Node | None) -> int:
+        """The elements of the largest input of the node that makes a size, as for ``nonzero``."""
+        read = [t for n in maker.all_input_nodes for t in tensors_of(n)] if maker else []
+        largest = max((math.prod(self.of(t)) for t in read), default=1)
+        return max(largest, *self._sizes.values(), 1)
+
+
+def _viewed(node: Node) -> Node | None:
+    """The value that a node shows another view of; None where it computes its own."""
+    if node.target is operator.getitem:
+        return node.all_input_nodes[0]
+    if not isinstance(node.target, OpOverload) or not node.args:
+        return None
+    base = node.args[0]
+    shares = any(r.alias_info is not None for r in node.target._schema.returns)
+    if not shares or not isinstance(base, Node):
+        return None
+    if node.target in _MAYBE_COPIES and node.meta["val"].dtype != base.meta["val"].dtype:
+        return None
+    return base
