@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -113,37 +112,6 @@ def test_a_full_disk_is_said_and_leaves_the_old_artifact(
     assert failed.code == 1
     assert "UsageError" in failed.err
     assert "could not be written" in failed.err
-    assert content(built) == before
-    assert leftovers(built.parent) == []
-
-
-@pytest.mark.usefixtures("interrupts_heeded")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_build_leaves_no_workspace(
-    small: str, built: Path, number: signal.Signals, tmp_path: Path
-) -> None:
-    before = content(built)
-    # The model's own code stops in the middle of the check, and says so on standard output.
-    slow = Path(small.rpartition(":")[0])
-    slow.write_text(
-        slow.read_text()
-        + dedent("""
-        import strop.compiler.check.comparison as check, sys, time
-        def wait(*_):
-            print("now", flush=True)
-            time.sleep(60)
-        check.runtime_of = wait
-        """)
-    )
-    command = [sys.executable, "-m", "strop.compiler.cli", "build", small, "-o", str(built)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"now\n"
-        assert len(leftovers(built.parent)) == 1
-        process.send_signal(number)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
-    assert b"Traceback" not in said
     assert content(built) == before
     assert leftovers(built.parent) == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.recipes.budget import Budget
-from strop.compiler.targets.runtime import runtime_of
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.isolation import IsolatedSession
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array, row_cosines, without_shared_infinities
@@ -124,18 +122,21 @@ def _rows(array: Array) -> Iterator[Array]:
     yield from (rows[i : i + step] for i in range(0, len(rows), step))
 
 
-def check_files(folder: Path, target: Target, cases: Sequence[Case]) -> list[Comparison]:
-    """Open what was written in its runtime and run every case.
+def check_session(session: IsolatedSession, cases: Sequence[Case]) -> list[Comparison]:
+    """Run opened files on every case.
 
     Raises:
-        RuntimeRefusedError: the runtime does not load or run the model.
+        RuntimeRefusedError: the runtime does not run them.
     """
-    session = runtime_of(target).open(folder, target)
     results = []
     for case in cases:
-        feeds = {n: to_array(t) for n, t in case.inputs.items()}
-        results += compare(case, session.run(feeds, f"case '{case.name}'"))
+        results += compare(case, session.run(feeds_of(case), f"case '{case.name}'", case.seconds))
     return results
+
+
+def feeds_of(case: Case) -> dict[str, Array]:
+    """The inputs of a case as a runtime takes them."""
+    return {name: to_array(tensor) for name, tensor in case.inputs.items()}
 
 
 def check_program(program: Program, cases: Sequence[Case]) -> list[Comparison]:

@@ -23,10 +23,11 @@ from strop.compiler.artifact.manifest import Record, build_record, manifest
 from strop.compiler.artifact.output import ARTIFACT, require_output
 from strop.compiler.artifact.provenance import write_provenance
 from strop.compiler.artifact.report.page import render
-from strop.compiler.check.comparison import Comparison, check_files
+from strop.compiler.check.comparison import Comparison, check_session, feeds_of
 from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.driver.blame import Again, find_suspect
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
+from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.coverage import Check
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.evaluation import evaluate
@@ -39,13 +40,13 @@ from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
 from strop.compiler.rewriting.passes import Pipeline
-from strop.compiler.targets.runtime import runner, runtime_of
+from strop.compiler.targets.isolation import IsolatedSession, open_isolated
+from strop.compiler.targets.runtime import runner
 from strop.compiler.targets.target import Target, get_target
 from strop.compiler.util import interrupts
 from strop.compiler.util.collector import collector_paused
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.files.staging import staged
-from strop.compiler.util.latency import quick_look
 from strop.compiler.util.stages import Progress, Stages
 from strop.compiler.util.user_code import held_to_return
 
@@ -123,10 +124,10 @@ def build(
             optimized.program.weights.clear()
             del lowered
             gc.collect()
-            with stages.stage("check"):
-                results = check_files(folder, place, captured.cases)
+            with stages.stage("check"), open_isolated(folder, place) as session:
+                results = check_session(session, captured.cases)
                 _hold(results, captured, recipe, place, again, stages)
-                checked = _measure(folder, place, captured, measure, results)
+                checked = _measure(session, captured.cases[0], measure, results)
             _describe(folder, files, companions, recipe, captured, optimized, checked, stages, said)
         return read_artifact(out)
 
@@ -213,15 +214,11 @@ def _hold(
 
 
 def _measure(
-    folder: Path,
-    place: Target,
-    captured: Captured,
-    measure: Evaluate | None,
-    results: list[Comparison],
+    session: IsolatedSession, case: Case, measure: Evaluate | None, results: list[Comparison]
 ) -> _Checked:
-    run = runner(runtime_of(place).open(folder, place))
-    found = evaluate(measure, lambda: run)
-    return _Checked(results, found, quick_look(lambda: run(**captured.cases[0].inputs)))
+    found = evaluate(measure, lambda: runner(session))
+    took = session.milliseconds(feeds_of(case), f"case '{case.name}'", case.seconds)
+    return _Checked(results, found, took)
 
 
 def _describe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,12 +30,14 @@ class Case:
     Attributes:
         rounding: by output, how far the original's rounding to 16 bits moves it, relative as a
             ``Comparison``'s error is.
+        seconds: how long the original took.
     """
 
     name: str
     inputs: Inputs
     expected: dict[str, Array]
     rounding: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def make_probe(module: torch.nn.Module, signature: Signature, inputs: Inputs) ->
 
 
 def _case(module: torch.nn.Module, signature: Signature, wanted: _Wanted) -> Case:
-    name = wanted.name
+    name, start = wanted.name, time.perf_counter()
     try:
         outputs = run_original(module, signature, wanted.inputs)
     except Exception as error:  # the owner's module may raise anything
@@ -142,10 +145,11 @@ def _case(module: torch.nn.Module, signature: Signature, wanted: _Wanted) -> Cas
             f"the module fails in case '{name}': {type(error).__name__}: {said}. "
             f"{_advice(signature, wanted.resized)}"
         ) from error
+    took = time.perf_counter() - start
     arrays = {n: to_array(t).copy() for n, t in outputs.items()}
     if not arrays:
         raise UsageError(f"the module returns no tensor (case '{name}')")
-    return Case(name, wanted.inputs, arrays)
+    return Case(name, wanted.inputs, arrays, seconds=took)
 
 
 def _advice(signature: Signature, resized: bool) -> str:

@@ -14,7 +14,7 @@ from strop.compiler.frontend.model import Evaluate
 from strop.compiler.frontend.original import run_original
 from strop.compiler.targets.runtime import Run
 from strop.compiler.util.arrays import to_array
-from strop.compiler.util.errors import UsageError
+from strop.compiler.util.errors import RuntimeEndedError, UsageError
 from strop.compiler.util.numerics import Array
 from strop.compiler.util.user_code import blame, file_of
 
@@ -24,12 +24,13 @@ def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, floa
 
     Raises:
         UsageError: the measure raised, or returned something other than finite numbers by name.
+        RuntimeEndedError: the runtime crashed or hung.
     """
     if measure is None:
         return {}
     try:
         found = measure(run())
-    except UsageError:
+    except (UsageError, RuntimeEndedError):
         raise
     except Exception as error:
         raise UsageError(f"evaluate raised {blame(error, file_of(measure))}") from error

@@ -37,6 +37,10 @@ class RuntimeRefusedError(StropError):
     exit_code = 5
 
 
+class RuntimeEndedError(RuntimeRefusedError):
+    """The runtime crashed, hung, or took more memory than there is (exit 5)."""
+
+
 class VerifyError(StropError):
     """A program broke a rule of the IR: a bug in the pass that made it (exit 1)."""
 

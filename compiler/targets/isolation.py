@@ -1,0 +1,100 @@
+"""An artifact's files opened and run in a process of their own.
+
+A runtime is native code, and what it is given is new: it may crash, hang, or take all memory there
+is. Then it is that process that ends, and the build says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from strop.compiler.targets.target import Target
+from strop.compiler.util.array_pipe import Message, receive, send
+from strop.compiler.util.child import Child
+from strop.compiler.util.errors import RuntimeEndedError, RuntimeRefusedError
+from strop.compiler.util.limits import available_memory
+from strop.compiler.util.numerics import Array
+
+# Seconds for one answer. What takes torch long may take the runtime longer, by this factor.
+PATIENCE = 600.0
+TIMES_AS_LONG = 100.0
+
+
+class IsolatedSession:
+    """A ``Session`` whose files are open in another process."""
+
+    def __init__(self, child: Child, folder: Path, target: Target) -> None:
+        self._child, self._one_at_a_time = child, threading.Lock()
+        self._ended: RuntimeEndedError | None = None
+        opened, _ = self._ask({"folder": str(folder), "target": target.name}, {}, "load")
+        self.inputs: Sequence[str] = opened["inputs"]
+        self.outputs: Sequence[str] = opened["outputs"]
+
+    def run(
+        self, feeds: Mapping[str, Array], what: str = "", seconds: float = 0.0
+    ) -> dict[str, Array]:
+        """Run once; outputs by name.
+
+        Args:
+            feeds: arrays by name; those that the files do not read are ignored.
+            what: what is run, for the message of an error.
+            seconds: how long the original took.
+
+        Raises:
+            RuntimeRefusedError: the runtime does not run it.
+            RuntimeEndedError: it crashed, hung, or took more memory than there is.
+        """
+        return self._asked_to_run(feeds, what, seconds, timed=False)[1]
+
+    def milliseconds(self, feeds: Mapping[str, Array], what: str, seconds: float = 0.0) -> float:
+        """A quick look at how long one run takes; arguments and errors are those of ``run``."""
+        took = self._asked_to_run(feeds, what, seconds, timed=True)[0]["milliseconds"]
+        return float(took)
+
+    def _asked_to_run(
+        self, feeds: Mapping[str, Array], what: str, seconds: float, timed: bool
+    ) -> tuple[Message, dict[str, Array]]:
+        used = {name: feeds[name] for name in self.inputs}
+        limit = max(PATIENCE, TIMES_AS_LONG * seconds)
+        return self._ask({"what": what, "timed": timed}, used, f"run the model ({what})", limit)
+
+    def _ask(
+        self, message: Message, arrays: Mapping[str, Array], doing: str, limit: float = PATIENCE
+    ) -> tuple[Message, dict[str, Array]]:
+        with self._one_at_a_time:
+            if self._ended is not None:
+                raise self._ended
+            try:
+                send(self._child.pipe, message, arrays)
+                if not self._child.pipe.poll(limit):
+                    raise self._end(f"did not {doing} within {limit:g} s, and was ended")
+                answer, found = receive(self._child.pipe)
+            except (EOFError, OSError) as error:
+                how = self._child.last_words()
+                raise self._end(f"did not {doing}: its process {how}") from error
+        if "refused" in answer:
+            raise RuntimeRefusedError(answer["refused"])
+        return answer, found
+
+    def _end(self, why: str) -> RuntimeEndedError:
+        """End the process; whatever it is asked from now on, this is why it gives no answer."""
+        self._child.end()
+        self._ended = RuntimeEndedError(f"the runtime {why}")
+        return self._ended
+
+
+@contextmanager
+def open_isolated(folder: Path, target: Target) -> Iterator[IsolatedSession]:
+    """Files opened by their target's runtime, in a process that lives as long as the block.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not take the files, or ends while it reads them.
+    """
+    child = Child("strop.compiler.targets.worker:serve", available_memory())
+    try:
+        yield IsolatedSession(child, folder, target)
+    finally:
+        child.end()
