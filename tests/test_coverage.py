@@ -27,7 +27,7 @@ from strop.compiler.frontend.coverage import (
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.ir.cost import Cost
-from strop.compiler.recipes.recipe import PassEntry, Recipe, load_recipe
+from strop.compiler.recipes.loading import asked_recipe
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.util.errors import BudgetError
 
@@ -263,9 +263,7 @@ def test_what_is_wrong_at_the_largest_size_of_one_dim_only_is_found(
     plain = build(positions(), tmp_path / "plain")
     assert plain.manifest["sizes"]["left_out"][0]["sizes"] == {"batch": 40, "seq": 64}
     source = write(Path(__file__).read_text(), "Shorten")
-    recipe = load_recipe("cpu-fp32")
-    wrong = recipe.model_copy(update={"passes": [PassEntry(name=source), *recipe.passes]})
-    assert isinstance(wrong, Recipe)
+    wrong = asked_recipe("cpu-fp32", passes=[source], before="noops")
     with pytest.raises(BudgetError, match=r"in case 'largest seq: batch=1, seq=64'"):
         build(positions(), tmp_path / "wrong", wrong)
 
