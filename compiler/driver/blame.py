@@ -28,6 +28,11 @@ from strop.compiler.util.arrays import to_array
 
 Again = Callable[[], Model | None]
 """Makes the model of a build once more; gives None where nobody holds it any more."""
+UNKNOWN = "a pass, the lowering or the runtime; `strop debug bisect` says which"
+NOT_THE_SAME = (
+    "a pass, the lowering or the runtime; which one cannot be found out, since the model gives "
+    "other numbers when it is made once more: seed what is random in it"
+)
 # Of a file that is off by little, the first value that is off by more than rounding.
 _FINE_DB = 60.0
 
@@ -43,14 +48,11 @@ def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> st
     """
     model = again()
     if model is None:
-        return "a pass, the lowering or the runtime; `strop debug bisect` says which"
+        return UNKNOWN
     with torch.no_grad():
         signature, example, _ = read_inputs(model)
         if not _gives_the_same(model, signature, case, recipe.budget):
-            return (
-                "a pass, the lowering or the runtime; which one cannot be found out, since the "
-                "model gives other numbers when it is made once more: seed what is random in it"
-            )
+            return NOT_THE_SAME
         pipeline = recipe.pipeline().within(context_of(model, target))
         captured = capture(model.module, signature, example)
         del model
@@ -68,18 +70,20 @@ def _first_to_miss(
     captured: Program, pipeline: Pipeline, recipe: Recipe, target: Target, case: Case
 ) -> str:
     program = captured
-    for name, program in _after_each_step(captured, pipeline):
+    for name, program in after_each_change(captured, pipeline):
         if _misses(program, case, recipe.budget):
             return name
-    return _of_lowering(program, target, case)
+    return departing_value(program, target, case)
 
 
-def _after_each_step(captured: Program, pipeline: Pipeline) -> Iterator[tuple[str, Program]]:
-    """The program as captured and after each pass, with the suspect's name."""
+def after_each_change(captured: Program, pipeline: Pipeline) -> Iterator[tuple[str, Program]]:
+    """The program as captured and after each pass that changed it, with the suspect's name."""
     yield "capture", captured
     for step in pipeline.steps:
-        captured = run_step(step, captured).program
-        yield f"pass '{step.name}'", captured
+        result = run_step(step, captured)
+        captured = result.program
+        if result.modified:
+            yield f"pass '{step.name}'", captured
 
 
 def _misses(program: Program, case: Case, budget: Budget) -> bool:
@@ -89,8 +93,14 @@ def _misses(program: Program, case: Case, budget: Budget) -> bool:
         return True
 
 
-def _of_lowering(program: Program, target: Target, case: Case) -> str:
-    """The operator at which the file departs from the optimized program."""
+def departing_value(program: Program, target: Target, case: Case) -> str:
+    """The operator at which the file departs from the optimized program, where no pass is to blame.
+
+    Args:
+        program: after all passes.
+        target: what it was lowered for.
+        case: what both are run on.
+    """
     for noise_db in (NOISE_DB, _FINE_DB):
         found = departure(program, case.inputs, target, noise_db)
         if found is not None:

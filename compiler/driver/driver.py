@@ -25,7 +25,9 @@ from strop.compiler.artifact.provenance import write_provenance
 from strop.compiler.artifact.report.page import render
 from strop.compiler.check.comparison import Comparison, check_session, feeds_of
 from strop.compiler.check.limits import hold_to_budget, missed_by
+from strop.compiler.check.metrics import require_measure, require_metrics
 from strop.compiler.driver.blame import Again, find_suspect
+from strop.compiler.driver.metric_blame import hold_metrics
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.coverage import Check
@@ -89,8 +91,8 @@ def build(
         UsageError: the model or the recipe is wrong.
         UnsupportedError: the model cannot be captured or lowered.
         RuntimeRefusedError: the runtime does not take the file.
-        BudgetError: the file is too far from the original, or a pass did not rewrite as often as
-            the recipe expects; nothing is written.
+        BudgetError: the file is too far from the original, in its outputs or in a metric of the
+            owner's, or a pass did not rewrite as often as the recipe expects; nothing is written.
     """
     # No decorator: it would hold the model, whose weights are to be freed on the way.
     with held_to_return():
@@ -104,9 +106,11 @@ def build(
         require_places(out, dump_folder, force, recipe.files(), companions.files)
         said: list[str] = []
         pipeline = ready_pipeline(model, recipe, progress, said.append)
+        require_measure(recipe.budget, model.evaluate is not None)
         stages = Stages(progress)
         measure = model.evaluate
         captured = capture_model(model, stages, check)
+        require_metrics(recipe.budget, captured.metrics)
         # The original weights are not needed any more; a caller that kept none frees them.
         again = again or weakref.ref(model)
         del model
@@ -128,6 +132,7 @@ def build(
                 results = check_session(session, captured.cases)
                 _hold(results, captured, recipe, place, again, stages)
                 checked = _measure(session, captured.cases[0], measure, results)
+                hold_metrics(checked.metrics, captured, recipe, place, again, stages)
             _describe(folder, files, companions, recipe, captured, optimized, checked, stages, said)
         return read_artifact(out)
 
@@ -216,7 +221,7 @@ def _hold(
 def _measure(
     session: IsolatedSession, case: Case, measure: Evaluate | None, results: list[Comparison]
 ) -> _Checked:
-    found = evaluate(measure, lambda: runner(session))
+    found = evaluate(measure, lambda: runner(session), "the artifact")
     took = session.milliseconds(feeds_of(case), f"case '{case.name}'", case.seconds)
     return _Checked(results, found, took)
 

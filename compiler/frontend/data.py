@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
 from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.inputs import input_names
-from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.streams import stream
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
@@ -36,9 +37,13 @@ def context_of(model: Model, target: Target) -> Context:
         calibration=stream(model.calibration, names, "calibration"),
         train=stream(model.train, names, "train"),
         loss=model.loss,
-        evaluate=None if measure is None else lambda p: evaluate(measure, lambda: _runner(p)),
+        evaluate=None if measure is None else partial(_metrics, measure),
         cache=learned_cache(),
     )
+
+
+def _metrics(measure: Evaluate, program: Program) -> dict[str, float]:
+    return evaluate(measure, lambda: _runner(program), "the program")
 
 
 def _runner(program: Program) -> Run:

@@ -19,8 +19,13 @@ from strop.compiler.util.numerics import Array
 from strop.compiler.util.user_code import blame, file_of
 
 
-def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, float]:
+def evaluate(measure: Evaluate | None, run: Callable[[], Run], of: str) -> dict[str, float]:
     """The metrics of one runner, made only if there is a measure; empty without one.
+
+    Args:
+        measure: the owner's.
+        run: makes what is measured.
+        of: what that is, for messages: "the artifact".
 
     Raises:
         UsageError: the measure raised, or returned something other than finite numbers by name.
@@ -34,15 +39,22 @@ def evaluate(measure: Evaluate | None, run: Callable[[], Run]) -> dict[str, floa
         raise
     except Exception as error:
         raise UsageError(f"evaluate raised {blame(error, file_of(measure))}") from error
-    if not isinstance(found, Mapping) or not all(
-        isinstance(v, (int, float, np.number)) for v in found.values()
-    ):
+    if not isinstance(found, Mapping) or not all(map(_is_number, found.values())):
         raise UsageError(f"evaluate returned {found!r}; it must return numbers by name")
     metrics = {str(name): float(value) for name, value in found.items()}
     for name, value in metrics.items():
         if not math.isfinite(value):  # a manifest is JSON, which has neither NaN nor infinity
-            raise UsageError(f"evaluate returned {value} for '{name}'; give a finite number")
+            raise UsageError(
+                f"evaluate returned {value} for '{name}' of {of}; give a finite number"
+            )
     return metrics
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a metric is a number: of Python or NumPy, a truth value, or a tensor of no axes."""
+    if isinstance(value, torch.Tensor):
+        return value.ndim == 0 and not value.is_complex()
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
 def module_runner(module: torch.nn.Module, signature: Signature) -> Run:

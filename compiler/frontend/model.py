@@ -30,7 +30,8 @@ class Model:
             of ``forward``.
         calibration: batches like ``example_inputs``; what quantization and the checks see. A list,
             another iterable that can be passed over again, or a function that returns an iterator.
-        evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name.
+        evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name, which
+            are numbers. A recipe may set a budget for them: ``[budget.metrics]``.
         inputs_at: called with a size for every dynamic dim, ``{"seq": 7}``; returns inputs of these
             sizes. Needed where values depend on sizes (positions, lengths, indices): without it
             the example is cropped, or repeated, to the sizes that the checks try.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,7 +79,8 @@ def _capture_as_declared(model: Model, stages: Stages, check: Check) -> Captured
         with stages.stage("reference"):
             first = first_cases(module, signature, calibration)
             probe = make_probe(module, signature, calibration[0])
-            metrics = evaluate(model.evaluate, lambda: module_runner(module, signature))
+            run = partial(module_runner, module, signature)
+            metrics = evaluate(model.evaluate, run, "the original")
             took = quick_look(lambda: run_original(module, signature, calibration[0]))
             with Seen() as seen:
                 notes = _written(module, signature, probe.inputs)

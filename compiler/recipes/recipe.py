@@ -99,7 +99,7 @@ class Recipe(pydantic.BaseModel):
             if not limits.set(path.strip(), parse_value(text)):
                 place = self._place(owner)
                 passes[place] = passes[place].with_options({key: parse_value(text)})
-        return self.model_copy(update={**limits.checked("--set"), "passes": passes})
+        return self.model_copy(update={**limits.parts(), "passes": passes})
 
     def values(self) -> dict[str, Any]:
         """The recipe as TOML and JSON hold it."""
@@ -127,10 +127,16 @@ class _Limits:
         self._name = recipe.name
 
     def set(self, path: str, value: Any) -> bool:
-        """Change what a path names; False if that is neither a budget nor an expectation."""
+        """Change what a path names; False if that is neither a budget nor an expectation.
+
+        Raises:
+            UsageError: a key is unknown, or a value is not as it must be.
+        """
         match path.split("."):
             case ["expect", *name]:
                 self._expect[".".join(name)] = value
+            case ["budget", "metrics", name]:
+                self._budget.setdefault("metrics", {})[name] = value
             case ["budget", "metrics", *name, key] if name:
                 metrics = self._budget.setdefault("metrics", {})
                 metrics.setdefault(".".join(name), {})[key] = value
@@ -138,16 +144,13 @@ class _Limits:
                 self._budget[".".join(key)] = value
             case _:
                 return False
+        self.parts()  # at once: the next setting may go into what this one has put there
         return True
 
-    def checked(self, where: str) -> dict[str, Any]:
-        """Both as a recipe has them.
-
-        Raises:
-            UsageError: a key is unknown, or a value is not as it must be.
-        """
+    def parts(self) -> dict[str, Any]:
+        """Both as a recipe has them."""
         values = {"name": self._name, "budget": self._budget, "expect": self._expect}
-        file = checked(RecipeFile, values, where)
+        file = checked(RecipeFile, values, "--set")
         return {"budget": file.budget, "expect": file.expect}
 
 

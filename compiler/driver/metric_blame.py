@@ -1,0 +1,146 @@
+"""A file held to the owner's metrics; where it misses, which step made the metric worse."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from strop.compiler.check.metrics import (
+    Metrics,
+    hold_to_metrics,
+    missed_metrics,
+    require_same_metrics,
+)
+from strop.compiler.driver.blame import (
+    NOT_THE_SAME,
+    UNKNOWN,
+    Again,
+    after_each_change,
+    departing_value,
+)
+from strop.compiler.frontend.cases import Case
+from strop.compiler.frontend.data import context_of
+from strop.compiler.frontend.evaluation import evaluate, module_runner
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.frontend.prepare import Captured
+from strop.compiler.ir.program import Program
+from strop.compiler.recipes.budget import Budget
+from strop.compiler.recipes.recipe import Recipe
+from strop.compiler.targets.target import Target
+from strop.compiler.util.errors import StropError
+from strop.compiler.util.stages import Stages
+
+
+def hold_metrics(
+    found: Metrics,
+    captured: Captured,
+    recipe: Recipe,
+    target: Target,
+    again: Again,
+    stages: Stages,
+) -> None:
+    """Hold the metrics of a written file to their budget.
+
+    Args:
+        found: what ``evaluate`` says of the file.
+        captured: the original's metrics, and a case to look for the step to blame with.
+        recipe: it has the budget.
+        target: what the file was lowered for.
+        again: makes the model once more.
+        stages: told where a step to blame has to be found.
+
+    Raises:
+        UsageError: they are other metrics than the original's.
+        BudgetError: some miss it; the step that is to blame is named.
+    """
+    original = captured.metrics
+    require_same_metrics(original, found)
+    if not missed_metrics(recipe.budget, original, found):
+        return
+    with stages.stage("look for the step to blame"):
+        suspect = find_metric_suspect(again, recipe, target, original, captured.cases[0])
+    hold_to_metrics(recipe.budget, original, found, suspect)
+
+
+def find_metric_suspect(
+    again: Again, recipe: Recipe, target: Target, original: Metrics, case: Case
+) -> str:
+    """The step after which a metric misses its budget, in words for the refusal.
+
+    Args:
+        again: the model of the build.
+        recipe: its recipe, with the budget.
+        target: what it was lowered for.
+        original: the metrics of the original model.
+        case: one that the program and its file are compared on, where no pass is to blame.
+    """
+    if missed_metrics(recipe.budget, original, original):
+        return "no step: the original itself misses the budget"
+    model = again()
+    if model is None:
+        return UNKNOWN
+    with torch.no_grad():
+        signature, example, _ = read_inputs(model)
+        run = partial(module_runner, model.module, signature)
+        found = evaluate(model.evaluate, run, "the original")
+        if missed_metrics(recipe.budget, original, found):
+            return NOT_THE_SAME
+        context = context_of(model, target)
+        assert context.evaluate is not None
+        captured = capture(model.module, signature, example)
+        del model, run
+        pipeline = recipe.pipeline().within(context).taught_by(captured)
+        states = list(after_each_change(captured, pipeline))
+        search = _Search(context.evaluate, recipe.budget, original, [p for _, p in states])
+        place = search.first_miss()
+        if place is None:
+            return departing_value(states[-1][1], target, case)
+        return f"{states[place][0]} ({search.told(place)})"
+
+
+@dataclass
+class _Search:
+    """Looks for the first program whose metrics miss the budget, and measures few of them.
+
+    Attributes:
+        measure: the owner's metrics of a program.
+        programs: as captured, and after each pass that changed it.
+        known: what was measured: the metrics, or why there are none, by place.
+    """
+
+    measure: Callable[[Program], Metrics]
+    budget: Budget
+    original: Metrics
+    programs: list[Program]
+    known: dict[int, Metrics | str] = field(default_factory=dict)
+
+    def first_miss(self) -> int | None:
+        """The place of a program that misses where the one before it does not, if the last does."""
+        last = len(self.programs) - 1
+        if not self._misses(last):
+            return None
+        return bisect_left(range(last), True, key=self._misses)
+
+    def told(self, place: int) -> str:
+        """The metric at a place and before it; both were measured to find the place."""
+        found = self.known[place]
+        if isinstance(found, str):
+            return found
+        name = next(iter(missed_metrics(self.budget, self.original, found)))
+        before = self.known[place - 1] if place else self.original
+        assert not isinstance(before, str)
+        return f"{name} {before[name]:.6g} before it, {found[name]:.6g} after it"
+
+    def _misses(self, place: int) -> bool:
+        if place not in self.known:
+            try:
+                self.known[place] = self.measure(self.programs[place])
+            except StropError as error:  # the owner's code on whatever a wrong program gives
+                self.known[place] = str(error).splitlines()[0]
+        found = self.known[place]
+        return isinstance(found, str) or bool(missed_metrics(self.budget, self.original, found))
