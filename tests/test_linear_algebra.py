@@ -113,6 +113,12 @@ def test_formulas_give_what_torch_gives(call: Any) -> None:
     torch.testing.assert_close(found, want)
 
 
+def test_the_exponential_of_very_large_matrices_is_not_a_number() -> None:
+    found = FORMULAS[aten.linalg_matrix_exp.default](-(torch.tensor([[[2.0]], [[2.0]]]) ** 64))
+    assert torch.equal(found, torch.zeros(2, 1, 1))
+    assert FORMULAS[aten.linalg_matrix_exp.default](torch.tensor([[-(2.0**65)]])).isnan().all()
+
+
 def test_a_zero_in_d_is_told() -> None:
     target = aten.linalg_ldl_factor_ex.default
     found, want = FORMULAS[target](torch.zeros(3, 3)), target(torch.zeros(3, 3))
