@@ -64,6 +64,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     ],
     (aten.linalg_solve_triangular.default, (SQUARE.triu(), RIGHT[0]), {"upper": True}),
     (aten.linalg_solve_triangular.default, (SQUARE[0].triu(), RIGHT), {"upper": True}),
+    (aten.linalg_solve_triangular.default, (SQUARE[:, :0, :0], RIGHT[0, :0]), {"upper": True}),
     (aten.triangular_solve.default, (RIGHT, SQUARE, False, True), {}),
     *[(aten.geqrf.default, (a,), {}) for a in (SQUARE, WIDE, TALL, torch.zeros(2, 3))],
     *[
