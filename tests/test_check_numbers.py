@@ -75,6 +75,7 @@ def test_an_error_is_relative_to_the_largest_value_where_that_is_above_one() -> 
     assert compared([-8.0, 1.0], [-4.0, 1.0]).max_error == 1.0
     assert compared([3.0, 1.0], [4.0, 1.0]).max_error == 0.25
     assert compared(np.zeros((0, 3)), np.zeros((0, 3))).max_error == 0.0
+    assert drift({"y": np.zeros((0, 3))}, {"y": np.zeros((0, 3))}).max_abs == 0.0
 
 
 def test_outputs_that_are_not_float_are_compared_by_the_share_of_equal_elements() -> None:

@@ -64,6 +64,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     ],
     (aten.linalg_solve_triangular.default, (SQUARE.triu(), RIGHT[0]), {"upper": True}),
     (aten.linalg_solve_triangular.default, (SQUARE[0].triu(), RIGHT), {"upper": True}),
+    (aten.linalg_solve_triangular.default, (SQUARE[:, :0, :0], RIGHT[0, :0]), {"upper": True}),
     (aten.triangular_solve.default, (RIGHT, SQUARE, False, True), {}),
     *[(aten.geqrf.default, (a,), {}) for a in (SQUARE, WIDE, TALL, torch.zeros(2, 3))],
     *[
@@ -111,6 +112,12 @@ def test_formulas_give_what_torch_gives(call: Any) -> None:
     if target in VALUES:
         found, want = found[VALUES[target]], want[VALUES[target]]
     torch.testing.assert_close(found, want)
+
+
+def test_the_exponential_of_very_large_matrices_is_not_a_number() -> None:
+    found = FORMULAS[aten.linalg_matrix_exp.default](-(torch.tensor([[[2.0]], [[2.0]]]) ** 64))
+    assert torch.equal(found, torch.zeros(2, 1, 1))
+    assert FORMULAS[aten.linalg_matrix_exp.default](torch.tensor([[-(2.0**65)]])).isnan().all()
 
 
 def test_a_zero_in_d_is_told() -> None:
@@ -186,8 +193,11 @@ def test_batch_may_be_dynamic(name: str) -> None:
     holds(FIXED[name], run, (1, 4, 4), (5, 4, 4))
 
 
-def test_dynamic_rows_are_refused_by_name_where_vectors_are_turned_in_pairs() -> None:
-    axes = {"a": {1: ("n", 2, 9), 2: ("n", 2, 9)}}
+@pytest.mark.parametrize("dynamic", [(1, 2), (1,), (2,)])
+def test_dynamic_rows_are_refused_by_name_where_vectors_are_turned_in_pairs(
+    dynamic: tuple[int, ...],
+) -> None:
+    axes = {"a": {axis: ("n", 2, 9) for axis in dynamic}}
     with pytest.raises(UnsupportedError, match="rows and columns are fixed") as caught:
         lowered(torch.linalg.svdvals, [x(3, 4, 4)], axes)
     assert caught.value.exit_code == 4

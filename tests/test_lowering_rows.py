@@ -533,6 +533,13 @@ def test_attention_on_packed_heads() -> None:
     )
 
 
+def test_elements_by_leading_indices_stay_in_their_order() -> None:
+    i, j = torch.tensor([1, 0]), torch.tensor([2, 1])
+    model = check(lambda a: a[i, j], (CUBE,))
+    assert "Transpose" not in operators(model)
+    assert "Transpose" in operators(check(lambda a: a[:, i, j], (CUBE,)))
+
+
 def test_attention_that_is_causal() -> None:
     check(lambda q: strop.attention(q, q, q, None, 4, 4, 0.3, True), (Q,))
 

@@ -193,16 +193,35 @@ def test_rows_repeated_as_if_they_were_heads_are_not_taken_for_grouped_heads() -
     same_numbers(before, result.program, *inputs, tolerance=1e-6)
 
 
-def test_heads_split_from_other_rows_are_packed_anew() -> None:
+@pytest.mark.parametrize("shape", [(6, 1, 8), (2, 3, 4, 2), (2, 24), (2, 4, 6), (3, 2, 8)])
+def test_heads_split_from_other_rows_are_packed_anew(shape: tuple[int, ...]) -> None:
     def model(x: Tensor) -> Tensor:
         rows = x.view(2, 3, 2, 4).transpose(1, 2)
         return F.scaled_dot_product_attention(rows, rows, rows)
 
-    x = heads(6, 1, 8)
+    x = heads(*shape)
     before = program_of(model, x)
     result = FuseAttention().run(run_passes(before, Noops()))
     assert counts(result) == {"attention-sdpa": 1}
     same_numbers(before, result.program, x, tolerance=1e-6)
+
+
+def test_rows_without_heads_are_packed_anew() -> None:
+    def model(x: Tensor) -> Tensor:
+        rows = x.view(2, 3, 1, 1).transpose(1, 2)
+        return F.scaled_dot_product_attention(rows, rows, rows)
+
+    x = heads(2, 3)
+    before = program_of(model, x)
+    result = FuseAttention().run(before)
+    assert counts(result) == {"attention-sdpa": 1}
+    same_numbers(before, result.program, x, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("vector", [lambda x: x.permute(0), lambda x: x.t()], ids=["permute", "t"])
+def test_a_product_with_a_vector_is_no_attention(vector: Callable[[Tensor], Tensor]) -> None:
+    before = program_of(lambda a, x: a @ vector(x), heads(4, 3), heads(3))
+    assert not FuseAttention().run(before).modified
 
 
 class Cross(nn.Module):

@@ -118,6 +118,20 @@ def test_batch_norm_of_another_axis_or_layer_stays_and_says_why(reason: str) -> 
     assert result.log.misses[0].lines
 
 
+def test_batch_norm_of_a_number_stays() -> None:
+    class Number(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = trained(nn.BatchNorm1d(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.norm(x.sum().view(1, 1))
+            return out
+
+    result = FoldBatchNorm().run(program_of(Number(), torch.randn(3)))
+    assert "comes after no convolution" in result.log.misses[0].reason
+
+
 def test_a_layer_that_is_read_elsewhere_keeps_its_batch_norm() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:

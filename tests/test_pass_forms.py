@@ -227,6 +227,10 @@ EMBEDDINGS: dict[str, tuple[Callable[..., Tensor], dict[str, int]]] = {
     "a number and a row": (lambda i, w, p: torch.add(1.0, F.embedding(i, w)[0, 0]) + p[2], {}),
     "a row and a number more": (lambda i, w, p: F.embedding(i, w) + p[2] + 1.0, {}),
     "places alone": (lambda i, w, p: F.embedding(torch.arange(4), p), {"embedding-range": 1}),
+    "places of no input's length": (
+        lambda i, w, p: F.embedding(torch.arange(3), p) + i[0, 0],
+        {"embedding-range": 1},
+    ),
     "a row and a computed table": (
         lambda i, w, p: F.embedding(i, w) + p[2] + F.embedding(i, w).flatten(0, 1)[:4],
         {},

@@ -87,6 +87,19 @@ def test_a_mask_that_torch_spreads_anyway_is_taken_as_it_is(lead: View, batch: V
     same_numbers(before, result.program, q, mask, tolerance=1e-5)
 
 
+def test_a_dynamic_axis_that_the_mask_has_is_not_computed() -> None:
+    q, mask = randn(4, 2, 3, 3, 4), randn(4, 1, 3, 3, 3)
+    before = program_of(
+        lambda q, mask: (q @ q.mT + mask).softmax(-1) @ q,
+        *(q, mask),
+        dims={0: {0: "batch"}, 1: {0: "batch"}},
+    )
+    result = FuseAttention().run(run_passes(before, Noops()))
+    assert counts(result) == {"attention-eager": 1}
+    assert not result.program.find(torch.ops.aten.sym_size.int)
+    same_numbers(before, result.program, q[:3], mask[:3], tolerance=1e-5)
+
+
 @pytest.mark.parametrize(("lead", "view"), VIEWS, ids=str)
 def test_masks_of_any_batch_axes_are_spread_as_torch_does(lead: View, view: View) -> None:
     q = randn(*lead, 3, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from strop.compiler.lower.onnx.formulas import FORMULAS
+from strop.compiler.lower.onnx.formulas.gamma import BERNOULLI
 
 aten = torch.ops.aten
 INF, NAN = math.inf, math.nan
@@ -112,6 +114,16 @@ def test_incomplete_gamma_functions_of_large_numbers() -> None:
     a = torch.tensor([1e6, 1e9, 1e12], dtype=torch.float64)
     found = FORMULAS[aten.igamma.default](a, a - 1 / 3)
     torch.testing.assert_close(found, torch.full_like(a, 0.5), rtol=0, atol=1e-7)
+
+
+def test_bernoulli_numbers_are_those_of_their_recurrence() -> None:
+    numbers = [Fraction(1), Fraction(-1, 2)]
+    for n in range(2, 2 * len(BERNOULLI) + 1):
+        numbers.append(-sum(math.comb(n + 1, k) * numbers[k] for k in range(n)) / (n + 1))
+    assert list(BERNOULLI) == [float(b) for b in numbers[2::2]]
+    euler = -0.5772156649015329
+    found = FORMULAS[aten.digamma.default](torch.ones(1, dtype=torch.float64))
+    torch.testing.assert_close(found.item(), euler, rtol=1e-15, atol=0)
 
 
 POLYNOMIALS = sorted(

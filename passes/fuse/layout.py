@@ -22,7 +22,7 @@ def axis_order(x: Node) -> list[int] | None:
         return [int(a) % rank for a in arg(x, 1)]
     if x.target is aten.transpose.int:
         first, second = arg(x, 1) % rank, arg(x, 2) % rank
-    elif x.target in (aten.mT.default, aten.t.default) and rank > 1:
+    elif x.target in (aten.mT.default, aten.t.default):
         first, second = rank - 2, rank - 1
     else:
         return None
@@ -33,7 +33,7 @@ def axis_order(x: Node) -> list[int] | None:
 def transposed_from(x: Any, first: int, second: int) -> Node | None:
     """The value of which x is the transpose of two axes, or None."""
     found = axis_order(x) if isinstance(x, Node) and x.op == "call_function" else None
-    if found is None:
+    if found is None or len(found) < 2:
         return None
     wanted = list(range(len(found)))
     wanted[first], wanted[second] = wanted[second], wanted[first]
@@ -52,13 +52,13 @@ def transposed(x: Node, build: Builder) -> Node:
 def keeps_last_axis(view: Node) -> bool:
     """Whether a view of another shape leaves the rows, elements of the last axis, alone."""
     old, new = shape_of(arg(view, 0)), shape_of(view)
-    return bool(old) and bool(new) and same_size(old[-1], new[-1])
+    return bool(old) and same_size(old[-1], new[-1])
 
 
 def pack_heads(x: Node, build: Builder) -> Node | None:
-    """The packed form of split heads that were made by a transpose; None if they were not."""
+    """The packed form of split heads, if they were made by a transpose; else None."""
     rows = transposed_from(x, 1, 2)
-    if rows is None or len(shape_of(rows)) != 4:
+    if rows is None:
         return None
     if rows.target in VIEWS:
         source = input_node(rows)

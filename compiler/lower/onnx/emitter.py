@@ -107,8 +107,6 @@ class Emitter:
             if argument not in self._values:
                 self._values[argument] = self._initializer(argument)
             return self._values[argument]
-        if isinstance(argument, Node) and isinstance(argument.meta["val"], (tuple, list)):
-            return self._values[argument]
         return self.size(argument)
 
     def operand(self, argument: Any, dtype: torch.dtype) -> Any:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from strop.compiler.lower.onnx.formulas.approximation import like, operands
+from strop.compiler.lower.onnx.formulas.gamma import BERNOULLI
 from strop.compiler.lower.onnx.formulas.registry import formula
 from strop.compiler.lower.onnx.formulas.repeat import repeat
 
@@ -28,9 +29,8 @@ aten = torch.ops.aten
 _POINTS, _FIRST, _WIDTH = 78, -3.7, 0.1
 # Terms of the power series for x < 1.
 _TERMS = 20
-# From here on Stirling's series stands for gamma; its coefficients (5.11.1).
-_LARGE = 10
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+# From here on Stirling's series stands for gamma, with so many terms.
+_LARGE, _STIRLING = 10, 6
 
 
 def _point(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list[Tensor]:
@@ -50,8 +50,8 @@ def _factor(a: Tensor, x: Tensor) -> Tensor:
     large = a.clamp(min=_LARGE)
     excess = (x - large) / large
     stirling = torch.zeros_like(a)
-    for k, c in enumerate(_STIRLING):
-        stirling = stirling + c / large.pow(2 * k + 1)
+    for k, b in enumerate(BERNOULLI[:_STIRLING], start=1):  # 5.11.1
+        stirling = stirling + b / (2 * k * (2 * k - 1)) / large.pow(2 * k - 1)
     leading = large * (excess.log1p() - excess) + (large / (2 * math.pi)).log() / 2
     return torch.where(a < _LARGE, plain, leading - stirling).exp()
 

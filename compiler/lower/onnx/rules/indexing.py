@@ -187,9 +187,9 @@ def _gather_nd(on: Emitter, x: Any, axes: list[int], parts: list[Any], width: in
         value = on.op("Transpose", value, perm=front)
     result = on.op("GatherND", value, where)
     together = axes == list(range(axes[0], axes[0] + len(axes)))
-    if axes[0] == 0 or not together:  # torch, too, puts the indexed axes first if they are apart
+    lead = axes[0] if together else 0  # torch, too, puts the indexed axes first if they are apart
+    if lead == 0:
         return result
-    lead = axes[0]
     last_axes = range(width + lead, width + rank - len(axes))
     order = [*range(width, width + lead), *range(width), *last_axes]
     return on.op("Transpose", result, perm=order)
