@@ -193,13 +193,16 @@ def test_batch_may_be_dynamic(name: str) -> None:
     holds(FIXED[name], run, (1, 4, 4), (5, 4, 4))
 
 
-@pytest.mark.parametrize("dynamic", [(1, 2), (1,), (2,)])
+@pytest.mark.parametrize(
+    ("function", "dynamic"),
+    [(torch.linalg.svdvals, (1, 2)), (torch.linalg.pinv, (1,)), (torch.linalg.pinv, (2,))],
+)
 def test_dynamic_rows_are_refused_by_name_where_vectors_are_turned_in_pairs(
-    dynamic: tuple[int, ...],
+    function: Function, dynamic: tuple[int, ...]
 ) -> None:
     axes = {"a": {axis: ("n", 2, 9) for axis in dynamic}}
     with pytest.raises(UnsupportedError, match="rows and columns are fixed") as caught:
-        lowered(torch.linalg.svdvals, [x(3, 4, 4)], axes)
+        lowered(function, [x(3, 4, 4)], axes)
     assert caught.value.exit_code == 4
 
 
