@@ -36,11 +36,11 @@ def llama(layers: int, sizes: dict[str, int]) -> torch.nn.Module:
     return module.eval()
 
 
-def model(layers: int, sizes: dict[str, int], longest: int = 64) -> Model:
-    """A Llama with dynamic batch and sequence, up to ``longest`` tokens."""
+def model(layers: int, sizes: dict[str, int], longest: int = 64, rows: int = 4) -> Model:
+    """A Llama with dynamic batch and sequence, up to ``rows`` rows of ``longest`` tokens."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(5, sizes["vocab_size"], (2, 24), generator=generator)
-    axes: dict[int, Any] = {0: ("batch", 1, 4), 1: ("seq", 2, longest)}
+    axes: dict[int, Any] = {0: ("batch", 1, rows), 1: ("seq", 2, longest)}
     return Model(
         llama(layers, sizes),
         {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
@@ -51,6 +51,11 @@ def model(layers: int, sizes: dict[str, int], longest: int = 64) -> Model:
 def large() -> Model:
     """The factory of the memory benchmark: 16 layers, 3.4 GB in fp32."""
     return model(16, LARGE)
+
+
+def wide() -> Model:
+    """The factory of the check's costs: its largest logits would be 17 GB."""
+    return model(16, SMALL | {"vocab_size": 32_000}, longest=2048, rows=64)
 
 
 def small() -> Model:

@@ -59,6 +59,20 @@ def make() -> Model:
     )
 
 
+def make_wide() -> Model:
+    """The same model with wide ranges and 30 calibration rows, each by itself."""
+    from strop.bench.sentences import sentences
+
+    rows = [tokenize([text]) for text in sentences(30)]
+    axes: dict[int, Any] = {0: ("batch", 1, 64), 1: ("seq", 1, 512)}
+    return Model(
+        encoder(),
+        example_inputs=rows[0],
+        dynamic={"input_ids": axes, "attention_mask": axes},
+        calibration=rows,
+    )
+
+
 def make_full() -> Model:
     """The same model, with 8 rows of 128 real tokens without padding: the factory of the races."""
     from strop.bench.sentences import sentences

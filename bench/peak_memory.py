@@ -109,6 +109,7 @@ def measure(source: str, recipe: str, folder: Path) -> dict[str, Any]:
         "sampled_peak": asdict(top),
         "anonymous_peak_gb": max(m.anonymous for m in samples),
         "samples": len(samples),
+        "seconds": samples[-1].at,
         "stage_seconds": record["seconds"],
         "timeline": [asdict(m) for m in samples[:: max(1, len(samples) // 100)]],
     }

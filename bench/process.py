@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +12,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from strop.compiler.util.child import FAREWELL, ending
 from strop.compiler.util.errors import StropError
 
 Serve = Callable[[Connection], None]
-# Seconds that a process gets to end by itself when it is no longer needed.
-FAREWELL = 10.0
 
 
 class EngineError(Exception):
@@ -76,17 +74,8 @@ class Process:
     def _epitaph(self) -> str:
         """How a process that is gone ended, and the last thing it said."""
         self._process.join(timeout=FAREWELL)
-        code = self._process.exitcode
-        how = f"exited with code {code}" if code is None or code >= 0 else _signal_name(-code)
-        said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        last = f"; it said last: {said[-1].strip()[:200]}" if said else ""
-        return f"its process {how}{last}"
-
-
-def _signal_name(number: int) -> str:
-    name = signal.Signals(number).name
-    hint = " (out of memory, perhaps)" if number == signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"
+        said = self._log.read_text(errors="replace")
+        return f"its process {ending(self._process.exitcode, said)}"
 
 
 def _run(serve: Serve, pipe: Connection, log: str) -> None:

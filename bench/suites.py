@@ -25,7 +25,15 @@ RECIPE = "cpu-fp32"
 NOT_SLOWER = 0.97
 # Each is a command of its own, and a file of its own among the results.
 LAYERS = "build_scaling"
-BUILD = ("reproducible", LAYERS, "peak_memory", "instruments", "report", "repeatability")
+BUILD = (
+    "reproducible",
+    LAYERS,
+    "peak_memory",
+    "check_costs",
+    "instruments",
+    "report",
+    "repeatability",
+)
 
 
 @dataclass(frozen=True)

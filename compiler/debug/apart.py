@@ -30,6 +30,7 @@ from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.ir.snapshots.writer import WEIGHTS
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.util.errors import RuntimeRefusedError, StropError, UsageError
+from strop.compiler.util.limits import lower_limit
 from strop.compiler.util.numerics import Array
 
 # What any program may take, and how much more for each byte of its weights.
@@ -151,10 +152,7 @@ def _limit(seconds: int, more_bytes: int) -> None:
         (resource.RLIMIT_CPU, seconds, seconds + 1),
         (resource.RLIMIT_AS, most, most),
     ):
-        allowed = resource.getrlimit(kind)[1]
-        if allowed != resource.RLIM_INFINITY:
-            soft, hard = min(soft, allowed), min(hard, allowed)
-        resource.setrlimit(kind, (soft, hard))
+        lower_limit(kind, soft, hard)
 
 
 def _answer(compute: Callable[[], bytes], pipe: int) -> None:

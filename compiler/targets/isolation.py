@@ -14,7 +14,7 @@ from pathlib import Path
 from strop.compiler.targets.target import Target
 from strop.compiler.util.array_pipe import Message, receive, send
 from strop.compiler.util.child import Child
-from strop.compiler.util.errors import RuntimeEndedError, RuntimeRefusedError
+from strop.compiler.util.errors import RuntimeEndedError, RuntimeRefusedError, UsageError
 from strop.compiler.util.limits import available_memory
 from strop.compiler.util.numerics import Array
 
@@ -91,9 +91,13 @@ def open_isolated(folder: Path, target: Target) -> Iterator[IsolatedSession]:
     """Files opened by their target's runtime, in a process that lives as long as the block.
 
     Raises:
+        UsageError: no process can be started.
         RuntimeRefusedError: the runtime does not take the files, or ends while it reads them.
     """
-    child = Child("strop.compiler.targets.worker:serve", available_memory())
+    try:
+        child = Child("strop.compiler.targets.worker:serve", available_memory())
+    except OSError as error:
+        raise UsageError(f"no process can be started to check the file in: {error}") from error
     try:
         yield IsolatedSession(child, folder, target)
     finally:
