@@ -250,6 +250,7 @@ def test_arrays_go_through_a_pipe_as_they_are() -> None:
 
 
 def test_an_ending_is_told_with_the_last_line_that_is_not_empty() -> None:
+    assert ending(None, "") == "hung up and did not end"
     assert ending(3, "") == "exited with code 3"
     assert ending(-6, "one\n two \n\n") == "was ended by SIGABRT; it said last: two"
     assert ending(-9, "x" * 300).endswith("; it said last: " + "x" * 200)

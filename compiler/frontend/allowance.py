@@ -43,6 +43,6 @@ def seconds(cost: Cost) -> float:
 
 
 # One dim at its largest size, all others at their smallest: where a bound of that dim is wrong.
-ONE_DIM = Allowance(seconds=5.0, bytes=1 << 30, kept=320 << 20)
+ONE_DIM = Allowance(seconds=6.0, bytes=1 << 30, kept=320 << 20)
 # Several dims at large sizes; and all calibration inputs after the first, together.
 TOGETHER = Allowance(seconds=0.75, bytes=512 << 20, kept=96 << 20)

@@ -65,15 +65,16 @@ class CostModel:
     def at(self, sizes: Mapping[str, int]) -> Cost:
         """The cost of one run with dims of these sizes."""
         shapes = _Shapes(self._program.symbols, sizes, self._made)
-        work, moved = Work(), 0
-        for node in self._program.calls():
-            if self._owners[node] is node:
-                work += work_of(node, shapes.of)
-                moved += sum(shapes.bytes(n) for n in (node, *node.all_input_nodes))
-        outputs = sum(shapes.bytes(n) for n in self._program.outputs)
-        return Cost(work.multiply_adds, moved, self._peak(shapes), outputs)
+        computed = [node for node in self._program.calls() if self._owners[node] is node]
+        work = {node: work_of(node, shapes.of) for node in computed}
+        return Cost(
+            multiply_adds=sum(one.multiply_adds for one in work.values()),
+            moved=sum(shapes.bytes(n) for node in computed for n in (node, *node.all_input_nodes)),
+            peak=self._peak(shapes, work),
+            outputs=sum(shapes.bytes(node) for node in self._program.outputs),
+        )
 
-    def _peak(self, shapes: _Shapes) -> int:
+    def _peak(self, shapes: _Shapes, work: Mapping[Node, Work]) -> int:
         """Walk over the graph as the interpreter does; a value is freed after its last use.
 
         Inputs and weights stay: the caller holds them.
@@ -87,7 +88,7 @@ class CostModel:
             users[owner] += 1
             if owner is node:
                 alive += shapes.bytes(node)
-                most = max(most, alive + work_of(node, shapes.of).workspace)
+                most = max(most, alive + work.get(node, Work()).workspace)
             for done in self._last.get(node, ()):
                 held = self._owners[done]
                 users[held] -= 1
@@ -105,6 +106,7 @@ class _Shapes:
         self._names, self._sizes, self._made = names, sizes, made
         self._symbols: dict[Any, int] = {}
         self._known: dict[Any, int] = {}
+        self._bytes: dict[Node, int] = {}
 
     def of(self, tensor: torch.Tensor) -> Shape:
         """The shape of a FakeTensor, in numbers."""
@@ -112,9 +114,10 @@ class _Shapes:
 
     def bytes(self, node: Node) -> int:
         """Bytes of a node's value; none of a weight."""
-        if node.op == "get_attr":
-            return 0
-        return sum(math.prod(self.of(t)) * t.dtype.itemsize for t in tensors_of(node))
+        if node not in self._bytes:
+            values = tensors_of(node) if node.op != "get_attr" else []
+            self._bytes[node] = sum(math.prod(self.of(t)) * t.dtype.itemsize for t in values)
+        return self._bytes[node]
 
     def _number(self, expr: Any) -> int:
         if isinstance(expr, int):

@@ -32,9 +32,6 @@ class Work:
     multiply_adds: int = 0
     workspace: int = 0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(self.multiply_adds + other.multiply_adds, max(self.workspace, other.workspace))
-
 
 @dataclass(frozen=True)
 class _Call:

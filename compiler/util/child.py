@@ -80,10 +80,15 @@ class Child:
 
 
 def ending(code: int | None, said: str) -> str:
-    """How a process ended: its exit code, or minus the number of a signal; and its last line."""
+    """How a process ended, and its last line.
+
+    ``code`` is what it exited with, minus the number of a signal, or None while it still runs.
+    """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = f"; it said last: {lines[-1][:200]}" if lines else ""
-    if code is None or code >= 0:
+    if code is None:
+        return f"hung up and did not end{last}"
+    if code >= 0:
         return f"exited with code {code}{last}"
     hint = " (out of memory, perhaps)" if -code == signal.SIGKILL else ""
     return f"was ended by {signal.Signals(-code).name}{hint}{last}"
