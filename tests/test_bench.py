@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from strop.bench import build_scaling, encoders, kernels, readme, reproducible, suites
+from strop.bench import build_scaling, check_costs, encoders, kernels, readme, reproducible, suites
 from strop.bench.fidelity import Fidelity as Retrieval
 from strop.bench.fidelity import agreement, neighbours, pooled
 from strop.bench.figures import Figure, Spread, results, save
@@ -180,6 +180,13 @@ def test_build_times_are_judged_by_depth() -> None:
     }
     hits = {f.what: f.hit for f in build_scaling.judge(runs)}
     assert list(hits.values()) == [True, True, False]
+
+
+def test_costs_of_the_check_are_held_to_time_and_memory() -> None:
+    encoder = {"stages_together": 8.5}
+    decoder = {"seconds": 59.0, "peak_gb": 2.4, "weights_gb": 0.3}
+    hits = [f.hit for f in check_costs.judge(encoder, decoder)]
+    assert hits == [False, True, False]
 
 
 @pytest.mark.parametrize("row", kernels.ROWS, ids=lambda r: f"{r.group}: {r.name}")

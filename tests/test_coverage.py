@@ -24,7 +24,8 @@ from strop.compiler.frontend.coverage import (
     complete,
     largest_fitting,
 )
-from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.export.capture import capture, trace
+from strop.compiler.frontend.export.corners import try_corners
 from strop.compiler.frontend.inputs import Signature, read_inputs
 from strop.compiler.ir.cost import Cost
 from strop.compiler.recipes.loading import asked_recipe
@@ -169,7 +170,9 @@ def test_a_corner_that_capture_cannot_afford_is_left_out_and_told() -> None:
     model = Model(Cut().eval(), {"x": torch.ones(6)}, {"x": {0: ("n", 1, 1_000_000_000)}})
     signature, example, _ = read_inputs(model)
     record = Coverage()
-    capture(model.module, signature, example, record)
+    traced = trace(model.module, signature, example)
+    given = (traced.program, traced.corners, traced.example)
+    try_corners(model.module, signature, *given, record)
     left = [one.sizes["n"] for one in record.left_out]
     assert left and min(left) >= 100_000_000
     assert all(one.bytes > allowance.ONE_DIM.bytes for one in record.left_out)

@@ -12,7 +12,8 @@ import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators
 from strop.compiler.frontend.cases import Case, first_cases, make_cases, make_probe
 from strop.compiler.frontend.coverage import Check, Coverage
 from strop.compiler.frontend.evaluation import evaluate, module_runner
-from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.export.capture import trace
+from strop.compiler.frontend.export.corners import try_corners
 from strop.compiler.frontend.export.stand_ins import Seen
 from strop.compiler.frontend.export.unraised import unraised
 from strop.compiler.frontend.inputs import Signature, read_inputs
@@ -85,10 +86,13 @@ def _capture_as_declared(model: Model, stages: Stages, check: Check) -> Captured
             with Seen() as seen:
                 notes = _written(module, signature, probe.inputs)
         with stages.stage("capture"):
-            program = capture(module, signature, example, coverage)
+            traced = trace(module, signature, example)
+            program = traced.program
             verify(program)
         with stages.stage("reference"):
             cases = make_cases(module, signature, calibration, coverage, program, first)
+        with stages.stage("capture"):
+            try_corners(module, signature, program, traced.corners, traced.example, coverage)
         notes = [*model.notes, *notes, *seen.unraised(), *_not_numbers(cases), *unraised(program)]
     return Captured(program, cases, coverage, probe, metrics, notes, took)
 

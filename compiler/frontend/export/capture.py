@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 import strop.compiler.ir.least_squares  # noqa: F401  (types of its results)
-from strop.compiler.frontend.coverage import Coverage, complete
+from strop.compiler.frontend.coverage import Coverage
+from strop.compiler.frontend.export.corners import corners_of, try_corners
 from strop.compiler.frontend.export.explain import (
     explain_export_failure,
     first_line,
@@ -25,7 +27,6 @@ from strop.compiler.frontend.export.stand_ins import StandIns
 from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.contract import Dim
-from strop.compiler.ir.cost import CostModel
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.recurrent import kept_whole
 from strop.compiler.ir.running import Inputs
@@ -35,18 +36,40 @@ from strop.compiler.util.quiet import quiet_torch
 _PLAIN = 5
 
 
-def capture(
-    module: nn.Module, signature: Signature, example: Inputs, coverage: Coverage | None = None
-) -> Program:
-    """Export a module into a program that runs, with named dims and shared weights.
+@dataclass(frozen=True)
+class Traced:
+    """A captured module, with what was assumed while it was traced and has still to be tried.
+
+    Attributes:
+        program: it runs, with named dims and shared weights.
+        corners: sizes at which an assumption does not hold.
+        example: inputs at the sizes that were traced.
+    """
+
+    program: Program
+    corners: Sequence[Corner]
+    example: Inputs
+
+
+def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program:
+    """Trace a module, and try what was assumed of its sizes, as ``trace`` and ``try_corners``.
+
+    Raises:
+        UnsupportedError: the module cannot be exported, or takes another path at other sizes.
+    """
+    traced = trace(module, signature, example)
+    try_corners(module, signature, traced.program, traced.corners, traced.example, Coverage())
+    return traced.program
+
+
+def trace(module: nn.Module, signature: Signature, example: Inputs) -> Traced:
+    """Export a module into a program.
 
     Args:
         module: in eval mode, in the target's dtype.
         signature: input names and dynamic dims.
         example: one set of inputs; sizes 0 and 1 on dynamic axes are enlarged first, since
             ``torch.export`` would take them for constants.
-        coverage: how the sizes are chosen at which an assumption made in tracing is tried;
-            bounded by default.
 
     Raises:
         UnsupportedError: the module cannot be exported; the message points into its source.
@@ -55,9 +78,7 @@ def capture(
     with by_position(module, signature) as called:
         exported, watch = _export(module, called, example)
         program = to_program(exported, called)
-        corners = _corners(watch, exported.graph, signature.sizes(example))
-        _try_corners(module, program, watch.signature, corners, example, coverage or Coverage())
-    return program
+    return Traced(program, corners_of(watch, exported.graph), example)
 
 
 def _plain_example(module: nn.Module, signature: Signature, example: Inputs) -> Inputs:
@@ -261,66 +282,3 @@ def _export_dim(dim: Dim, identifier: str) -> Any:
     if dim.max is not None and dim.min == dim.max:
         return dim.min
     return torch.export.Dim(identifier, min=dim.min, max=dim.max)
-
-
-def _corners(watch: Watch, graph: fx.Graph, traced: Mapping[str, int]) -> list[Corner]:
-    """Sizes at which an assumption made in tracing does not hold, and ends of uncovered ranges."""
-    ends = [
-        Corner({name: end}, watch.place(name))
-        for name in watch.narrowed()
-        for end in (watch.signature.dims[name].min, watch.signature.dims[name].max)
-        if end is not None
-    ]
-    return [*watch.corners(graph), *ends]
-
-
-def _try_corners(
-    module: nn.Module,
-    program: Program,
-    signature: Signature,
-    corners: Sequence[Corner],
-    example: Inputs,
-    coverage: Coverage,
-) -> None:
-    """Compare program and module where an assumption made in tracing does not hold.
-
-    Raises:
-        UnsupportedError: they differ: the model takes another path at those sizes.
-    """
-    traced = signature.sizes(example)
-    chosen = complete(
-        [c.sizes for c in corners], traced, signature, CostModel(program).at, coverage
-    )
-    for corner, whole in zip(corners, chosen):
-        if whole is None:
-            continue
-        different = _difference(module, program, signature, resize(example, signature, whole))
-        if different:
-            raise UnsupportedError(
-                f"the model takes another path at {_text(whole)} than at {_text(traced)}"
-                f"{corner.place}: {different}. Narrow the ranges in `dynamic`, or remove the "
-                "branch on sizes."
-            )
-
-
-def _text(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} = {size}" for name, size in sizes.items())
-
-
-def _difference(
-    module: nn.Module, program: Program, signature: Signature, inputs: Inputs
-) -> str | None:
-    with torch.no_grad():
-        try:
-            expected = list(run_original(module, signature, inputs).values())
-        except Exception as error:
-            own = " on inputs of inputs_at" if signature.inputs_at else " on the resized example"
-            return f"the module itself fails there{own} ({first_line(error)})"
-        try:
-            got = program.run(**inputs)
-        except Exception as error:
-            return f"the captured graph fails there ({first_line(error)})"
-    for spec, a, b in zip(program.contract.outputs, got, expected):
-        if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True):
-            return f"'{spec.name}' differs there"
-    return None
