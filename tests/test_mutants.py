@@ -186,6 +186,17 @@ def test_the_test_that_imported_the_file_first_is_not_the_only_one_of_such_a_lin
     assert names(index, 5) == ["t::fast", "t::slow"]
 
 
+def test_a_function_that_its_file_calls_on_import_is_tried_with_all_tests_of_the_file(
+    toy: Path,
+) -> None:
+    source = toy / "toy.py"
+    source.write_text(f"{source.read_text()}\n\ndef made():\n    return 1\n\n\nMADE = made()\n")
+    line = source.read_text().splitlines().index("    return 1") + 1
+    index = toy_index(toy)
+    index.traces[0].sources["toy.py"].lines.update({str(line): [1]})
+    assert names(index, line) == ["t::fast", "t::count", "t::slow"]
+
+
 def test_lines_of_a_changed_file_are_looked_up_by_function(toy: Path) -> None:
     index = toy_index(toy, source="something older")
     assert names(index, 9) == ["t::fast", "t::slow"]

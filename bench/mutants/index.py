@@ -39,8 +39,10 @@ class Index:
         tree = ast.parse(source)
         inside = function_at(tree, line)
         spans = [statement_span(tree, line)]
-        if _runs_on_import(tree, line):
-            whole_file = (1, source.count("\n") + 1)
+        whole_file = (1, source.count("\n") + 1)
+        if inside in _called_on_import(tree):
+            spans = [whole_file]
+        elif _runs_on_import(tree, line):
             spans = [functions(tree)[inside], whole_file] if inside else [whole_file]
         for span in spans:
             if found := self._executing(file, digest(source), span, inside):
@@ -73,6 +75,21 @@ def _runs_on_import(tree: ast.Module, line: int) -> bool:
             if body[0].lineno <= line <= (node.end_lineno or node.lineno):
                 return False
     return True
+
+
+def _called_on_import(tree: ast.Module) -> set[str]:
+    """Names of the functions that are called outside of any function's body."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found.add(node.func.id)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += [*node.decorator_list, node.args]
+        elif not isinstance(node, ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def read_index(
