@@ -31,7 +31,7 @@ PATTERNS = (
     "bench/record.py",
     "compiler/driver/bundle.py",
     "compiler/ir/snapshots/*.py",
-    "compiler/recipes/recipe.py",
+    "compiler/recipes/*.py",
     "compiler/util/files/*.py",
 )
 
