@@ -53,7 +53,7 @@ SOURCE = dedent("""
                     mse_loss(got, wanted.detach() + 0.01).backward()
                     optimizer.step()
             with Path(__file__).with_name("spent.txt").open("a") as file:
-                print(time.perf_counter() - begun, file=file)
+                file.write(f"{{time.perf_counter() - begun}}\\n")
             return Learned(weights)
 
     def make():
