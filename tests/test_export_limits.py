@@ -42,6 +42,54 @@ def test_ways_round(
         file.agrees(x(size))
 
 
+def in_blocks(x: Tensor, size: int) -> Tensor:
+    """Attention within blocks of a sequence that is filled up to a multiple of their size."""
+    length = x.shape[1]
+    filled = F.pad(x, (0, 0, 0, size - length % size)) if length % size else x
+    count = filled.shape[1] // size
+    blocks = filled.view(x.shape[0], count, size, x.shape[2])
+    real = F.pad(torch.ones_like(x[..., 0]), (0, filled.shape[1] - length))
+    hidden = (1 - real.view(x.shape[0], count, 1, size)) * -1e9
+    scores = torch.einsum("bnqd,bnkd->bnqk", blocks, blocks) + hidden
+    mixed = torch.einsum("bnqk,bnkd->bnqd", scores.softmax(-1), blocks)
+    return mixed.reshape(x.shape[0], count * size, x.shape[2])[:, :length]
+
+
+@pytest.mark.parametrize("size", [4, 16], ids=["three blocks", "one block"])
+def test_blocks_of_a_sequence_of_any_length(size: int) -> None:
+    axes = {"x": {0: ("batch", 1, 2), 1: ("seq", 1, 35)}}
+    file = File(lambda x: in_blocks(x, size), (x(2, 9, 4),), axes)
+    for length in range(1, 36):
+        file.agrees(x(1 + length % 2, length, 4))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[3:-4:3] * 2 + x.sum(0),
+        lambda x: x[: x.shape[0] // 6] * x[:1],
+        lambda x: F.pairwise_distance(x[: x.shape[0] // 6], x[:1]),
+    ],
+    ids=["a slice", "a fraction", "an operator without a row"],
+)
+def test_a_length_of_one_as_traced_is_no_constant(function: Callable[..., Any]) -> None:
+    file = File(function, (x(10, 3),), {"x": {0: ("n", 8, 40)}})
+    for length in range(8, 41):
+        file.agrees(x(length, 3))
+
+
+@pytest.mark.parametrize(
+    ("low", "length", "others"), [(4, 10, "n = 10"), (4, 6, "n = 6"), (5, 5, "other sizes")]
+)
+def test_another_path_at_a_length_of_one_is_found(low: int, length: int, others: str) -> None:
+    def squeezes(x: Tensor) -> Tensor:
+        return x[: (x.shape[0] + 2) // 6].squeeze(0) * 2
+
+    words = f"another path at n = {low} than at {others} at .*: %squeeze has another shape there"
+    with pytest.raises(UnsupportedError, match=words):
+        File(squeezes, (x(length, 3),), {"x": {0: ("n", low, 40)}})
+
+
 def test_a_number_from_a_tensor() -> None:
     def lengths(x: Tensor, y: Tensor) -> Tensor:
         return torch.arange(int(y.max())) * x[0]

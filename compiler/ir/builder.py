@@ -17,6 +17,7 @@ from strop.compiler.ir.data_sizes import data_symbols
 from strop.compiler.ir.nodes import expression
 from strop.compiler.ir.program import Origin, Program
 from strop.compiler.ir.recurrent import TYPES
+from strop.compiler.ir.unseen_sizes import sizes_unseen
 
 
 class Builder:
@@ -101,7 +102,7 @@ def fake_result(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode | None
     # As in capture: some operators have rules for dynamic sizes in Python only. No trace is under
     # way in which a new size that depends on data would have to appear.
     new_sizes = mode.shape_env.ignore_fresh_unbacked_symbols() if mode.shape_env else nullcontext()
-    with mode, enable_python_dispatcher(), torch.no_grad(), new_sizes:
+    with mode, enable_python_dispatcher(), torch.no_grad(), new_sizes, sizes_unseen():
         result = TYPES.get(target, target)(*values[0], **values[1])
     # A size that depends on data is a new unknown at every call.
     if set(data_symbols(result)) <= set(data_symbols(leaves)):

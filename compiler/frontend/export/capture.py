@@ -30,6 +30,7 @@ from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.recurrent import kept_whole
 from strop.compiler.ir.running import Inputs
+from strop.compiler.ir.unseen_sizes import sizes_unseen
 from strop.compiler.util.errors import UnsupportedError
 from strop.compiler.util.quiet import quiet_torch
 
@@ -120,8 +121,10 @@ def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[A
 
     Where a branch leaves part of a dim's range uncovered, on the part that it covers: what happens
     on the rest is tried afterwards; often, as with a slice that gets a single element there,
-    nothing else. Then with ranges that torch finds by itself, which spares its solver for relations
-    of dims. Then through TorchDynamo, which reads more of Python.
+    nothing else. Then without a look at sizes that are 0 or 1 as traced, which torch takes for
+    constants: so a dim is kept of which a fraction is taken. Then with ranges that torch finds by
+    itself, which spares its solver for relations of dims. Then through TorchDynamo, which reads
+    more of Python.
     """
     first, failure = Watch(signature), None
     try:
@@ -138,9 +141,8 @@ def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[A
             ), second
         except Exception as error:
             failure, watch = error, second
-    if watch.fixed() or needs_one_size(failure):
-        raise UnsupportedError(explain_export_failure(failure, watch)) from failure
-    for other in (_by_torchs_ranges, _by_dynamo):
+    one_size = watch.fixed() or needs_one_size(failure)
+    for other in (_unseen,) if one_size else (_unseen, _by_torchs_ranges, _by_dynamo):
         try:
             return other(module, signature, example)
         except Exception as error:  # the first failure says most; torch's differ in kind and class
@@ -162,6 +164,12 @@ def _require_running(module: nn.Module, signature: Signature, example: Inputs) -
             f"the module itself fails at {sizes or 'its example'} ({first_line(error)}), sizes "
             "within the ranges of `dynamic`. Narrow the ranges to what the module takes."
         ) from error
+
+
+def _unseen(module: nn.Module, signature: Signature, example: Inputs) -> tuple[Any, Watch]:
+    watch = Watch(signature, unseen=True)
+    with sizes_unseen():
+        return _export_once(module, signature, example, signature.dims, watch), watch
 
 
 def _by_torchs_ranges(

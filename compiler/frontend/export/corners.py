@@ -10,6 +10,7 @@ from torch import fx, nn
 from strop.compiler.frontend.coverage import Coverage, complete
 from strop.compiler.frontend.export.explain import first_line
 from strop.compiler.frontend.export.guards import Corner, Watch
+from strop.compiler.frontend.export.shapes import misshapen
 from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.cost import CostModel
@@ -56,10 +57,13 @@ def try_corners(
     for corner, sizes in zip(corners, chosen):
         if sizes is None:
             continue
-        different = _difference(module, program, signature, resize(example, signature, sizes))
+        inputs = resize(example, signature, sizes)
+        different = _difference(module, program, signature, inputs)
+        different = different or misshapen(program, inputs, sizes)
         if different:
+            others = _text(traced) if sizes != traced else "other sizes"
             raise UnsupportedError(
-                f"the model takes another path at {_text(sizes)} than at {_text(traced)}"
+                f"the model takes another path at {_text(sizes)} than at {others}"
                 f"{corner.place}: {different}. Narrow the ranges in `dynamic`, or remove the "
                 "branch on sizes."
             )

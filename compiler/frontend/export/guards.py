@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -19,10 +17,9 @@ from torch.utils import _pytree as pytree
 from strop.compiler.frontend.inputs import Signature
 from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.printer import source_line
+from strop.compiler.ir.sampled_sizes import failing_sizes
 
 MOST_CORNERS = 24
-_EVERY_SIZE_UP_TO = 40
-_UNBOUNDED = 4096
 _NO_END = 2**40
 
 
@@ -40,12 +37,14 @@ class Watch:
 
     Attributes:
         signature: how the module is called.
+        unseen: whether sizes of 0 and 1 were not looked at: no assumption tells of them then.
         env: torch's record of symbols and assumptions.
         symbols: a symbol of each dim.
         names: the dim of each symbol; axes that share a dim may have symbols of their own.
     """
 
     signature: Signature
+    unseen: bool = False
     env: Any = None
     symbols: dict[str, Any] = field(default_factory=dict)
     names: dict[Any, str] = field(default_factory=dict)
@@ -117,12 +116,13 @@ class Watch:
         dims = {sympy.Symbol(name, integer=True): dim for name, dim in self.signature.dims.items()}
         known = {s: sympy.Symbol(name, integer=True) for s, name in self.names.items()}
         corners: dict[str, Corner] = {}
-        for expr, place in _assumptions(self.env, graph):
+        small = _small_sizes(graph) if self.unseen else ()
+        for expr, place in (*_assumptions(self.env, graph), *small):
             # Axes that share a dim have symbols of their own: only now is their equality trivial.
             named = expr.xreplace(known)
             free = sorted(named.free_symbols, key=str)
             if free and all(s in dims for s in free):
-                for sizes in _failing(named, {s: dims[s] for s in free}):
+                for sizes in failing_sizes(named, {s: dims[s] for s in free}):
                     corners.setdefault(str(sorted(sizes.items())), Corner(sizes, place))
         return list(corners.values())[:MOST_CORNERS]
 
@@ -146,39 +146,19 @@ def _assumptions(env: Any, graph: fx.Graph) -> Iterator[tuple[Any, str]]:
             yield one.expr, f" at {place}" if place else ""
 
 
+def _small_sizes(graph: fx.Graph) -> Iterator[tuple[Any, str]]:
+    """That no size is 0 or 1, as a graph has it in which those were not looked at."""
+    places: dict[Any, str] = {}
+    for node in graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            for size in value.shape if isinstance(value, torch.Tensor) else ():
+                if isinstance(size, torch.SymInt):
+                    places.setdefault(size.node.expr, source_line(node))
+    for expr, place in places.items():
+        for small in (0, 1):
+            yield sympy.Ne(expr, small), f" at {place}" if place else ""
+
+
 def _condition(node: fx.Node) -> str:
     value = node.args[0].meta["val"] if isinstance(node.args[0], fx.Node) else node.args[0]
     return str(value.node.expr) if isinstance(value, torch.SymBool) else str(value)
-
-
-def _failing(expr: Any, dims: dict[Any, Dim]) -> list[dict[str, int]]:
-    """The two smallest sets of sizes at which an expression is false."""
-    found = [
-        sizes
-        for sizes in itertools.product(*(_samples(d, len(dims), expr) for d in dims.values()))
-        if _fails(expr, dict(zip(dims, map(sympy.Integer, sizes))))
-    ]
-    smallest = sorted(found, key=math.prod)[:2]
-    return [{d.name: n for d, n in zip(dims.values(), sizes)} for sizes in smallest]
-
-
-def _fails(expr: Any, sizes: Mapping[Any, Any]) -> bool:
-    """Whether an assumption is false; one that divides by zero at these sizes is no better."""
-    try:
-        return bool(expr.xreplace(sizes) == sympy.false)
-    except ZeroDivisionError:
-        return True
-
-
-def _samples(dim: Dim, together: int, expr: Any) -> Iterable[int]:
-    """All sizes of a small dim; of a large one the ends, and numbers round powers of two and round
-    those in the expression."""
-    high = dim.max if dim.max is not None else _UNBOUNDED
-    if together == 1 and high - dim.min <= _EVERY_SIZE_UP_TO:
-        return range(dim.min, high + 1)
-    powers = [2**i + d for i in range(1, 13) for d in (-1, 0, 1)]
-    named = {abs(int(n)) + d for n in expr.atoms(sympy.Integer) for d in (-1, 0, 1)}
-    some = {dim.min, dim.min + 1, high - 1, high, *range(3, 17), *powers}
-    kept = sorted(n for n in some | named if dim.min <= n <= high)
-    few = {*kept[:10], *kept[-2:], *(n for n in named if dim.min <= n <= high)}
-    return kept if together == 1 else sorted(few)

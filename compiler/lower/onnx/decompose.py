@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.unseen_sizes import sizes_unseen
 from strop.compiler.lower.onnx.formulas import FORMULAS
 from strop.compiler.lower.onnx.refusal import NotLowered, root_cause
 from strop.compiler.util.quiet import quiet_torch
@@ -107,6 +108,7 @@ def _trace(
                 quiet_torch(),
                 torch.no_grad(),
                 sizes.error_on_new_guards(),
+                sizes_unseen(),
                 enable_python_dispatcher(),
                 mode,
             ):
