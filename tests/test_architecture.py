@@ -87,7 +87,7 @@ def test_every_module_stands_on_a_floor() -> None:
         ("onnx", ("strop.compiler.lower.", "strop.bench.")),
         (
             "onnxruntime",
-            ("strop.compiler.targets.runtime", "strop.compiler.lower.", "strop.bench."),
+            ("strop.compiler.targets.onnxruntime.", "strop.compiler.lower.", "strop.bench."),
         ),
         ("transformers", ("strop.compiler.frontend.huggingface", "strop.bench.")),
     ],
