@@ -13,7 +13,7 @@ import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.bench.peak_memory import measure
+from strop.bench.peak_memory import measure, weights_gb
 
 HERE = Path(__file__).parent
 ENCODER, DECODER = f"{HERE / 'minilm.py'}:make_wide", f"{HERE / 'llama.py'}:wide"
@@ -46,6 +46,7 @@ def main(
     """Build an encoder of up to 64 × 512 tokens, and a decoder of up to 64 × 2,048."""
     place = environment()
     encoder, decoder = built(ENCODER, "cpu-int8"), built(DECODER, "cpu-fp32")
+    decoder["weights_gb"] = weights_gb(DECODER)
     figures = judge(encoder, decoder)
     show(figures, "builds with wide ranges")
     save("check_costs", place, figures, {"encoder": encoder, "decoder": decoder}, results)

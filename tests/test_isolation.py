@@ -232,7 +232,7 @@ ARRAYS = {
     "flags": np.array([True, False]),
     "number": np.array(3),
     "empty": np.zeros((0, 4), np.int8),
-    "large": np.arange(1 << 18),
+    "large": np.arange((1 << 20) + 1),
 }
 
 

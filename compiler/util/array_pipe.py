@@ -1,12 +1,12 @@
 """Messages with arrays over a pipe between two processes of strop's: JSON, then plain buffers.
 
-Nothing is pickled, and an array is not copied on its way into or out of the pipe.
+Nothing is pickled, and no array is copied as a whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from strop.compiler.util.numerics import Array
 
 Message = dict[str, Any]
+_BLOCK = 4 << 20
 
 
 def send(pipe: Connection, message: Message, arrays: Mapping[str, Array] | None = None) -> None:
@@ -27,8 +28,8 @@ def send(pipe: Connection, message: Message, arrays: Mapping[str, Array] | None 
     kinds = [[name, a.dtype.str, a.shape] for name, a in sent.items()]
     pipe.send_bytes(json.dumps({"message": message, "arrays": kinds}).encode())
     for array in sent.values():
-        if array.nbytes:
-            pipe.send_bytes(_bytes_of(array))
+        for block in _blocks(array):
+            pipe.send_bytes(block)
 
 
 def receive(pipe: Connection) -> tuple[Message, dict[str, Array]]:
@@ -42,10 +43,12 @@ def receive(pipe: Connection) -> tuple[Message, dict[str, Array]]:
     arrays: dict[str, Array] = {}
     for name, dtype, shape in head["arrays"]:
         arrays[name] = np.empty(shape, np.dtype(dtype))
-        if arrays[name].nbytes:
-            pipe.recv_bytes_into(_bytes_of(arrays[name]))
+        for block in _blocks(arrays[name]):
+            pipe.recv_bytes_into(block)
     return head["message"], arrays
 
 
-def _bytes_of(array: Array) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
+def _blocks(array: Array) -> Iterator[memoryview]:
+    """The bytes of a contiguous array, in parts: the pipe holds a copy of each while it comes."""
+    whole = array.reshape(-1).view(np.uint8).data
+    return (whole[i : i + _BLOCK] for i in range(0, array.nbytes, _BLOCK))
