@@ -7,6 +7,8 @@ from textwrap import dedent
 
 import pytest
 from conftest import Strop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from strop.compiler import load_recipe
 from strop.compiler.recipes.composition import Layer, compose
@@ -182,6 +184,33 @@ def test_slots_are_no_passes_and_are_not_in_a_flat_recipe() -> None:
     made = parse_recipe(BASE, "it")
     assert [entry.name for entry in made.passes] == ["noops", "quantize", "cse", "noops"]
     assert "slot" not in recipe_text(made)
+
+
+NAMES = st.sampled_from(["noops", "cse", "constants", "norms"])
+BASES = st.lists(NAMES | st.just("-"), max_size=8)
+
+
+@given(BASES, st.lists(st.lists(NAMES, max_size=3), min_size=1, max_size=3), st.data())
+def test_whatever_is_filled_in_the_ids_of_the_base_stay(
+    base: list[str], filled: list[list[str]], data: st.DataObject
+) -> None:
+    """A dash is a slot; each list of names fills one of them, in a recipe of its own."""
+    lines = [
+        f'[[passes]]\nslot = "s{i}"' if name == "-" else f'[[passes]]\nname = "{name}"'
+        for i, name in enumerate(base)
+    ]
+    places = [i for i, name in enumerate(base) if name == "-"]
+    texts = ["\n".join(['name = "base"', *lines])]
+    made = ids(extended(*texts))
+    for names in filled if places else []:
+        place = data.draw(st.sampled_from(places))
+        texts.append(f'name = "c"\nextends = "x"\n{slot(f"s{place}", *names)}')
+        before, recipe = made, extended(*texts)
+        made = ids(recipe)
+        assert [one for one in made if one in before] == before
+        assert len(made) == len(before) + len(names) == len(set(made))
+        assert parse_recipe(recipe_text(recipe), "text") == recipe
+        assert ids(recipe.insert("cse"))[:-1] == made
 
 
 # Files ------------------------------------------------------------------------------------------
