@@ -18,7 +18,12 @@ from torch.fx.node import Node
 import strop.compiler.ir.dialect  # noqa: F401  (the table names its operators)
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
 from strop.compiler import Model, build
-from strop.compiler.check.metrics import missed_metrics
+from strop.compiler.check.metrics import (
+    missed_metrics,
+    require_measure,
+    require_metrics,
+    require_same_metrics,
+)
 from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.ir.builder import Builder
 from strop.compiler.lower.onnx.table import TABLE
@@ -129,6 +134,20 @@ def test_a_metric_is_any_single_number(value: Any) -> None:
 def test_a_metric_that_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match="it must return numbers by name"):
         evaluate(lambda run: {"m": value}, lambda: tuple, "it")
+
+
+def test_metrics_and_a_measure_are_asked_for_where_the_budget_names_them() -> None:
+    require_measure(Budget(), has_measure=False)
+    require_measure(budget(min=1), has_measure=True)
+    with pytest.raises(UsageError, match="a budget for 'm', and the model has nothing"):
+        require_measure(budget(min=1), has_measure=False)
+    require_metrics(Budget(), {})
+    require_metrics(budget(min=1), {"m": 0.0})
+    require_same_metrics({"m": 1.0}, {"m": 0.0})
+    with pytest.raises(
+        UsageError, match=r"the artifact \(none\) than for the original \('a', 'b'\)"
+    ):
+        require_same_metrics({"a": 1.0, "b": 1.0}, {})
 
 
 # Builds -----------------------------------------------------------------------------------------

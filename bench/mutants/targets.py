@@ -20,6 +20,7 @@ PATTERNS = (
     # the check
     "compiler/check/*.py",
     "compiler/driver/departure.py",
+    "compiler/driver/metric_blame.py",
     "compiler/frontend/cases.py",
     "compiler/frontend/original.py",
     "compiler/targets/runtime.py",

@@ -63,19 +63,13 @@ def missed_metrics(budget: Budget, original: Metrics, found: Metrics) -> dict[st
     return missed
 
 
-def hold_to_metrics(budget: Budget, original: Metrics, artifact: Metrics, suspect: str) -> None:
-    """Hold the metrics of the written file to a budget.
-
-    Raises:
-        BudgetError: some miss it; all are told, and the suspect.
-    """
-    missed = missed_metrics(budget, original, artifact)
-    if missed:
-        lines = "\n  ".join(missed.values())
-        raise BudgetError(
-            f"{len(missed)} of {len(budget.metrics)} metrics miss their budget:\n"
-            f"  {lines}\nSuspected: {suspect}. Nothing was written."
-        )
+def refusal(missed: Mapping[str, str], budget: Budget, suspect: str) -> BudgetError:
+    """What is told of metrics that miss their budget, with the step that is to blame."""
+    lines = "\n  ".join(missed.values())
+    return BudgetError(
+        f"{len(missed)} of {len(budget.metrics)} metrics miss their budget:\n"
+        f"  {lines}\nSuspected: {suspect}. Nothing was written."
+    )
 
 
 def _names(metrics: Metrics) -> str:

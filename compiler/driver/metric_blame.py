@@ -11,8 +11,8 @@ import torch
 
 from strop.compiler.check.metrics import (
     Metrics,
-    hold_to_metrics,
     missed_metrics,
+    refusal,
     require_same_metrics,
 )
 from strop.compiler.driver.blame import (
@@ -60,11 +60,12 @@ def hold_metrics(
     """
     original = captured.metrics
     require_same_metrics(original, found)
-    if not missed_metrics(recipe.budget, original, found):
+    missed = missed_metrics(recipe.budget, original, found)
+    if not missed:
         return
     with stages.stage("look for the step to blame"):
         suspect = find_metric_suspect(again, recipe, target, original, captured.cases[0])
-    hold_to_metrics(recipe.budget, original, found, suspect)
+    raise refusal(missed, recipe.budget, suspect)
 
 
 def find_metric_suspect(

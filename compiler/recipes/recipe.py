@@ -137,7 +137,7 @@ class _Limits:
                 self._expect[".".join(name)] = value
             case ["budget", "metrics", name]:
                 self._budget.setdefault("metrics", {})[name] = value
-            case ["budget", "metrics", *name, key] if name:
+            case ["budget", "metrics", *name, key]:
                 metrics = self._budget.setdefault("metrics", {})
                 metrics.setdefault(".".join(name), {})[key] = value
             case ["budget", *key]:
