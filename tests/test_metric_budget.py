@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -193,6 +194,26 @@ class ALittleMore(Rule):
         return build.call(aten.mul.Tensor, build.call(aten.tanh.default, match["x"]), 1.01)
 
 
+class Shifted(Rule):
+    """Right: a sine is a cosine, a quarter turn later."""
+
+    name = "shifted"
+    pattern = Op(aten.sin.default, Var("x"))
+
+    def rewrite(self, match: Match, build: Builder) -> Node:
+        return build.call(aten.cos.default, build.call(aten.sub.Tensor, match["x"], math.pi / 2))
+
+
+@dataclass(frozen=True)
+class Shifts(RulePass):
+    """Changes the operator, and no number."""
+
+    name = "shifts"
+
+    def rules(self) -> tuple[Rule, ...]:
+        return (Shifted(),)
+
+
 @dataclass(frozen=True)
 class Doubles(RulePass):
     """Makes the metric fall."""
@@ -281,11 +302,24 @@ def test_few_programs_are_measured_to_find_the_pass(tmp_path: Path) -> None:
 def test_a_lowering_that_makes_a_metric_fall_is_named_with_the_operator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = {"default": lambda on, x: on.op("Cos", on.value(x))}
-    monkeypatch.setitem(TABLE, aten.sin.default, wrong)
+    wrong = {"default": lambda on, x: on.op("Sin", on.value(x))}
+    monkeypatch.setitem(TABLE, aten.cos.default, wrong)
     model = steps()
-    said = refusal(model, tmp_path / "out", recipe(Grows(), max_drop=0.1))
-    assert "Suspected: the lowering, first at %sin = aten.sin (test_metric_budget.py:" in said
+    said = refusal(model, tmp_path / "out", recipe(Grows(), Shifts(), max_drop=0.1))
+    assert (
+        "Suspected: the lowering, first at %cos_default = aten.cos (test_metric_budget.py:" in said
+    )
+
+
+def test_a_capture_that_makes_a_metric_fall_is_named(tmp_path: Path) -> None:
+    class Two(Steps):
+        def forward(self, x: Tensor) -> Tensor:
+            once = super().forward(x)
+            return once * 2 if torch.compiler.is_exporting() else once
+
+    model = Model(Two().eval(), {"x": X}, evaluate=closeness)
+    said = refusal(model, tmp_path / "out", recipe(max_drop=0.1))
+    assert "Suspected: capture (closeness 1 before it, 0.3" in said
 
 
 def test_a_pass_after_which_a_metric_cannot_be_measured_is_named(tmp_path: Path) -> None:

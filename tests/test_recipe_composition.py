@@ -196,7 +196,7 @@ def test_whatever_is_filled_in_the_ids_of_the_base_stay(
 ) -> None:
     """A dash is a slot; each list of names fills one of them, in a recipe of its own."""
     lines = [
-        f'[[passes]]\nslot = "s{i}"' if name == "-" else f'[[passes]]\nname = "{name}"'
+        f'[[passes]]\nslot = "s{9 - i}"' if name == "-" else f'[[passes]]\nname = "{name}"'
         for i, name in enumerate(base)
     ]
     places = [i for i, name in enumerate(base) if name == "-"]
@@ -204,7 +204,7 @@ def test_whatever_is_filled_in_the_ids_of_the_base_stay(
     made = ids(extended(*texts))
     for names in filled if places else []:
         place = data.draw(st.sampled_from(places))
-        texts.append(f'name = "c"\nextends = "x"\n{slot(f"s{place}", *names)}')
+        texts.append(f'name = "c"\nextends = "x"\n{slot(f"s{9 - place}", *names)}')
         before, recipe = made, extended(*texts)
         made = ids(recipe)
         assert [one for one in made if one in before] == before
@@ -236,6 +236,15 @@ def test_files_are_found_from_the_folder_of_the_recipe_that_names_them(tmp_path:
     (above / "mine.py").write_text(MINE.format(name="upper"))
     (below / "mine.py").write_text(MINE.format(name="lower"))
     assert ids(load_recipe(str(below / "top.toml"))) == ["upper", "lower"]
+
+
+def test_each_recipe_of_a_chain_names_its_base_from_its_own_folder(tmp_path: Path) -> None:
+    write(tmp_path, base='[[passes]]\nname = "cse"')
+    write(tmp_path / "in", middle='extends = "../base.toml"')
+    write(tmp_path / "top", top='extends = "../in/middle.toml"')
+    assert ids(load_recipe(str(tmp_path / "top" / "top.toml"))) == ["cse"]
+    write(tmp_path / "in", middle='extends = "beside.toml"', beside='[[passes]]\nname = "noops"')
+    assert ids(load_recipe(str(tmp_path / "top" / "top.toml"))) == ["noops"]
 
 
 def test_a_users_pass_of_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
@@ -277,6 +286,10 @@ def test_an_absolute_path_and_a_long_chain_are_read(tmp_path: Path) -> None:
         (
             {"a": 'extends = "base"', "base": ""},
             "extends 'base', which is no recipe; did you mean 'base.toml'?",
+        ),
+        (
+            {"a": 'extends = "aa.toml"'},
+            "extends 'aa.toml', which is no recipe; known: cpu-fp32, cpu-int8",
         ),
         ({"a": 'extends = ""'}, "a.toml extends '', which is no recipe; known: "),
         ({"a": 'extends = "b.toml"', "b": "x = 1"}, "b.toml: unknown key 'x'"),

@@ -100,7 +100,7 @@ def _layer(name: str) -> Layer:
 
 def _identity(name: str) -> str:
     """One text for all ways to name a recipe."""
-    return str(Path(name).resolve()) if _is_file(name) else name
+    return str(Path(name).resolve())
 
 
 def _base(name: str, where: str) -> str:
