@@ -43,7 +43,7 @@ Kind = Literal["ok", "wrong", "refused", "failed"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ArchitectureOutcome:
     """What became of one type.
 
     Attributes:
@@ -59,7 +59,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def measure(names: Sequence[str], who: Who, limit: float) -> Iterator[tuple[str, Outcome]]:
+def measure(
+    names: Sequence[str], who: Who, limit: float
+) -> Iterator[tuple[str, ArchitectureOutcome]]:
     """The outcome of each type, in order; ``limit`` seconds for one."""
     left = list(names)
     while left:
@@ -69,7 +71,7 @@ def measure(names: Sequence[str], who: Who, limit: float) -> Iterator[tuple[str,
                 try:
                     yield name, process.ask(name, who)
                 except EngineError as error:  # the process is gone: the next type gets a new one
-                    yield name, Outcome("failed", str(error))
+                    yield name, ArchitectureOutcome("failed", str(error))
                     break
 
 
@@ -82,11 +84,13 @@ def _serve(pipe: Connection) -> None:
         pipe.send(outcome(*pipe.recv()))
 
 
-def outcome(name: str, who: Who) -> Outcome:
+def outcome(name: str, who: Who) -> ArchitectureOutcome:
     """Make a type's model, and build or convert it; whatever is raised is told."""
     begun = time.perf_counter()
     kind, reason = _tried(name, who)
-    return Outcome(kind, " ".join(reason.split()), round(time.perf_counter() - begun, 1))
+    return ArchitectureOutcome(
+        kind, " ".join(reason.split()), round(time.perf_counter() - begun, 1)
+    )
 
 
 def _tried(name: str, who: Who) -> tuple[Kind, str]:

@@ -18,20 +18,20 @@ from typing import Annotated, Any
 
 import typer
 
-from strop.bench.architecture_runs import Outcome, Who, measure
+from strop.bench.architecture_runs import ArchitectureOutcome, Who, measure
 from strop.bench.architecture_types import ARCHITECTURES
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.bench.tables import Grid, Row
+from strop.bench.tables import TableRow, TextTable
 
 NAME = "architectures"
 # Characters of a reason that the table shows.
 SHOWN = 160
 Measured = Mapping[str, Mapping[str, Any]]
-"""By type, then by who built it: an ``Outcome`` as a dict."""
+"""By type, then by who built it: an ``ArchitectureOutcome`` as a dict."""
 
 
-class Peer(Enum):
+class PeerChoice(Enum):
     """Which types ``torch.onnx`` converts as well."""
 
     none = "none"
@@ -57,24 +57,24 @@ def _kind(measured: Measured, name: str, who: Who) -> str:
     return str(measured[name][who]["kind"]) if who in measured[name] else "not tried"
 
 
-def by_outcome(measured: Measured) -> Grid:
+def by_outcome(measured: Measured) -> TextTable:
     """How many types ended in which way with both."""
     groups: dict[tuple[str, str], int] = {}
     for name in measured:
         key = (_kind(measured, name, "strop"), _kind(measured, name, "torch.onnx"))
         groups[key] = groups.get(key, 0) + 1
-    rows = [Row([*key, str(count)]) for key, count in sorted(groups.items())]
-    return Grid("outcomes", ("strop", "torch.onnx", "types"), rows, 2)
+    rows = [TableRow([*key, str(count)]) for key, count in sorted(groups.items())]
+    return TextTable("outcomes", ("strop", "torch.onnx", "types"), rows, 2)
 
 
-def not_built(measured: Measured) -> Grid:
+def not_built(measured: Measured) -> TextTable:
     """The types that strop does not build, with its reason and what the peer makes of them."""
     rows = [
-        Row([name, found["strop"]["reason"][:SHOWN], _kind(measured, name, "torch.onnx")])
+        TableRow([name, found["strop"]["reason"][:SHOWN], _kind(measured, name, "torch.onnx")])
         for name, found in measured.items()
         if found["strop"]["kind"] != "ok"
     ]
-    return Grid("not built", ("type", "reason", "torch.onnx"), rows, 3)
+    return TextTable("not built", ("type", "reason", "torch.onnx"), rows, 3)
 
 
 def on_record(results: Path) -> dict[str, dict[str, Any]]:
@@ -86,7 +86,9 @@ def on_record(results: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _put(results: Path, place: dict[str, Any], name: str, who: Who, found: Outcome) -> None:
+def _put(
+    results: Path, place: dict[str, Any], name: str, who: Who, found: ArchitectureOutcome
+) -> None:
     """Put an outcome on record; a new one of strop's leaves the peer's as it is."""
     measured = on_record(results)
     measured[name] = measured.get(name, {}) | {who: asdict(found)}
@@ -111,7 +113,9 @@ def _asked(names: Iterable[str]) -> list[str]:
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL_TYPE]...")] = None,
-    peer: Annotated[Peer, typer.Option(help="Types to convert by torch.onnx too.")] = Peer.failures,
+    peer: Annotated[
+        PeerChoice, typer.Option(help="Types to convert by torch.onnx too.")
+    ] = PeerChoice.failures,
     missing: Annotated[bool, typer.Option(help="Only types that are not on record.")] = False,
     limit: Annotated[float, typer.Option(help="Seconds for one type.")] = 600.0,
     results: Annotated[Path, typer.Option(help="Folder for the record.")] = RESULTS,
@@ -121,8 +125,8 @@ def main(
     known = on_record(results)
     _try([n for n in asked if not missing or n not in known], "strop", limit, results)
     known = on_record(results)
-    if peer is not Peer.none:
-        wanted = [n for n in asked if peer is Peer.all or known[n]["strop"]["kind"] != "ok"]
+    if peer is not PeerChoice.none:
+        wanted = [n for n in asked if peer is PeerChoice.all or known[n]["strop"]["kind"] != "ok"]
         wanted = [n for n in wanted if not missing or "torch.onnx" not in known[n]]
         _try(wanted, "torch.onnx", limit, results)
     known = on_record(results)

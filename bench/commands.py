@@ -14,11 +14,11 @@ from strop.bench.conditions import Condition, parse_condition
 from strop.bench.duel import Challenge, duel
 from strop.bench.figures import RESULTS
 from strop.bench.listener import listening
+from strop.bench.options import size_combinations
 from strop.bench.page import duel_section, page, require_plotting
 from strop.bench.peers import check_names
 from strop.bench.read_record import read_record
-from strop.bench.record import Plan, Record
-from strop.bench.sizes import parse_sizes
+from strop.bench.record import DuelRecord, Plan
 from strop.compiler.artifact.folder import Artifact, read_intact
 from strop.compiler.artifact.history import recall_source
 from strop.compiler.debug.shapes import WORD
@@ -74,7 +74,7 @@ class Wanted:
 
 def schema() -> str:
     """The JSON schema of a record."""
-    return json.dumps(Record.model_json_schema(), indent=2) + "\n"
+    return json.dumps(DuelRecord.model_json_schema(), indent=2) + "\n"
 
 
 def run_duel(wanted: Wanted) -> None:
@@ -111,7 +111,7 @@ def _challenge(wanted: Wanted) -> Challenge:
     # `--shapes batch=1 seq=16` comes as an option with one value, and a word.
     parted = [w for w in wanted.words if wanted.shapes and WORD.fullmatch(w)]
     artifact = _artifact([w for w in wanted.words if w not in parted])
-    sizes = parse_sizes([*wanted.shapes, *parted], artifact.manifest["contract"]["dims"])
+    sizes = size_combinations([*wanted.shapes, *parted], artifact.manifest["contract"]["dims"])
     source = wanted.source or recall_source(artifact.path)
     if source is None and peers:
         raise UsageError(
@@ -129,7 +129,7 @@ def _artifact(folders: Sequence[str]) -> Artifact:
     return read_intact(folders[0])
 
 
-def _judge(record: Record, conditions: Sequence[Condition], against: Sequence[str]) -> None:
+def _judge(record: DuelRecord, conditions: Sequence[Condition], against: Sequence[str]) -> None:
     row = record.engine(SUBJECT)
     if row.outcome != "ran":
         raise RuntimeRefusedError(f"the artifact {row.reason}")

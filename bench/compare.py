@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from strop.bench.canary import CALM
 from strop.bench.figures import Spread
 from strop.bench.metrics import METRICS, NotMeasuredError
-from strop.bench.record import Case, EngineRow, Record
+from strop.bench.record import BenchCase, DuelRecord, EngineRow
 
 TIME, LOAD, SIZE, MEMORY, DISTANCE = 1.05, 1.25, 1.01, 1.10, 1.10
 # Below these, a distance is rounding: of fp32 sums, of recorded cosines, of one row in a thousand.
@@ -40,7 +40,7 @@ class Change:
     verdict: str
 
 
-def compare(old: Record, new: Record) -> list[Change]:
+def compare(old: DuelRecord, new: DuelRecord) -> list[Change]:
     """Everything that both records hold, engine by engine, in the cases that both have.
 
     Load time and peak memory depend on all cases, and are looked at where those are the same.
@@ -62,7 +62,7 @@ def compare(old: Record, new: Record) -> list[Change]:
     return found
 
 
-def _in_shared_cases(old: Record, new: Record) -> tuple[Record, Record, bool]:
+def _in_shared_cases(old: DuelRecord, new: DuelRecord) -> tuple[DuelRecord, DuelRecord, bool]:
     """Both without the cases that only one has, and whether there were none."""
     labels = [{case.label for case in record.cases} for record in (old, new)]
     shared = labels[0] & labels[1]
@@ -73,13 +73,13 @@ def _in_shared_cases(old: Record, new: Record) -> tuple[Record, Record, bool]:
     return cut[0], cut[1], labels[0] == labels[1]
 
 
-def of_artifacts(found: Sequence[Change], record: Record) -> list[Change]:
+def of_artifacts(found: Sequence[Change], record: DuelRecord) -> list[Change]:
     """Those of strop's own artifacts: a peer that got slower is no regression."""
     own = {e.name for e in record.engines if e.subject}
     return [c for c in found if c.engine in own]
 
 
-def _times(old: Record, new: Record, engine: str) -> Iterator[Change]:
+def _times(old: DuelRecord, new: DuelRecord, engine: str) -> Iterator[Change]:
     shared = old.baseline if old.baseline == new.baseline != engine else None
     cases = {c.label: c for c in new.cases}
     for case in old.cases:
@@ -92,7 +92,7 @@ def _times(old: Record, new: Record, engine: str) -> Iterator[Change]:
             yield _spread(engine, f"ms, {case.label}", before, after, TIME)
 
 
-def _slowness(case: Case, engine: str) -> Spread:
+def _slowness(case: BenchCase, engine: str) -> Spread:
     """Time over the baseline's: the inverse of the speedup."""
     speedup = case.results[engine].speedup
     assert speedup is not None
@@ -112,20 +112,24 @@ def _median(sample: Spread) -> str:
     return f"{sample.median:.3g} ± {(sample.high - sample.low) / 2:.2g}"
 
 
-def _properties(old: Record, new: Record, engine: str) -> Iterator[Change]:
+def _properties(old: DuelRecord, new: DuelRecord, engine: str) -> Iterator[Change]:
     yield from _number(old, new, engine, "size_mb", SIZE)
     for metric in NEGLIGIBLE:
         yield from _number(old, new, engine, metric, DISTANCE)
 
 
-def _process(old: Record, new: Record, row: EngineRow, other: EngineRow) -> Iterator[Change]:
+def _process(
+    old: DuelRecord, new: DuelRecord, row: EngineRow, other: EngineRow
+) -> Iterator[Change]:
     """What depends on everything that an engine's process was asked to run."""
     if row.load_ms and other.load_ms:
         yield _spread(row.name, "ms to load", row.load_ms, other.load_ms, LOAD)
     yield from _number(old, new, row.name, "memory_mb", MEMORY)
 
 
-def _number(old: Record, new: Record, engine: str, metric: str, bound: float) -> Iterator[Change]:
+def _number(
+    old: DuelRecord, new: DuelRecord, engine: str, metric: str, bound: float
+) -> Iterator[Change]:
     try:
         before, after = (METRICS[metric].value(record, engine) for record in (old, new))
     except NotMeasuredError:
@@ -137,7 +141,7 @@ def _number(old: Record, new: Record, engine: str, metric: str, bound: float) ->
     yield Change(engine, metric, f"{before:.5g}", f"{after:.5g}", factor, verdict)
 
 
-def differences(old: Record, new: Record) -> list[str]:
+def differences(old: DuelRecord, new: DuelRecord) -> list[str]:
     """What was not the same about the measurements, in sentences."""
     found = []
     for key in ("cpu", "flags", "cores", "memory_gb", "system", "python"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from strop.bench.metrics import METRICS, NotMeasuredError, speedup
-from strop.bench.record import Record
+from strop.bench.record import DuelRecord
 from strop.compiler.util.errors import UsageError, did_you_mean
 
 SPEEDUP = "speedup"
@@ -38,7 +38,7 @@ class Condition:
     engine: str | None
     holds: Callable[[float], bool]
 
-    def check(self, record: Record, subject: str, first: str | None) -> str | None:
+    def check(self, record: DuelRecord, subject: str, first: str | None) -> str | None:
         """What there is to complain about, or None; what was not measured is complained about."""
         try:
             value = self._value(record, subject, first)
@@ -46,7 +46,7 @@ class Condition:
             return f"{self.text}: cannot be told, {error}"
         return f"{self.text}: it is {value:.4g}" if self.holds(value) else None
 
-    def _value(self, record: Record, subject: str, first: str | None) -> float:
+    def _value(self, record: DuelRecord, subject: str, first: str | None) -> float:
         for name in (subject, self.engine or (first if self.metric == SPEEDUP else None)):
             if name and record.engine(name).outcome != "ran":
                 raise NotMeasuredError(f"{name} did not run")

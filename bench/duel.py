@@ -24,12 +24,12 @@ from strop.bench.peers import PEERS, Preparations
 from strop.bench.process import EngineError, isolated
 from strop.bench.race import Race, Samples
 from strop.bench.record import (
-    Case,
+    BenchCase,
+    DuelRecord,
+    EngineOutcome,
     EngineRow,
     Fidelity,
-    Outcome,
     Plan,
-    Record,
     Result,
     counted,
     ratios,
@@ -64,7 +64,7 @@ class Challenge:
     plan: Plan
 
 
-def duel(challenge: Challenge, listener: Listener) -> Record:
+def duel(challenge: Challenge, listener: Listener) -> DuelRecord:
     """Prepare, race and compare.
 
     Raises:
@@ -132,7 +132,7 @@ def _require_outputs(found: Reference, contract: Mapping[str, Any], source: str)
 
 
 @dataclass
-class Log:
+class EngineLog:
     """What is known of one engine so far.
 
     Attributes:
@@ -144,7 +144,7 @@ class Log:
         memory: peak bytes of each start.
     """
 
-    outcome: Outcome = "ran"
+    outcome: EngineOutcome = "ran"
     reason: str | None = None
     fidelity: dict[str, Fidelity | None] = field(default_factory=dict)
     samples: dict[tuple[int, str], list[list[float]]] = field(
@@ -164,7 +164,7 @@ class Ring:
         self.references = {size_label(r.sizes): r for r in known}
         self.preparations = preparations
         # Peers first: they are what is compared with.
-        self.logs = {name: Log() for name in (*challenge.against, *challenge.artifacts)}
+        self.logs = {name: EngineLog() for name in (*challenge.against, *challenge.artifacts)}
         self.best = {threads: Best() for threads in challenge.plan.threads}
         self.looks = defaultdict[tuple[int, str], list[list[float]]](list)
 
@@ -186,7 +186,7 @@ class Ring:
         """Everybody who is still in it."""
         return [self.engine(n, threads) for n, log in self.logs.items() if log.outcome == "ran"]
 
-    def fight(self, listener: Listener) -> Record:
+    def fight(self, listener: Listener) -> DuelRecord:
         """All bouts with all numbers of threads, and what came of them."""
         plan, place = self.challenge.plan, environment(max(self.challenge.plan.threads))
         done, total = 0, plan.bouts * len(plan.threads) * plan.rounds * len(self.references)
@@ -252,11 +252,11 @@ class Ring:
                 lost[name] = f"does not run: {error}"
         return lost
 
-    def _record(self, place: dict[str, object]) -> Record:
+    def _record(self, place: dict[str, object]) -> DuelRecord:
         ran = {name: log for name, log in self.logs.items() if log.outcome == "ran"}
         baseline = next((n for n in self.challenge.against if n in ran), None)
         known = self.challenge.source is not None
-        return Record(
+        return DuelRecord(
             environment=place,
             plan=self.challenge.plan,
             inputs="the model's" if known else "made up",
@@ -270,8 +270,8 @@ class Ring:
         )
 
     def _case(
-        self, threads: int, reference: Reference, ran: Mapping[str, Log], baseline: str | None
-    ) -> Case:
+        self, threads: int, reference: Reference, ran: Mapping[str, EngineLog], baseline: str | None
+    ) -> BenchCase:
         label, best = size_label(reference.sizes), self.best[threads].milliseconds
         looks = self.looks[threads, label]
         calm = [[is_calm(look, best) for look in bout] for bout in looks]
@@ -286,7 +286,7 @@ class Ring:
             )
             for name, bouts in times.items()
         }
-        return Case(
+        return BenchCase(
             threads=threads,
             sizes=reference.sizes,
             results=results,
@@ -295,7 +295,7 @@ class Ring:
             all_count=few,
         )
 
-    def _row(self, name: str, log: Log) -> EngineRow:
+    def _row(self, name: str, log: EngineLog) -> EngineRow:
         ran = log.outcome == "ran"
         return EngineRow(
             name=name,

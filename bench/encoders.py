@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 
 from strop.bench.duel import Challenge, Ring, prepared
 from strop.bench.engines import Eager, workers
-from strop.bench.fidelity import Fidelity, agreement, embed
+from strop.bench.fidelity import EmbeddingAgreement, agreement, embed
 from strop.bench.figures import Figure
 from strop.bench.listener import Listener
 from strop.bench.metrics import METRICS, median_speedup
 from strop.bench.process import EngineError
-from strop.bench.record import Plan, Record, size_label
+from strop.bench.record import DuelRecord, Plan, size_label
 from strop.compiler.util.errors import RuntimeRefusedError
 
 _FILE = Path(__file__).with_name("minilm.py")
@@ -43,8 +43,8 @@ MOST_SIZE = {"cpu-int8": 0.26}
 class Found:
     """A duel, and how near the engines' sentence embeddings are to the original's."""
 
-    record: Record
-    sentences: dict[str, Fidelity]
+    record: DuelRecord
+    sentences: dict[str, EmbeddingAgreement]
 
 
 def subject(recipe: str) -> str:
@@ -75,7 +75,9 @@ def measure(
             return Found(record, sentence_fidelity(ring, plan))
 
 
-def sentence_fidelity(ring: Ring, plan: Plan, count: int = SENTENCES) -> dict[str, Fidelity]:
+def sentence_fidelity(
+    ring: Ring, plan: Plan, count: int = SENTENCES
+) -> dict[str, EmbeddingAgreement]:
     """Agreement with eager torch on real sentences, of every engine that still runs.
 
     Raises:
@@ -126,7 +128,7 @@ def judge(found: Found, recipes: Sequence[str]) -> list[Figure]:
     return figures
 
 
-def _speeds(record: Record, recipe: str) -> Iterator[Figure]:
+def _speeds(record: DuelRecord, recipe: str) -> Iterator[Figure]:
     """Speed over the export that users ship, case by case."""
     for case in record.cases:
         sizes = size_label(case.sizes)

@@ -11,7 +11,7 @@ from strop.compiler.util.numerics import Array
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class EmbeddingAgreement:
     """Agreement of two encoders on the same sentences.
 
     Attributes:
@@ -42,12 +42,12 @@ def embed(hidden: Sequence[Array], masks: Sequence[Array]) -> Array:
     return np.concatenate([pooled(h, m) for h, m in zip(hidden, masks)])
 
 
-def agreement(original: Array, other: Array, top: int = 10) -> Fidelity:
+def agreement(original: Array, other: Array, top: int = 10) -> EmbeddingAgreement:
     """Compare two sets of unit embeddings, row by row and neighbour by neighbour."""
     cosines = (original * other).sum(-1)
     pairs = zip(neighbours(original, top), neighbours(other, top))
     shared = [len(set(a) & set(b)) / top for a, b in pairs]
-    return Fidelity(
+    return EmbeddingAgreement(
         cosine=float(cosines.mean()),
         least_cosine=float(cosines.min()),
         overlap=float(np.mean(shared)),

@@ -69,7 +69,7 @@ CLIP_TEXT = TEXT | {"max_position_embeddings": 32, "bos_token_id": 2, "eos_token
 
 
 @dataclass(frozen=True)
-class Case:
+class FolderCase:
     """A checkpoint, and what to compare.
 
     Attributes:
@@ -191,7 +191,7 @@ def _row(
     *files: Callable[[Path], object],
     config: str = "",
     **more: Any,
-) -> Case:
+) -> FolderCase:
     """A case of a class of transformers; its config's class is named alike."""
 
     def make() -> Any:
@@ -200,7 +200,7 @@ def _row(
         return getattr(hf, kind)(settled)
 
     task = more.get("task", "")
-    return Case(f"{kind}#{task}" if task else kind, make, feeds, files=files, **more)
+    return FolderCase(f"{kind}#{task}" if task else kind, make, feeds, files=files, **more)
 
 
 _TYPES = ("token_type_ids",)
@@ -260,7 +260,7 @@ def _detr() -> dict[str, Any]:
     return DETR | own | {"backbone_config": backbone}
 
 
-def cases() -> list[Case]:
+def cases() -> list[FolderCase]:
     """Every case; making them makes no module."""
     detr, square = _detr(), image((32, 32))
     photo = image((64, 64), (96, 64), (70, 93))

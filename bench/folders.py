@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.bench.folder_cases import Case, Feeds, cases
+from strop.bench.folder_cases import Feeds, FolderCase, cases
 from strop.compiler.artifact.folder import Loaded, load
 from strop.compiler.driver.driver import build
 from strop.compiler.frontend.huggingface import load_folder
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FolderOutcome:
     """How a case ended.
 
     Attributes:
@@ -42,7 +42,7 @@ class Outcome:
     why: str
 
 
-def saved(case: Case, folder: Path) -> Any:
+def saved(case: FolderCase, folder: Path) -> Any:
     """Write the checkpoint of a case; returns the original module."""
     torch.manual_seed(0)
     module = case.make().eval()
@@ -53,26 +53,26 @@ def saved(case: Case, folder: Path) -> Any:
     return module
 
 
-def run_case(case: Case, work: Path) -> Outcome:
+def run_case(case: FolderCase, work: Path) -> FolderOutcome:
     """Build one folder, and hold the file to the original at several sizes."""
     original = saved(case, work / "checkpoint")
     task = f"#{case.task}" if case.task else ""
     try:
         artifact = build(load_folder(f"{work / 'checkpoint'}{task}"), work / "out")
     except StropError as error:
-        return Outcome("refused", f"exit {error.exit_code}: {error}")
+        return FolderOutcome("refused", f"exit {error.exit_code}: {error}")
     loaded = load(work / "out")
     for number in range(_FEEDS):
         wrong = _difference(case, original, loaded, case.feeds(number))
         if wrong:
-            return Outcome("wrong", wrong)
+            return FolderOutcome("wrong", wrong)
     dims = [
         f"{d['name']} {d['min']}..{d['max'] or ''}" for d in artifact.manifest["contract"]["dims"]
     ]
-    return Outcome("ok", ", ".join(dims))
+    return FolderOutcome("ok", ", ".join(dims))
 
 
-def _difference(case: Case, original: Any, loaded: Loaded, feeds: Feeds) -> str | None:
+def _difference(case: FolderCase, original: Any, loaded: Loaded, feeds: Feeds) -> str | None:
     if set(loaded.declared) != set(feeds):
         return f"inputs are {sorted(loaded.declared)}, not {sorted(feeds)}"
     with torch.no_grad():

@@ -24,7 +24,7 @@ _context = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
-class Call:
+class ForkedCall:
     """What one copy does.
 
     Attributes:
@@ -55,7 +55,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class _Running:
-    call: Call
+    call: ForkedCall
     process: Any
     start: float
 
@@ -64,7 +64,7 @@ class _Running:
         return self.start + _PATIENCE * self.call.limit
 
 
-def forked(calls: Iterable[Call], at_once: int) -> Iterator[Ended]:
+def forked(calls: Iterable[ForkedCall], at_once: int) -> Iterator[Ended]:
     """Run calls, and yield each as it ends."""
     running: dict[Connection, _Running] = {}
     try:
@@ -75,7 +75,7 @@ def forked(calls: Iterable[Call], at_once: int) -> Iterator[Ended]:
 
 
 def _all(
-    waiting: Iterator[Call], at_once: int, running: dict[Connection, _Running]
+    waiting: Iterator[ForkedCall], at_once: int, running: dict[Connection, _Running]
 ) -> Iterator[Ended]:
     while True:
         while len(running) < at_once and (call := next(waiting, None)):
@@ -90,7 +90,7 @@ def _all(
                 yield _end(running.pop(pipe), pipe, answered=pipe in ready)
 
 
-def _start(call: Call) -> tuple[Connection, _Running]:
+def _start(call: ForkedCall) -> tuple[Connection, _Running]:
     pipe, far = _context.Pipe(duplex=False)
     process = _context.Process(target=_run, args=(call, far))
     process.start()
@@ -98,7 +98,7 @@ def _start(call: Call) -> tuple[Connection, _Running]:
     return pipe, _Running(call, process, time.monotonic())
 
 
-def _run(call: Call, pipe: Connection) -> None:
+def _run(call: ForkedCall, pipe: Connection) -> None:
     os.setsid()
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     spent = math.ceil(time.process_time() + call.limit)

@@ -70,7 +70,7 @@ class Build(tape.Tape):
 
 
 @dataclass(frozen=True)
-class Row:
+class Kernel:
     """One form of one computation.
 
     Attributes:
@@ -86,13 +86,13 @@ class Row:
     make: Callable[..., Any]
 
 
-ROWS: list[Row] = []
+ROWS: list[Kernel] = []
 TEXT: tuple[Shape, ...] = ((1, 1), (1, 16), (1, 128), (8, 128))
 
 
 def _row(group: str, name: str, shapes: tuple[Shape, ...] = TEXT) -> Callable[[Any], Any]:
     def enter(make: Callable[..., Any]) -> Callable[..., Any]:
-        ROWS.append(Row(group, name, shapes, make))
+        ROWS.append(Kernel(group, name, shapes, make))
         return make
 
     return enter
@@ -315,7 +315,7 @@ def _conv_add(b: Build, batch: int, side: int) -> Any:
     return b.op("Add", [_conv(b, batch, side, bias=False), bias])
 
 
-def runner(row: Row, shape: Shape) -> tune.Runner:
+def runner(row: Kernel, shape: Shape) -> tune.Runner:
     """A default session on one row's graph."""
     build = Build()
     output = row.make(build, *shape)
@@ -338,7 +338,7 @@ def runner(row: Row, shape: Shape) -> tune.Runner:
 
 
 def measure_rows(
-    rows: Sequence[Row], say: Callable[[str], None]
+    rows: Sequence[Kernel], say: Callable[[str], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds by group, shape and form; the forms of a group take turns."""
     found: dict[str, dict[str, dict[str, float]]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from strop.bench.figures import Spread
-from strop.bench.record import Case, Fidelity, Record, ratios
+from strop.bench.record import BenchCase, DuelRecord, Fidelity, ratios
 
 
 class NotMeasuredError(Exception):
@@ -15,7 +15,7 @@ class NotMeasuredError(Exception):
 
 
 @dataclass(frozen=True)
-class Metric:
+class EngineMetric:
     """A number of one engine.
 
     Attributes:
@@ -24,30 +24,30 @@ class Metric:
     """
 
     about: str
-    value: Callable[[Record, str], float]
+    value: Callable[[DuelRecord, str], float]
 
 
-def _latency(record: Record, engine: str) -> float:
+def _latency(record: DuelRecord, engine: str) -> float:
     return max(case.results[engine].milliseconds.median for case in record.cases)
 
 
-def _cosine(record: Record, engine: str) -> float:
+def _cosine(record: DuelRecord, engine: str) -> float:
     found = [f.cosine for f in _fidelities(record, engine) if f.cosine is not None]
     if not found:
         raise NotMeasuredError(f"{engine} has no output of floats")
     return min(found)
 
 
-def _max_abs(record: Record, engine: str) -> float:
+def _max_abs(record: DuelRecord, engine: str) -> float:
     found = [f.max_abs for f in _fidelities(record, engine)]
     return max(math.inf if value is None else value for value in found)
 
 
-def _agreement(record: Record, engine: str) -> float:
+def _agreement(record: DuelRecord, engine: str) -> float:
     return min(f.agreement for f in _fidelities(record, engine))
 
 
-def _fidelities(record: Record, engine: str) -> Iterator[Fidelity]:
+def _fidelities(record: DuelRecord, engine: str) -> Iterator[Fidelity]:
     for case in record.cases:
         found = case.results[engine].fidelity
         if found is None:
@@ -55,18 +55,18 @@ def _fidelities(record: Record, engine: str) -> Iterator[Fidelity]:
         yield found
 
 
-def _size(record: Record, engine: str) -> float:
+def _size(record: DuelRecord, engine: str) -> float:
     size = record.engine(engine).bytes
     if size is None:
         raise NotMeasuredError(f"{engine} has no file")
     return size / 1e6
 
 
-def _load(record: Record, engine: str) -> float:
+def _load(record: DuelRecord, engine: str) -> float:
     return _median(record.engine(engine).load_ms)
 
 
-def _memory(record: Record, engine: str) -> float:
+def _memory(record: DuelRecord, engine: str) -> float:
     return _median(record.engine(engine).peak_memory_bytes) / 1e6
 
 
@@ -74,23 +74,25 @@ def _median(spread: Spread | None) -> float:
     return spread.median if spread else math.nan
 
 
-METRICS: dict[str, Metric] = {
-    "latency_ms": Metric("median milliseconds, most over the cases", _latency),
-    "cosine": Metric("mean cosine with the original, least over the cases", _cosine),
-    "max_abs": Metric("largest difference from the original", _max_abs),
-    "agreement": Metric("share of rows with the original's argmax, least over cases", _agreement),
-    "size_mb": Metric("megabytes of its files", _size),
-    "load_ms": Metric("median milliseconds to load", _load),
-    "memory_mb": Metric("median of its process' peak memory in megabytes", _memory),
+METRICS: dict[str, EngineMetric] = {
+    "latency_ms": EngineMetric("median milliseconds, most over the cases", _latency),
+    "cosine": EngineMetric("mean cosine with the original, least over the cases", _cosine),
+    "max_abs": EngineMetric("largest difference from the original", _max_abs),
+    "agreement": EngineMetric(
+        "share of rows with the original's argmax, least over cases", _agreement
+    ),
+    "size_mb": EngineMetric("megabytes of its files", _size),
+    "load_ms": EngineMetric("median milliseconds to load", _load),
+    "memory_mb": EngineMetric("median of its process' peak memory in megabytes", _memory),
 }
 
 
-def speedup(record: Record, engine: str, over: str) -> float:
+def speedup(record: DuelRecord, engine: str, over: str) -> float:
     """How many times faster one engine is than another, least over the cases."""
     return min(median_speedup(case, engine, over) for case in record.cases)
 
 
-def median_speedup(case: Case, engine: str, over: str) -> float:
+def median_speedup(case: BenchCase, engine: str, over: str) -> float:
     """The same in one case: the median of the ratios of each round."""
     found = ratios(case.counted(over), case.counted(engine))
     return Spread.of(found).median

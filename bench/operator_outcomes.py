@@ -27,7 +27,7 @@ Kind = Literal["ok", "wrong", "refused", "traceback", "not comparable"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SampleOutcome:
     """What became of a sample, and why if it is not ok.
 
     Attributes:
@@ -45,12 +45,12 @@ class NotComparable(Exception):
     """What torch gives for a sample cannot be compared; carries the rule."""
 
 
-def outcome(sample: Sample) -> Outcome:
+def outcome(sample: Sample) -> SampleOutcome:
     """Build a sample, run the file on its inputs and on others, and compare with torch."""
     try:
         expected = [(inputs, reference(sample.module, inputs)) for inputs in _inputs(sample)]
     except NotComparable as rule:
-        return Outcome("not comparable", str(rule))
+        return SampleOutcome("not comparable", str(rule))
     with tempfile.TemporaryDirectory(prefix="strop-operators-") as folder:
         out = Path(folder) / "artifact"
         try:
@@ -58,11 +58,11 @@ def outcome(sample: Sample) -> Outcome:
             build(model, out, "cpu-fp32", instruments="off")
         except StropError as error:
             kind: Kind = "traceback" if isinstance(error, VerifyError) else "refused"
-            return Outcome(kind, reason_class(error), str(error))
+            return SampleOutcome(kind, reason_class(error), str(error))
         except Exception as error:  # whatever else is raised is a bug, and is counted as one
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"
-            return Outcome("traceback", type(error).__name__, f"{place}: {error}")
+            return SampleOutcome("traceback", type(error).__name__, f"{place}: {error}")
         return _compared(out / "model.onnx", sample, expected)
 
 
@@ -167,23 +167,25 @@ KINDS = (
 
 def _compared(
     path: Path, sample: Sample, expected: Sequence[tuple[Sequence[Tensor], list[Tensor]]]
-) -> Outcome:
+) -> SampleOutcome:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [f"input_{i}" for i in range(len(sample.inputs))]
     used = {i.name for i in session.get_inputs()}
-    found = Outcome("ok")
+    found = SampleOutcome("ok")
     for number, (inputs, wanted) in enumerate(expected):
         feeds = {n: to_array(t) for n, t in zip(names, inputs) if n in used}
         try:
             got = session.run(None, feeds)
         except Exception as error:  # the runtime's exceptions have no family
-            return Outcome("wrong", "the file does not run", f"inputs {number}: {error}")
+            return SampleOutcome("wrong", "the file does not run", f"inputs {number}: {error}")
         for index, (a, b) in enumerate(zip(got, wanted, strict=True)):
             if differs := difference(a, b, sample.dtype):
                 said = f"inputs {number}, output {index}: {differs[1]}"
                 if not _as_near(a, b, index, sample.module, inputs):
-                    return Outcome("wrong", differs[0], said)
-                found = Outcome("ok", "as near to float64 as torch, which rounds elsewhere", said)
+                    return SampleOutcome("wrong", differs[0], said)
+                found = SampleOutcome(
+                    "ok", "as near to float64 as torch, which rounds elsewhere", said
+                )
     return found
 
 

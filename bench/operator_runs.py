@@ -12,7 +12,7 @@ from functools import partial
 import onnxruntime as ort
 import torch
 
-from strop.bench.operator_outcomes import Outcome, outcome
+from strop.bench.operator_outcomes import SampleOutcome, outcome
 from strop.bench.operator_samples import operators, samples
 from strop.bench.process import EngineError, isolated
 
@@ -23,7 +23,7 @@ LONGEST = 120.0
 FATAL = 4
 
 
-def measure(dtype: str, only: Sequence[str], jobs: int) -> dict[str, Outcome]:
+def measure(dtype: str, only: Sequence[str], jobs: int) -> dict[str, SampleOutcome]:
     """The outcome of every sample of every operator that takes a dtype, by the sample's label.
 
     Args:
@@ -39,20 +39,20 @@ def measure(dtype: str, only: Sequence[str], jobs: int) -> dict[str, Outcome]:
         return {label: found for part in measured for label, found in part.items()}
 
 
-def _measured(dtype: str, numbers: Sequence[int]) -> dict[str, Outcome]:
+def _measured(dtype: str, numbers: Sequence[int]) -> dict[str, SampleOutcome]:
     """Some operators in one process; each in one of its own where that process ends."""
     try:
         timeout = LONGEST * len(numbers)
-        found: dict[str, Outcome] = isolated(of_operators, dtype, numbers, timeout=timeout)
+        found: dict[str, SampleOutcome] = isolated(of_operators, dtype, numbers, timeout=timeout)
         return found
     except EngineError as error:
         if len(numbers) == 1:
             name = operators(getattr(torch, dtype))[numbers[0]].name
-            return {name: Outcome("traceback", "the process ends", str(error))}
+            return {name: SampleOutcome("traceback", "the process ends", str(error))}
     return {label: o for n in numbers for label, o in _measured(dtype, [n]).items()}
 
 
-def of_operators(dtype: str, numbers: Sequence[int]) -> dict[str, Outcome]:
+def of_operators(dtype: str, numbers: Sequence[int]) -> dict[str, SampleOutcome]:
     """The outcomes of some operators, given by their places in the list of those for a dtype."""
     _quiet()
     of = getattr(torch, dtype)

@@ -23,7 +23,7 @@ EACH = 2
 ORDERED = {"searchsorted", "bucketize", "histogram", "histogramdd"}
 
 
-class Call(nn.Module):
+class CallModule(nn.Module):
     """Calls a function with all arguments but its tensors bound; those are the inputs, in order."""
 
     def __init__(self, function: Any, arguments: Any) -> None:
@@ -98,13 +98,13 @@ def seed(number: int) -> None:
     torch.manual_seed(number)
 
 
-def _drawn(entry: Any, dtype: torch.dtype, draw: int) -> list[Call]:
+def _drawn(entry: Any, dtype: torch.dtype, draw: int) -> list[CallModule]:
     seed(draw)
     drawn = itertools.islice(entry.sample_inputs("cpu", dtype, requires_grad=False), EACH)
-    return [Call(entry.op, (s.input, s.args, s.kwargs)).eval() for s in drawn]
+    return [CallModule(entry.op, (s.input, s.args, s.kwargs)).eval() for s in drawn]
 
 
-def _alike(one: Call, other: Call) -> bool:
+def _alike(one: CallModule, other: CallModule) -> bool:
     """Whether two calls differ in the values of their tensors only."""
     if one.structure != other.structure:
         return False

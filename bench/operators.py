@@ -20,7 +20,7 @@ import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.machine import environment
-from strop.bench.operator_outcomes import Outcome
+from strop.bench.operator_outcomes import SampleOutcome
 from strop.bench.operator_runs import measure
 from strop.bench.operator_tables import by_reason, reasons
 from strop.compiler.util.files.writing import write_whole
@@ -42,7 +42,7 @@ def figures(dtype: str, outcomes: Mapping[str, int]) -> list[Figure]:
     ]
 
 
-def _record(found: dict[str, Outcome]) -> dict[str, Any]:
+def _record(found: dict[str, SampleOutcome]) -> dict[str, Any]:
     return {
         "environment": environment(),
         "samples": len(found),

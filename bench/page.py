@@ -9,8 +9,8 @@ from typing import Any
 
 from strop.bench.figures import Figure
 from strop.bench.machine import machine
-from strop.bench.record import Record
-from strop.bench.tables import Grid, Row, absent, disturbances, latency, properties
+from strop.bench.record import DuelRecord
+from strop.bench.tables import TableRow, TextTable, absent, disturbances, latency, properties
 from strop.compiler.util.errors import UsageError
 
 
@@ -46,7 +46,7 @@ class Section:
     title: str
     environment: Mapping[str, Any]
     how: str
-    grids: Sequence[Grid]
+    grids: Sequence[TextTable]
     plots: Sequence[Plot]
     notes: Sequence[str]
 
@@ -56,7 +56,7 @@ class Section:
         return machine(self.environment)
 
 
-def duel_section(record: Record, title: str) -> Section:
+def duel_section(record: DuelRecord, title: str) -> Section:
     """A duel: latency, fidelity, footprint, and both plots."""
     from strop.bench import plots
 
@@ -81,8 +81,10 @@ def build_section(
     """A part of the build suite: its figures, and time and memory against depth if it has them."""
     from strop.bench import plots
 
-    rows = [Row([f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "missed"]) for f in figures]
-    grid = Grid("figures", ("figure", "measured", "wanted", ""), rows)
+    rows = [
+        TableRow([f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "missed"]) for f in figures
+    ]
+    grid = TextTable("figures", ("figure", "measured", "wanted", ""), rows)
     svg = plots.build_by_layers(runs) if runs else ""
     plot = Plot("Build time and memory against layers", svg)
     return Section(title, environment, "", [grid], [plot], [])

@@ -14,7 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from strop.bench.record import Case, Record, Result
+from strop.bench.record import BenchCase, DuelRecord, Result
 
 COLUMNS = 3
 # Okabe and Ito's colours, told apart by everybody; the markers tell apart who shares one.
@@ -25,13 +25,13 @@ PERFECT_DB = 150.0
 Panel = Callable[[Axes], None]
 
 
-def pareto(record: Record) -> str:
+def pareto(record: DuelRecord) -> str:
     """Latency against fidelity, a panel for each case; what nothing beats in both is joined."""
     known = [c for c in record.cases if any(r.fidelity for r in c.results.values())]
     return _panels([partial(_pareto, record=record, case=case) for case in known])
 
 
-def _pareto(axes: Axes, record: Record, case: Case) -> None:
+def _pareto(axes: Axes, record: DuelRecord, case: BenchCase) -> None:
     points = {n: (r.milliseconds.median, y) for n, r in case.results.items() if (y := _quality(r))}
     for name, (x, y) in points.items():
         colour, marker = _look(record, name)
@@ -59,12 +59,12 @@ def unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return front
 
 
-def latency_by_dim(record: Record) -> dict[str, str]:
+def latency_by_dim(record: DuelRecord) -> dict[str, str]:
     """For each dim with several sizes, latency against it; a panel for each choice of the rest."""
     dims = dict.fromkeys(name for case in record.cases for name in case.sizes)
     found = {}
     for dim in dims:
-        groups: dict[Any, list[Case]] = {}
+        groups: dict[Any, list[BenchCase]] = {}
         for case in record.cases:
             rest = tuple((n, v) for n, v in case.sizes.items() if n != dim)
             groups.setdefault((case.threads, rest), []).append(case)
@@ -79,7 +79,7 @@ def latency_by_dim(record: Record) -> dict[str, str]:
     return found
 
 
-def _by_dim(axes: Axes, record: Record, dim: str, key: Any, cases: Sequence[Case]) -> None:
+def _by_dim(axes: Axes, record: DuelRecord, dim: str, key: Any, cases: Sequence[BenchCase]) -> None:
     ordered = sorted(cases, key=lambda c: c.sizes[dim])
     sizes = [c.sizes[dim] for c in ordered]
     for name in (*record.subjects, *record.peers):
@@ -131,7 +131,7 @@ _STAGES = {
 }
 
 
-def _look(record: Record, name: str) -> tuple[str, str]:
+def _look(record: DuelRecord, name: str) -> tuple[str, str]:
     """Colour and marker, the same for an engine in every plot."""
     names = [e.name for e in record.engines if e.subject]
     names += [e.name for e in record.engines if not e.subject]

@@ -21,10 +21,10 @@ import typer
 from torch import Tensor, nn
 
 from strop.bench.figures import Figure, console, save, show
-from strop.bench.forks import Call, forked
+from strop.bench.forks import ForkedCall, forked
 from strop.bench.machine import environment
 from strop.bench.operator_differences import TOLERANCES
-from strop.bench.operator_outcomes import Outcome, outcome
+from strop.bench.operator_outcomes import SampleOutcome, outcome
 from strop.bench.operator_samples import Sample, seed
 from strop.compiler.util.files.writing import write_whole
 
@@ -59,7 +59,7 @@ class Graph(nn.Module):
 
 
 @dataclass(frozen=True)
-class Row:
+class GraphResult:
     """What became of one graph.
 
     Attributes:
@@ -129,31 +129,33 @@ def draw(kinds: list[Any], number: int) -> Sample:
     return Sample("graph", number, coarsest, Graph(net).eval(), inputs, ())
 
 
-def row(kinds: list[Any], number: int) -> Row:
+def row(kinds: list[Any], number: int) -> GraphResult:
     """Draw, build, run and compare one graph."""
     try:
         sample = draw(kinds, number)
     except Exception as error:  # neither NNSmith's solver nor torch's allocator is on trial
-        return Row(number, "not drawn", type(error).__name__, str(error), ())
+        return GraphResult(number, "not drawn", type(error).__name__, str(error), ())
     assert isinstance(sample.module, Graph)
-    found: Outcome = outcome(sample)
+    found: SampleOutcome = outcome(sample)
     does_not_run = found.kind == "wrong" and "does not run" in found.reason
     names = (step[0].__class__.__name__ for step in sample.module.steps)
     kind = "run" if does_not_run else found.kind
-    return Row(number, kind, found.reason, found.detail, tuple(names))
+    return GraphResult(number, kind, found.reason, found.detail, tuple(names))
 
 
-def rows(kinds: list[Any], numbers: Iterable[int], jobs: int) -> Iterator[Row]:
+def rows(kinds: list[Any], numbers: Iterable[int], jobs: int) -> Iterator[GraphResult]:
     """The rows, each of a process of its own.
 
     NNSmith's solver remembers: what it draws for a seed depends on what it drew before.
     """
-    calls = (Call(partial(row, kinds, n), LONGEST, n) for n in numbers)
+    calls = (ForkedCall(partial(row, kinds, n), LONGEST, n) for n in numbers)
     for ended in forked(calls, jobs):
         if ended.how == "returned":
             yield ended.value
         else:
-            yield Row(ended.about, "traceback", f"the process {ended.how}", ended.value or "", ())
+            yield GraphResult(
+                ended.about, "traceback", f"the process {ended.how}", ended.value or "", ()
+            )
 
 
 def seeds_of(text: str) -> Iterator[int]:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from strop.bench.figures import Spread
-from strop.bench.record import FORMAT, Case, Record
+from strop.bench.record import FORMAT, BenchCase, DuelRecord
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import parse_json, validated_json
 from strop.compiler.util.files.reading import read_text
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> DuelRecord:
     """Read what ``strop bench --json`` wrote.
 
     Raises:
@@ -24,12 +24,12 @@ def read_record(path: Path) -> Record:
     values = parse_json(text, f"the record {path}")
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UsageError(f"{path} is no record of strop bench: its format is not '{FORMAT}'")
-    record = validated_json(Record, text, f"the record {path}")
+    record = validated_json(DuelRecord, text, f"the record {path}")
     require_whole(record, f"the record {path}")
     return record
 
 
-def require_whole(record: Record, where: str) -> None:
+def require_whole(record: DuelRecord, where: str) -> None:
     """Hold a record to what every duel leaves.
 
     Raises:
@@ -39,7 +39,7 @@ def require_whole(record: Record, where: str) -> None:
         raise UsageError(f"{where} is damaged: {problem}")
 
 
-def _problems(record: Record) -> Iterator[str]:
+def _problems(record: DuelRecord) -> Iterator[str]:
     yield from _twice("engine", (e.name for e in record.engines))
     yield from _twice("case", (c.label for c in record.cases))
     ran = {e.name for e in record.engines if e.outcome == "ran"}
@@ -64,7 +64,7 @@ def _twice(what: str, names: Iterable[str]) -> Iterator[str]:
             yield f"the {what} '{name}' is there {count} times"
 
 
-def _case_problems(case: Case, ran: set[str], baseline: str | None) -> Iterator[str]:
+def _case_problems(case: BenchCase, ran: set[str], baseline: str | None) -> Iterator[str]:
     place = f"in the case '{case.label}'"
     if set(case.results) != ran:
         odd = sorted(set(case.results) ^ ran)

@@ -14,8 +14,16 @@ from strop.bench.figures import figures_of, results
 from strop.bench.machine import machine
 from strop.bench.markers import README, RESULTS_PAGE, put
 from strop.bench.operator_tables import outcomes, reasons
-from strop.bench.record import Record
-from strop.bench.tables import Grid, Row, absent, disturbances, latency, overview, properties
+from strop.bench.record import DuelRecord
+from strop.bench.tables import (
+    TableRow,
+    TextTable,
+    absent,
+    disturbances,
+    latency,
+    overview,
+    properties,
+)
 
 Saved = Mapping[str, Any]
 
@@ -32,14 +40,14 @@ def figures_tables(found: Sequence[Saved]) -> str:
 
 def _figures_table(group: Sequence[Saved]) -> str:
     rows = [
-        Row([saved["name"], f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**"])
+        TableRow([saved["name"], f.what, f"{f.value:.4g}", f.wanted, "" if f.hit else "**missed**"])
         for saved in group
         for f in figures_of(saved)
     ]
-    return Grid("", ("record", "figure", "measured", "wanted", ""), rows).markdown()
+    return TextTable("", ("record", "figure", "measured", "wanted", ""), rows).markdown()
 
 
-def records(found: Sequence[Saved]) -> Iterator[tuple[str, Record]]:
+def records(found: Sequence[Saved]) -> Iterator[tuple[str, DuelRecord]]:
     """The duels on record, each with the name of its model."""
     for saved in found:
         if saved["name"] == "encoders":
@@ -49,9 +57,9 @@ def records(found: Sequence[Saved]) -> Iterator[tuple[str, Record]]:
                 yield name, _record(values)
 
 
-def _record(values: Saved) -> Record:
+def _record(values: Saved) -> DuelRecord:
     # As JSON, in which an object stands for a dataclass.
-    return Record.model_validate_json(json.dumps(values))
+    return DuelRecord.model_validate_json(json.dumps(values))
 
 
 def duel_tables(found: Sequence[Saved]) -> str:

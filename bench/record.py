@@ -15,7 +15,7 @@ from strop.bench.figures import Spread
 FORMAT: Literal["strop-bench-2"] = "strop-bench-2"
 # The share of all rounds that are calm on a quiet machine.
 QUIET = 2 / 3
-Outcome = Literal["ran", "missing", "failed"]
+EngineOutcome = Literal["ran", "missing", "failed"]
 Bouts = Sequence[Sequence[float]]
 """Milliseconds of every round, one list for each bout."""
 
@@ -56,7 +56,7 @@ class Result(_Part):
     """Null where the original is not known, or its outputs cannot be matched."""
 
 
-class Case(_Part):
+class BenchCase(_Part):
     """One number of threads, and one set of input sizes."""
 
     threads: int
@@ -87,7 +87,7 @@ class EngineRow(_Part):
     name: str
     subject: bool
     """Whether it is an artifact of strop's, not a peer."""
-    outcome: Outcome
+    outcome: EngineOutcome
     """"missing": a package it needs is not installed."""
     reason: str | None
     """Why it did not run."""
@@ -115,7 +115,7 @@ class Plan(_Part):
     """Seconds that a bout may last longer, for a disturbed machine to become calm."""
 
 
-class Record(_Part):
+class DuelRecord(_Part):
     """A whole duel."""
 
     format: Literal["strop-bench-2"] = FORMAT
@@ -127,7 +127,7 @@ class Record(_Part):
     baseline: str | None
     """The engine that speedups are relative to."""
     engines: list[EngineRow]
-    cases: list[Case]
+    cases: list[BenchCase]
 
     def engine(self, name: str) -> EngineRow:
         """The row of an engine."""

@@ -21,14 +21,14 @@ from strop.bench.figures import RESULTS, Figure, console, save, show
 from strop.bench.listener import Listener
 from strop.bench.machine import environment
 from strop.bench.metrics import median_speedup
-from strop.bench.record import Plan, Record
-from strop.bench.tables import Grid, Row, disturbances
+from strop.bench.record import DuelRecord, Plan
+from strop.bench.tables import TableRow, TextTable, disturbances
 from strop.compiler.util.errors import BudgetError
 
 AGREE = 0.05
 
 
-def run(recipes: Sequence[str], plan: Plan, times: int) -> list[Record]:
+def run(recipes: Sequence[str], plan: Plan, times: int) -> list[DuelRecord]:
     """Build and export once, then race until that many runs were quiet, or twice as often.
 
     Every race starts its own processes. The runs that were not quiet are among the records.
@@ -39,7 +39,7 @@ def run(recipes: Sequence[str], plan: Plan, times: int) -> list[Record]:
     with tempfile.TemporaryDirectory(prefix="strop-bench-") as folder:
         artifacts = {encoders.subject(r): build(make(), Path(folder) / r, r) for r in recipes}
         challenge = Challenge(artifacts, encoders.SOURCE, [encoders.BASELINE], encoders.SIZES, plan)
-        records: list[Record] = []
+        records: list[DuelRecord] = []
         with console.status("") as status:
             while len(quiet(records)) < times and len(records) < 2 * times:
                 status.update(f"race {len(records) + 1}")
@@ -48,14 +48,14 @@ def run(recipes: Sequence[str], plan: Plan, times: int) -> list[Record]:
         return records
 
 
-def quiet(records: Sequence[Record]) -> list[Record]:
+def quiet(records: Sequence[DuelRecord]) -> list[DuelRecord]:
     """Those in which the machine was calm, by the best that the canary took in any of them."""
     threads = records[0].plan.threads[0] if records else 1
     best = min((r.canary_best(threads) for r in records), default=0.0)
     return [r for r in records if r.quiet and is_calm(r.canary_best(threads), best)]
 
 
-def speedups(records: Sequence[Record]) -> dict[tuple[str, str], list[float]]:
+def speedups(records: Sequence[DuelRecord]) -> dict[tuple[str, str], list[float]]:
     """By artifact and case: the median ratio over the baseline in each run."""
     return {
         (name, case.label): [
@@ -90,8 +90,10 @@ def main(
         raise typer.Exit(BudgetError.exit_code)
     found = speedups(counted)
     heads = ("artifact", "case", *(f"run {i + 1}" for i in range(runs)), "apart")
-    rows = [Row([*key, *(f"{r:.3f}" for r in of), f"{apart(of):.1%}"]) for key, of in found.items()]
-    console.print(Grid(f"times faster than {encoders.BASELINE}", heads, rows, 2).rich())
+    rows = [
+        TableRow([*key, *(f"{r:.3f}" for r in of), f"{apart(of):.1%}"]) for key, of in found.items()
+    ]
+    console.print(TextTable(f"times faster than {encoders.BASELINE}", heads, rows, 2).rich())
     for record in records:
         for sentence in disturbances(record):
             console.print(sentence)

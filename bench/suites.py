@@ -16,7 +16,7 @@ from strop.bench.figures import Figure, console, figures_of, save, show
 from strop.bench.listener import Listener
 from strop.bench.metrics import METRICS, median_speedup
 from strop.bench.page import Section, build_section, duel_section
-from strop.bench.record import Plan, Record, size_label
+from strop.bench.record import DuelRecord, Plan, size_label
 from strop.bench.subject import Sizes
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError
 
@@ -104,7 +104,7 @@ def _contests(
     from strop.compiler import build
     from strop.compiler.frontend.source import load_model
 
-    records: dict[str, Record] = {}
+    records: dict[str, DuelRecord] = {}
     figures: list[Figure] = []
     for name, contest in contests.items():
         with tempfile.TemporaryDirectory(prefix="strop-bench-") as folder:
@@ -123,7 +123,7 @@ def _contests(
     return [duel_section(record, name) for name, record in records.items()]
 
 
-def _speeds(name: str, record: Record, own: str) -> list[Figure]:
+def _speeds(name: str, record: DuelRecord, own: str) -> list[Figure]:
     """Speed over the export that users ship, and the largest difference from the original."""
     if encoders.BASELINE not in record.peers:
         return []
@@ -157,7 +157,7 @@ def _build(order: Order, listener: Listener) -> list[Section]:
     return sections
 
 
-def _print(record: Record) -> None:
+def _print(record: DuelRecord) -> None:
     """Show a duel.
 
     Raises:
@@ -170,7 +170,7 @@ def _print(record: Record) -> None:
 
 
 def _finish(
-    suite: str, record: Record, figures: Sequence[Figure], measured: object, order: Order
+    suite: str, record: DuelRecord, figures: Sequence[Figure], measured: object, order: Order
 ) -> None:
     if figures:
         show(figures, suite)

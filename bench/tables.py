@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from strop.bench.compare import Change
-from strop.bench.record import Case, EngineRow, Record, Result, size_label
+from strop.bench.record import BenchCase, DuelRecord, EngineRow, Result, size_label
 from strop.compiler.util.terminal import Console, Table
 
 # Letters that a column of names keeps, however narrow the terminal.
@@ -15,7 +15,7 @@ NARROW = 14
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of text cells; ``own`` marks strop's artifacts, ``style`` is rich's."""
 
     cells: Sequence[str]
@@ -24,12 +24,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A table as plain text; its first ``names`` columns are words, the rest numbers."""
 
     title: str
     heads: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     names: int = 1
 
     def rich(self) -> Table:
@@ -58,11 +58,11 @@ class Grid:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def latency(record: Record) -> Grid:
+def latency(record: DuelRecord) -> TextTable:
     """Milliseconds case by case, and how many times faster than the baseline each engine is."""
     faster = [f"× {record.baseline}"] if record.baseline else []
     rows = [
-        Row(
+        TableRow(
             [
                 case.label if i == 0 else "",
                 name,
@@ -75,19 +75,19 @@ def latency(record: Record) -> Grid:
         for case in record.cases
         for i, (name, result) in enumerate(case.results.items())
     ]
-    return Grid("latency", ["case", "engine", "ms, median", "quartiles", *faster], rows, 2)
+    return TextTable("latency", ["case", "engine", "ms, median", "quartiles", *faster], rows, 2)
 
 
 def _ms(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def overview(record: Record) -> Grid:
+def overview(record: DuelRecord) -> TextTable:
     """Speed, fidelity and size of every engine that ran, one line each."""
     alike = len({case.threads for case in record.cases}) == 1
     cases = [size_label(case.sizes) if alike else case.label for case in record.cases]
     rows = [
-        Row(
+        TableRow(
             [
                 e.name,
                 *(_ms_and_factor(case.results[e.name]) for case in record.cases),
@@ -99,7 +99,7 @@ def overview(record: Record) -> Grid:
         for e in record.engines
         if e.outcome == "ran"
     ]
-    return Grid("at a glance", ["engine", *(f"ms, {c}" for c in cases), "cosine", "MB"], rows)
+    return TextTable("at a glance", ["engine", *(f"ms, {c}" for c in cases), "cosine", "MB"], rows)
 
 
 def _ms_and_factor(result: Result) -> str:
@@ -107,7 +107,7 @@ def _ms_and_factor(result: Result) -> str:
     return f"{_ms(result.milliseconds.median)}{faster}"
 
 
-def properties(record: Record) -> Grid:
+def properties(record: DuelRecord) -> TextTable:
     """Fidelity, size, load time and memory by engine."""
     heads = (
         "engine",
@@ -120,14 +120,14 @@ def properties(record: Record) -> Grid:
         "peak MB",
     )
     rows = [
-        Row([e.name, *_fidelity(record.cases, e.name), *_footprint(e)], e.subject)
+        TableRow([e.name, *_fidelity(record.cases, e.name), *_footprint(e)], e.subject)
         for e in record.engines
         if e.outcome == "ran"
     ]
-    return Grid("worst over the cases; memory with runtime and interpreter", heads, rows)
+    return TextTable("worst over the cases; memory with runtime and interpreter", heads, rows)
 
 
-def _fidelity(cases: Sequence[Case], engine: str) -> tuple[str, str, str, str]:
+def _fidelity(cases: Sequence[BenchCase], engine: str) -> tuple[str, str, str, str]:
     found = [f for c in cases if (f := c.results[engine].fidelity) is not None]
     if not found:
         return "-", "-", "-", "-"
@@ -150,12 +150,12 @@ def _footprint(row: EngineRow) -> tuple[str, str, str]:
     )
 
 
-def absent(record: Record) -> list[str]:
+def absent(record: DuelRecord) -> list[str]:
     """Engines that did not run, one sentence each."""
     return [f"{e.name} {_HOW[e.outcome]}: {e.reason}" for e in record.engines if e.outcome != "ran"]
 
 
-def disturbances(record: Record) -> list[str]:
+def disturbances(record: DuelRecord) -> list[str]:
     """In which cases the machine was disturbed, and what became of those rounds."""
     found = []
     for case in record.cases:
@@ -167,7 +167,7 @@ def disturbances(record: Record) -> list[str]:
     return found
 
 
-def print_record(record: Record, console: Console) -> None:
+def print_record(record: DuelRecord, console: Console) -> None:
     """Both tables, who did not run, and what else to know."""
     for grid in (latency(record), properties(record)):
         console.print(grid.rich())
@@ -178,15 +178,15 @@ def print_record(record: Record, console: Console) -> None:
 _HOW = {"missing": "is missing", "failed": "failed"}
 
 
-def changes(found: Sequence[Change]) -> Grid:
+def changes(found: Sequence[Change]) -> TextTable:
     """Two records side by side."""
     heads = ("engine", "what", "before", "after", "times worse", "")
     styles = {"worse": "bold red", "better": "green", "same": "dim"}
     rows = [
-        Row(
+        TableRow(
             [c.engine, c.what, c.before, c.after, f"{c.factor:.3f}", c.verdict],
             style=styles[c.verdict],
         )
         for c in found
     ]
-    return Grid("before and after", heads, rows, 2)
+    return TextTable("before and after", heads, rows, 2)

@@ -26,7 +26,7 @@ TARGET_TEXT: Axes = BATCH | {1: ("target", 2, 16)}
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZooModel:
     """One model of the zoo.
 
     Attributes:
@@ -44,14 +44,14 @@ class Entry:
         return model
 
 
-ZOO: dict[str, Entry] = {}
+ZOO: dict[str, ZooModel] = {}
 
 
 def _enter(name: str, attention: int = 0) -> Callable[[Callable[[], Model]], Callable[[], Model]]:
     """Enter the decorated factory into the zoo."""
 
     def enter(make: Callable[[], Model]) -> Callable[[], Model]:
-        ZOO[name] = Entry(make, attention)
+        ZOO[name] = ZooModel(make, attention)
         return make
 
     return enter

@@ -21,7 +21,7 @@ RECIPE = "cpu-fp32"
 
 
 @dataclass(frozen=True)
-class Row:
+class ZooRow:
     """One model: what came of it, or why it does not work.
 
     Attributes:
@@ -43,16 +43,16 @@ class Row:
     reason: str | None
 
 
-def measure(name: str, folder: Path) -> Row:
+def measure(name: str, folder: Path) -> ZooRow:
     """Build one model with dynamic dims; a refusal is a row with its reason."""
     entry = ZOO[name]
     try:
         artifact = build(entry.make(), out=folder / name, recipe=RECIPE)
     except StropError as error:
         reason = str(error).splitlines()[0]
-        return Row(name, None, None, None, entry.attention, None, reason)
+        return ZooRow(name, None, None, None, entry.attention, None, reason)
     manifest = artifact.manifest
-    return Row(
+    return ZooRow(
         model=name,
         captured=manifest["passes"][0]["nodes_before"],
         final=len(onnx.load(artifact.model_path, load_external_data=False).graph.node),
@@ -63,7 +63,7 @@ def measure(name: str, folder: Path) -> Row:
     )
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[ZooRow]) -> str:
     """The rows as a Markdown table."""
     lines = [
         "| model | nodes captured | nodes in the file | attention found / layers | worst error |",

@@ -14,9 +14,15 @@ from torch import Tensor, nn
 from typer import BadParameter
 
 from strop.bench import architecture_runs, architectures
-from strop.bench.architecture_runs import Outcome, build_it, convert_it, measure, outcome
+from strop.bench.architecture_runs import (
+    ArchitectureOutcome,
+    build_it,
+    convert_it,
+    measure,
+    outcome,
+)
 from strop.bench.architecture_types import ARCHITECTURES, model_of
-from strop.bench.architectures import Peer, by_outcome, figures, main, not_built
+from strop.bench.architectures import PeerChoice, by_outcome, figures, main, not_built
 from strop.bench.process import EngineError
 from strop.compiler import Model
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, StropError, UsageError
@@ -61,10 +67,10 @@ def test_what_is_raised_is_told_in_one_line(
 class _Fragile:
     """Stands for a process that is gone after one question."""
 
-    def ask(self, name: str, who: str) -> Outcome:
+    def ask(self, name: str, who: str) -> ArchitectureOutcome:
         if name == "vit":
             raise EngineError("its process was ended by SIGSEGV")
-        return Outcome("ok")
+        return ArchitectureOutcome("ok")
 
 
 def test_the_type_after_one_that_ends_the_process_gets_a_new_one(
@@ -100,13 +106,13 @@ class _Fake:
 
     def __call__(
         self, names: Sequence[str], who: str, limit: float
-    ) -> Iterator[tuple[str, Outcome]]:
+    ) -> Iterator[tuple[str, ArchitectureOutcome]]:
         for name in names:
             self.asked.append((name, who))
             kind: Any = self.kinds[name] if who == "strop" else "ok"
             if kind == "stop":
                 raise KeyboardInterrupt
-            yield name, Outcome(kind)
+            yield name, ArchitectureOutcome(kind)
 
 
 @pytest.fixture
@@ -125,21 +131,22 @@ def test_a_stop_loses_nothing_and_the_rest_is_done_later(
 ) -> None:
     monkeypatch.setattr(architectures, "measure", _Fake(bert="ok", vit="stop"))
     with pytest.raises(KeyboardInterrupt):
-        main(["bert", "vit"], Peer.none, results=tmp_path)
+        main(["bert", "vit"], PeerChoice.none, results=tmp_path)
     assert list(on_record(tmp_path)) == ["bert"]
     later = _Fake(vit="ok")
     monkeypatch.setattr(architectures, "measure", later)
-    main(["bert", "vit"], Peer.none, missing=True, results=tmp_path)
+    main(["bert", "vit"], PeerChoice.none, missing=True, results=tmp_path)
     assert later.asked == [("vit", "strop")]
     assert set(on_record(tmp_path)) == {"bert", "vit"}
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    ("peer", "converted"), [(Peer.none, []), (Peer.failures, ["vit"]), (Peer.all, ["bert", "vit"])]
+    ("peer", "converted"),
+    [(PeerChoice.none, []), (PeerChoice.failures, ["vit"]), (PeerChoice.all, ["bert", "vit"])],
 )
 def test_the_peer_is_asked_for_those_that_are_wanted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer: Peer, converted: list[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer: PeerChoice, converted: list[str]
 ) -> None:
     fake = _Fake(bert="ok", vit="wrong")
     monkeypatch.setattr(architectures, "measure", fake)

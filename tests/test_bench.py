@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 
 from strop.bench import build_scaling, check_costs, encoders, kernels, readme, reproducible, suites
-from strop.bench.fidelity import Fidelity as Retrieval
-from strop.bench.fidelity import agreement, neighbours, pooled
+from strop.bench.fidelity import EmbeddingAgreement, agreement, neighbours, pooled
 from strop.bench.figures import Figure, Spread, results, save
 from strop.bench.machine import environment, machine
 from strop.bench.peak_memory import watch
-from strop.bench.record import Case, EngineRow, Fidelity, Plan, Record, Result, ratios, spread
+from strop.bench.record import (
+    BenchCase,
+    DuelRecord,
+    EngineRow,
+    Fidelity,
+    Plan,
+    Result,
+    ratios,
+    spread,
+)
 from strop.compiler.frontend.source import load_model
 
 FACTORY = """
@@ -52,11 +60,11 @@ def test_a_saved_result_has_figures_and_an_environment_without_paths(tmp_path: P
     assert not reproducible.paths_inside(tmp_path, [Path.home()])
 
 
-def small_record() -> Record:
+def small_record() -> DuelRecord:
     """A duel of a peer and an artifact at the sizes of the encoders suite."""
     bouts = {"ort": [[4.0, 4.2]], "strop cpu-int8": [[1.0, 1.05]]}
     near = Fidelity(output="y", max_abs=0.5, sqnr_db=20.0, cosine=0.99, agreement=1.0, finite=True)
-    return Record(
+    return DuelRecord(
         environment=environment(2),
         plan=Plan(threads=[2], bouts=1, rounds=2),
         inputs="the model's",
@@ -69,7 +77,7 @@ def small_record() -> Record:
             for name, size in (("ort", 100), ("strop cpu-int8", 27))
         ],
         cases=[
-            Case(
+            BenchCase(
                 threads=2,
                 sizes=sizes,
                 results={
@@ -91,7 +99,7 @@ def small_record() -> Record:
 
 
 def test_the_encoders_are_held_to_the_bounds_of_their_recipe() -> None:
-    sentences = {"strop cpu-int8": Retrieval(0.99, 0.9, 0.8, 10, 400)}
+    sentences = {"strop cpu-int8": EmbeddingAgreement(0.99, 0.9, 0.8, 10, 400)}
     found = encoders.Found(small_record(), sentences)
     figures = {f.what: f for f in encoders.judge(found, ["cpu-int8"])}
     assert {what: (round(f.value, 3), f.hit) for what, f in figures.items()} == {
@@ -190,5 +198,5 @@ def test_costs_of_the_check_are_held_to_time_and_memory() -> None:
 
 
 @pytest.mark.parametrize("row", kernels.ROWS, ids=lambda r: f"{r.group}: {r.name}")
-def test_every_kernel_row_runs(row: kernels.Row) -> None:
+def test_every_kernel_row_runs(row: kernels.Kernel) -> None:
     kernels.runner(row, row.shapes[0])()

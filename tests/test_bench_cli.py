@@ -13,10 +13,10 @@ from conftest import SMALL, Strop, Write
 from strop.bench import peers
 from strop.bench.duel import Challenge, prepared
 from strop.bench.listener import Listener
+from strop.bench.options import size_combinations
 from strop.bench.peers import Peer
 from strop.bench.read_record import read_record
 from strop.bench.record import Plan
-from strop.bench.sizes import parse_sizes
 from strop.compiler import build
 from strop.compiler.artifact.folder import read_artifact
 from strop.compiler.artifact.history import remember_source
@@ -254,13 +254,13 @@ def test_the_schema_describes_every_field(strop: Strop) -> None:
 def test_sizes_are_combined_and_may_be_parted_by_the_shell() -> None:
     dims = [{"name": "batch", "min": 1, "max": 8}, {"name": "seq", "min": 2, "max": None}]
     cases = [{"batch": b, "seq": s} for b in (1, 8) for s in (16, 999)]
-    assert parse_sizes(["batch=1,8 seq=16,999"], dims) == cases
-    assert parse_sizes(["batch=1,8", "seq=16,999"], dims) == cases
-    assert parse_sizes([], dims) == []
+    assert size_combinations(["batch=1,8 seq=16,999"], dims) == cases
+    assert size_combinations(["batch=1,8", "seq=16,999"], dims) == cases
+    assert size_combinations([], dims) == []
     with pytest.raises(UsageError, match="seq=1 is outside .* 2 to any size"):
-        parse_sizes(["seq=1"], dims)
+        size_combinations(["seq=1"], dims)
     with pytest.raises(UsageError, match="the model was built for fixed sizes"):
-        parse_sizes(["seq=1"], [])
+        size_combinations(["seq=1"], [])
 
 
 def test_an_original_with_other_outputs_is_refused(strop: Strop, out: Path, write: Write) -> None:

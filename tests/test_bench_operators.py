@@ -15,9 +15,9 @@ from torch import Tensor
 
 from strop.bench import operator_runs
 from strop.bench.operator_differences import as_near, difference
-from strop.bench.operator_outcomes import Outcome, outcome
+from strop.bench.operator_outcomes import SampleOutcome, outcome
 from strop.bench.operator_runs import measure
-from strop.bench.operator_samples import Call, Sample
+from strop.bench.operator_samples import CallModule, Sample
 from strop.bench.operator_tables import by_reason, outcomes, reasons
 from strop.bench.operators import figures, put_on_record
 from strop.bench.process import EngineError
@@ -26,18 +26,18 @@ X = torch.linspace(-2, 2, 6)
 
 
 def sample(function: Any, *arguments: Any, **named: Any) -> Sample:
-    call = Call(function, (arguments[0], arguments[1:], named)).eval()
+    call = CallModule(function, (arguments[0], arguments[1:], named)).eval()
     return Sample("operator", 0, torch.float32, call, call.tensors(), ())
 
 
 def test_a_call_binds_all_but_its_tensors() -> None:
-    call = Call(torch.cat, ([X, X + 1], (), {"dim": 0}))
+    call = CallModule(torch.cat, ([X, X + 1], (), {"dim": 0}))
     assert len(call.tensors()) == 2
     assert torch.equal(call(X, X), torch.cat([X, X]))
 
 
 def test_a_right_sample_is_ok() -> None:
-    assert outcome(sample(torch.add, X, 2 * X, alpha=3)) == Outcome("ok")
+    assert outcome(sample(torch.add, X, 2 * X, alpha=3)) == SampleOutcome("ok")
 
 
 def test_an_operator_without_a_lowering_is_refused_with_its_exit_code() -> None:
@@ -60,7 +60,7 @@ def test_an_operator_without_a_lowering_is_refused_with_its_exit_code() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_told_by_a_rule(function: Any, reason: str) -> None:
-    assert outcome(sample(function, X)) == Outcome("not comparable", reason)
+    assert outcome(sample(function, X)) == SampleOutcome("not comparable", reason)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,14 @@ def test_where_torch_overflows_on_the_way_the_exact_value_counts() -> None:
 
 
 def test_memory_that_is_written_before_it_is_read_can_be_compared() -> None:
-    assert outcome(sample(lambda x: torch.empty_like(x).copy_(x), X)) == Outcome("ok")
+    assert outcome(sample(lambda x: torch.empty_like(x).copy_(x), X)) == SampleOutcome("ok")
 
 
 def test_every_sample_is_in_the_denominator() -> None:
     found = {
-        "a[0]": Outcome("ok"), "a[1]": Outcome("refused", "exit 4: no lowering"),
-        "b[0]": Outcome("not comparable", "takes no tensor"), "b[1]": Outcome("wrong", "other"),
+        "a[0]": SampleOutcome("ok"), "a[1]": SampleOutcome("refused", "exit 4: no lowering"),
+        "b[0]": SampleOutcome("not comparable", "takes no tensor"),
+        "b[1]": SampleOutcome("wrong", "other"),
     }  # fmt: skip
     share, wrong, tracebacks = figures("float32", Counter(o.kind for o in found.values()))
     assert (share.value, share.hit) == (0.25, False)
@@ -172,7 +173,7 @@ def test_an_operator_whose_process_ends_is_told_and_the_others_are_measured(
     def in_a_process(_: Any, dtype: str, numbers: list[int], *, timeout: float) -> Any:
         if 1 in numbers:
             raise EngineError("its process was ended by SIGSEGV")
-        return {f"{dtype} {n}": Outcome("ok") for n in numbers}
+        return {f"{dtype} {n}": SampleOutcome("ok") for n in numbers}
 
     entry = type("Entry", (), {"name": "crashes"})
     monkeypatch.setattr(operator_runs, "operators", lambda dtype: [entry] * 5)
@@ -185,4 +186,4 @@ def test_an_operator_whose_process_ends_is_told_and_the_others_are_measured(
 
 @pytest.mark.slow
 def test_samples_are_measured_in_another_process() -> None:
-    assert measure("float32", ["addr"], jobs=2)["addr[0]"] == Outcome("ok")
+    assert measure("float32", ["addr"], jobs=2)["addr[0]"] == SampleOutcome("ok")

@@ -16,11 +16,11 @@ from strop.bench.page import build_section, duel_section, page
 from strop.bench.plots import unbeaten
 from strop.bench.read_record import read_record
 from strop.bench.record import (
-    Case,
+    BenchCase,
+    DuelRecord,
     EngineRow,
     Fidelity,
     Plan,
-    Record,
     Result,
     ratios,
     spread,
@@ -38,13 +38,13 @@ NOISE = (0.98, 1.0, 1.02)
 
 def record(
     ms: float = 2.0, fidelity: Fidelity | None = NEAR, size: int = 25, eager_ms: float = 10.0
-) -> Record:
+) -> DuelRecord:
     """Eager, a peer that failed, and an artifact; at two batch sizes of which the second is twice
     as slow."""
     bouts = {"eager": [[eager_ms * n for n in NOISE]] * 2, "strop": [[ms * n for n in NOISE]] * 2}
     near = {"eager": EXACT if fidelity else None, "strop": fidelity}
     rows = {"eager": None, "strop": size * 1_000_000}
-    return Record(
+    return DuelRecord(
         environment=ENVIRONMENT,
         plan=Plan(threads=[2], bouts=2, rounds=3),
         inputs="the model's",
@@ -66,9 +66,9 @@ def record(
     )  # fmt: skip
 
 
-def case(batch: int, bouts: dict[str, Any], near: dict[str, Fidelity | None]) -> Case:
+def case(batch: int, bouts: dict[str, Any], near: dict[str, Fidelity | None]) -> BenchCase:
     samples = {name: [[batch * t for t in b] for b in of] for name, of in bouts.items()}
-    return Case(
+    return BenchCase(
         threads=2,
         sizes={"batch": batch, "seq": 16},
         results={
@@ -201,7 +201,7 @@ def test_a_speedup_needs_somebody_to_be_faster_than() -> None:
         parse_condition("speedup<1", ["strop"], [])
 
 
-def worse(old: Record, new: Record) -> list[str]:
+def worse(old: DuelRecord, new: DuelRecord) -> list[str]:
     found = of_artifacts(compare(old, new), old)
     return [c.what for c in found if c.verdict == "worse"]
 
@@ -298,7 +298,7 @@ def test_the_page_of_the_build_suite_draws_time_and_memory_by_layers() -> None:
     assert "strop: passes, lowering, writing" in text
 
 
-def disturbed(all_count: bool) -> Record:
+def disturbed(all_count: bool) -> DuelRecord:
     """The same, but the last round of every bout was disturbed."""
     made = record()
     for found in made.cases:

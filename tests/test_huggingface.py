@@ -16,7 +16,7 @@ from strop.bench.folder_cases import (
     SPEECH,
     T5,
     TEXT,
-    Case,
+    FolderCase,
     cases,
     detection_processor,
     extractor,
@@ -81,7 +81,7 @@ def test_a_folder_is_built_and_gives_the_numbers_of_the_original(tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases(), ids=[case.name for case in cases()])
-def test_every_case_is_built(tmp_path: Path, case: Case) -> None:
+def test_every_case_is_built(tmp_path: Path, case: FolderCase) -> None:
     outcome = run_case(case, tmp_path)
     assert outcome.stage == "ok", outcome.why
 

@@ -12,16 +12,16 @@ from textwrap import dedent
 import pytest
 from cosmic_ray.mutating import mutate_code
 
-from strop.bench.forks import Call, forked
+from strop.bench.forks import ForkedCall, forked
 from strop.bench.mutants.__main__ import nearest, outcome
 from strop.bench.mutants.equivalent import Equivalent, read_equivalent
 from strop.bench.mutants.index import Index, read_index
 from strop.bench.mutants.operators import FROM_THE_LIBRARY, DropOperand, FixCondition, operators
 from strop.bench.mutants.population import Mutant, draw, places
-from strop.bench.mutants.report import Outcome, figure, survivor
+from strop.bench.mutants.report import MutantOutcome, figure, survivor
 from strop.bench.mutants.spans import function_at, statement_span
 from strop.bench.mutants.targets import PATTERNS, ROOT, TABLES, module_name, target_files
-from strop.bench.mutants.trace import Trace, Traced, digest
+from strop.bench.mutants.trace import LineTrace, Traced, digest
 from strop.bench.mutants.trial import try_mutant
 
 TOY = '''from dataclasses import dataclass
@@ -159,7 +159,7 @@ def toy_index(root: Path, source: str = TOY) -> Index:
     lines = {"7": [0, 1], "8": [1], "9": [0], "13": [2], "14": [2]}
     traced = Traced(digest(source), {"clamp": (5, 9), "count": (12, 16)}, lines)
     tests = [("t::slow", 2.0), ("t::fast", 0.1), ("t::count", 1.0)]
-    return Index([Trace("", tests, {"toy.py": traced})], root)
+    return Index([LineTrace("", tests, {"toy.py": traced})], root)
 
 
 def names(index: Index, line: int) -> list[str]:
@@ -222,11 +222,11 @@ def _spin() -> None:
 
 def test_copies_of_the_process_return_raise_crash_or_run_out_of_time() -> None:
     calls = [
-        Call(partial(int, "7"), 20.0, "a number"),
-        Call(partial(int, "seven"), 20.0, "no number"),
-        Call(_crash, 20.0, "a crash"),
-        Call(partial(time.sleep, 60), 0.1, "a long sleep"),
-        Call(_spin, 0.5, "an endless loop"),
+        ForkedCall(partial(int, "7"), 20.0, "a number"),
+        ForkedCall(partial(int, "seven"), 20.0, "no number"),
+        ForkedCall(_crash, 20.0, "a crash"),
+        ForkedCall(partial(time.sleep, 60), 0.1, "a long sleep"),
+        ForkedCall(_spin, 0.5, "an endless loop"),
     ]
     found = {ended.about: ended for ended in forked(calls, 2)}
     assert {about: ended.how for about, ended in found.items()} == {
@@ -259,7 +259,7 @@ def test_known_mutants_of_a_module_meet_the_fate_they_should(toy: Path) -> None:
         mutant = {(a, " ".join(b.split())): m for (a, b), m in every.items()}[change]
         tests = [name for name, _ in index.tests_for("toy.py", mutant.line)]
         limit = 3.0 if CASES[change] == "timeout" else 60.0
-        calls.append(Call(partial(try_mutant, mutant, tests, toy), limit, change))
+        calls.append(ForkedCall(partial(try_mutant, mutant, tests, toy), limit, change))
     for ended in forked(calls, 1):
         fate = ended.value if ended.how == "returned" else ended.how
         assert fate.rpartition("::")[2] == CASES[ended.about]
@@ -292,7 +292,7 @@ def test_tests_that_cannot_be_traced_are_named_and_left_out(
 def test_the_figure_counts_survivors_and_what_no_test_executes() -> None:
     mutant = Mutant("toy.py", 2, "NumberReplacer", "LIMIT = 3", "LIMIT = 4", "")
     fates = ["killed", "timeout", "survived", "no test"]
-    outcomes = [Outcome(mutant, fate, "", 1.0) for fate in fates]
+    outcomes = [MutantOutcome(mutant, fate, "", 1.0) for fate in fates]
     assert figure(outcomes).value == 0.5 and not figure(outcomes).hit
     assert survivor(outcomes[2]).splitlines() == [
         "survived: toy.py:2 NumberReplacer",

@@ -85,7 +85,7 @@ def test_the_command_counts_what_became_of_each_graph(graphs: CliRunner, tmp_pat
 def test_a_wrong_graph_fails_the_command(
     graphs: CliRunner, monkeypatch: pytest.MonkeyPatch, kind: Any, reason: str, counted: str
 ) -> None:
-    found = random_graphs.Outcome(kind, reason, "why")
+    found = random_graphs.SampleOutcome(kind, reason, "why")
     monkeypatch.setattr(random_graphs, "outcome", lambda sample: found)
     result = graphs.invoke(command(), ["--seeds", "3"])
     assert result.exit_code == 1

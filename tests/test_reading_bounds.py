@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from strop.bench.figures import Spread
-from strop.bench.record import Case, EngineRow, Plan, Record, Result, counted, ratios, spread
+from strop.bench.record import (
+    BenchCase,
+    DuelRecord,
+    EngineRow,
+    Plan,
+    Result,
+    counted,
+    ratios,
+    spread,
+)
 from strop.compiler.recipes.budget import Budget
 from strop.compiler.recipes.entry import PassEntry
 from strop.compiler.recipes.loading import asked_recipe, load_recipe, parse_recipe, recipe_names
@@ -342,14 +351,14 @@ def test_the_users_own_files_are_looked_up_and_recorded_without_their_folder() -
 # Records ----------------------------------------------------------------------------------------
 
 
-def case_of(calm: list[list[bool]], threads: int = 1, **values: Any) -> Case:
+def case_of(calm: list[list[bool]], threads: int = 1, **values: Any) -> BenchCase:
     took = [[float(i + 1) for i, _ in enumerate(bout)] for bout in calm]
     result = Result(milliseconds=spread(took), speedup=None, samples=took, fidelity=None)
     known = {"threads": threads, "sizes": {"batch": 1}, "results": {"a": result}}
-    return Case(**(known | {"canary_ms": took, "calm": calm, "all_count": False} | values))
+    return BenchCase(**(known | {"canary_ms": took, "calm": calm, "all_count": False} | values))
 
 
-def record_of(*cases: Case) -> Record:
+def record_of(*cases: BenchCase) -> DuelRecord:
     rows = [
         EngineRow(
             name=name, subject=subject, outcome=outcome, reason=None, bytes=None, load_ms=None,
@@ -359,7 +368,7 @@ def record_of(*cases: Case) -> Record:
             ("a", True, "ran"), ("b", True, "failed"), ("c", False, "ran"), ("d", False, "missing"),
         )
     ]  # fmt: skip
-    return Record(
+    return DuelRecord(
         environment={}, plan=Plan(threads=[1]), inputs="made up", baseline=None, engines=rows,
         cases=list(cases),
     )  # fmt: skip

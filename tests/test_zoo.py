@@ -8,7 +8,7 @@ import pytest
 
 from strop.bench.markers import replace_between
 from strop.bench.zoo import ZOO, attention_found
-from strop.bench.zoo_table import Row, table
+from strop.bench.zoo_table import ZooRow, table
 from strop.compiler import Model, build
 
 TOLERANCE = 1e-4
@@ -39,8 +39,8 @@ def test_static(name: str, tmp_path: Path) -> None:
 
 def test_table_has_a_row_for_each_model_and_the_reason_of_a_refusal() -> None:
     rows = [
-        Row("good", 20, 12, 2, 2, 3.14e-7, None),
-        Row("bad", None, None, None, 4, None, "no lowering for 1 operator calls:"),
+        ZooRow("good", 20, 12, 2, 2, 3.14e-7, None),
+        ZooRow("bad", None, None, None, 4, None, "no lowering for 1 operator calls:"),
     ]
     lines = table(rows).splitlines()[2:]
     assert lines == [

@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 from strop.bench.figures import console, save
-from strop.bench.forks import Call, Ended, forked
+from strop.bench.forks import Ended, ForkedCall, forked
 from strop.bench.machine import environment
 from strop.bench.mutants.equivalent import read_equivalent
 from strop.bench.mutants.index import Index, read_index
 from strop.bench.mutants.population import Mutant, draw
-from strop.bench.mutants.report import Outcome, figure, print_report, survivor
+from strop.bench.mutants.report import MutantOutcome, figure, print_report, survivor
 from strop.bench.mutants.session import preload
 from strop.bench.mutants.targets import ROOT, target_files
 from strop.bench.mutants.trial import try_mutant
@@ -36,28 +36,28 @@ def nearest(index: Index, mutant: Mutant, budget: float) -> list[tuple[str, floa
 
 def try_all(
     mutants: Iterable[Mutant], index: Index, budget: float, at_once: int
-) -> Iterator[Outcome]:
+) -> Iterator[MutantOutcome]:
     """The outcome of each mutant, as it comes."""
     calls = []
     for mutant in mutants:
         tests = nearest(index, mutant, budget)
         if not tests:
-            yield Outcome(mutant, "no test", "", 0.0)
+            yield MutantOutcome(mutant, "no test", "", 0.0)
             continue
         names = [name for name, _ in tests]
         limit = STARTUP + 3 * sum(seconds for _, seconds in tests)
-        calls.append(Call(partial(try_mutant, mutant, names), limit, mutant))
+        calls.append(ForkedCall(partial(try_mutant, mutant, names), limit, mutant))
     for ended in forked(calls, at_once):
         yield outcome(ended)
 
 
-def outcome(ended: Ended) -> Outcome:
+def outcome(ended: Ended) -> MutantOutcome:
     """What the end of a trial means; a test that crashes the process has noticed the mutant."""
     if ended.how == "returned":
         fate = "killed" if ended.value else "survived"
-        return Outcome(ended.about, fate, ended.value, ended.seconds)
+        return MutantOutcome(ended.about, fate, ended.value, ended.seconds)
     fate = {"timeout": "timeout", "crashed": "killed"}.get(ended.how, "not tried")
-    return Outcome(ended.about, fate, ended.value or ended.how, ended.seconds)
+    return MutantOutcome(ended.about, fate, ended.value or ended.how, ended.seconds)
 
 
 def test_files(words: str = "", root: Path = ROOT) -> list[str]:
@@ -92,7 +92,7 @@ def main(
     raise typer.Exit(0 if figure(outcomes).hit else 3)
 
 
-def _watched(outcomes: Iterable[Outcome], count: int) -> list[Outcome]:
+def _watched(outcomes: Iterable[MutantOutcome], count: int) -> list[MutantOutcome]:
     """All outcomes; how far it is, and each survivor, is shown as they come."""
     found = []
     with console.status("") as status:
@@ -104,7 +104,7 @@ def _watched(outcomes: Iterable[Outcome], count: int) -> list[Outcome]:
     return found
 
 
-def _measured(outcomes: Sequence[Outcome], seed: int) -> dict[str, object]:
+def _measured(outcomes: Sequence[MutantOutcome], seed: int) -> dict[str, object]:
     survivors = [survivor(o) for o in outcomes if not o.killed]
     return {"seed": seed, "drawn": len(outcomes), "survivors": survivors}
 

@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from strop.bench.forks import Call, forked
+from strop.bench.forks import ForkedCall, forked
 from strop.bench.mutants.spans import Span, function_at, functions, statement_span
 from strop.bench.mutants.targets import ROOT
-from strop.bench.mutants.trace import Trace, Traced, digest, read_trace, tests_digest, trace_as_json
+from strop.bench.mutants.trace import (
+    LineTrace,
+    Traced,
+    digest,
+    read_trace,
+    tests_digest,
+    trace_as_json,
+)
 from strop.compiler.util.terminal import Console
 
 LIMIT = 900.0  # seconds for one file of tests
@@ -25,7 +32,7 @@ LIMIT = 900.0  # seconds for one file of tests
 class Index:
     """Traces of the files of tests under ``root``."""
 
-    traces: Sequence[Trace]
+    traces: Sequence[LineTrace]
     root: Path = ROOT
 
     def tests_for(self, file: str, line: int) -> list[tuple[str, float]]:
@@ -104,7 +111,7 @@ def read_index(
     places = {name: kept / f"{Path(name).stem}.json" for name in tests}
     missing = [n for n, place in places.items() if not _is_fresh(place, tests_digest(n, root))]
     # The copies answer with text: their classes are not the ones of this process any more.
-    calls = [Call(partial(trace_as_json, n, targets, root), LIMIT, n) for n in missing]
+    calls = [ForkedCall(partial(trace_as_json, n, targets, root), LIMIT, n) for n in missing]
     for ended in forked(calls, at_once):
         if ended.how == "returned":
             places[ended.about].write_text(ended.value)

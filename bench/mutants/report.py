@@ -15,7 +15,7 @@ AT_LEAST = 0.9
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MutantOutcome:
     """One mutant's fate.
 
     Attributes:
@@ -34,14 +34,14 @@ class Outcome:
         return self.fate in ("killed", "timeout")
 
 
-def figure(outcomes: Sequence[Outcome]) -> Figure:
+def figure(outcomes: Sequence[MutantOutcome]) -> Figure:
     """The share of mutants that a test noticed."""
     killed = sum(outcome.killed for outcome in outcomes)
     return Figure("mutants killed / drawn", killed / max(1, len(outcomes)), at_least=AT_LEAST)
 
 
 def print_report(
-    outcomes: Sequence[Outcome], known: Sequence[Equivalent], seed: int, seconds: float
+    outcomes: Sequence[MutantOutcome], known: Sequence[Equivalent], seed: int, seconds: float
 ) -> None:
     """Print the rate by file, what is known to be equivalent, and the figure."""
     console.print(by_file(outcomes))
@@ -56,7 +56,7 @@ def print_report(
     show([figure(outcomes)], f"seed {seed}: {counts}; {seconds:.0f} s")
 
 
-def survivor(outcome: Outcome) -> str:
+def survivor(outcome: MutantOutcome) -> str:
     """Three lines: where and by which operator, the line as it is, the line as it survived."""
     mutant = outcome.mutant
     said = f" ({outcome.by})" if outcome.by else ""
@@ -66,7 +66,7 @@ def survivor(outcome: Outcome) -> str:
     )
 
 
-def by_file(outcomes: Sequence[Outcome]) -> Table:
+def by_file(outcomes: Sequence[MutantOutcome]) -> Table:
     """Killed and drawn for each file."""
     table = Table("file", "killed", "drawn")
     for file in sorted({o.mutant.file for o in outcomes}):

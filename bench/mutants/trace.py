@@ -34,7 +34,7 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Trace:
+class LineTrace:
     """What the tests of one file execute.
 
     Attributes:
@@ -48,7 +48,7 @@ class Trace:
 
 
 @dataclass(eq=False)
-class Recorder:
+class LineRecorder:
     """A pytest plugin: names the test at work to the tracer, and notes what each took of a CPU."""
 
     tracer: coverage.Coverage
@@ -77,12 +77,12 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def trace(tests: str, targets: Sequence[str], root: Path = ROOT) -> Trace:
+def trace(tests: str, targets: Sequence[str], root: Path = ROOT) -> LineTrace:
     """Run one file of tests, without the slow ones, and record what it executes."""
     tracer = coverage.Coverage(
         data_file=None, config_file=False, include=[str(root / t) for t in targets]
     )
-    recorder = Recorder(tracer)
+    recorder = LineRecorder(tracer)
     tracer.start()
     run_pytest([tests], [recorder], root)
     tracer.stop()
@@ -96,7 +96,7 @@ def trace(tests: str, targets: Sequence[str], root: Path = ROOT) -> Trace:
         source = (root / target).read_text()
         kept = {n: found for n, found in lines.items() if found}
         sources[target] = Traced(digest(source), functions(ast.parse(source)), kept)
-    return Trace(tests_digest(tests, root), passed, sources)
+    return LineTrace(tests_digest(tests, root), passed, sources)
 
 
 def trace_as_json(tests: str, targets: Sequence[str], root: Path = ROOT) -> str:
@@ -104,11 +104,11 @@ def trace_as_json(tests: str, targets: Sequence[str], root: Path = ROOT) -> str:
     return json.dumps(asdict(trace(tests, targets, root)))
 
 
-def read_trace(text: str) -> Trace:
+def read_trace(text: str) -> LineTrace:
     """What ``trace_as_json`` wrote."""
     values = json.loads(text)
     sources = {name: Traced(**source) for name, source in values["sources"].items()}
-    return Trace(values["digest"], [(n, s) for n, s in values["tests"]], sources)
+    return LineTrace(values["digest"], [(n, s) for n, s in values["tests"]], sources)
 
 
 def digest(text: str) -> str:

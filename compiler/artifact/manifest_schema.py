@@ -32,7 +32,7 @@ class TensorValues(Strict):
     shape: list[Count | str]
 
 
-class DimValues(Strict):
+class ManifestDim(Strict):
     """A dim and its range; ``max`` is None where it has no end."""
 
     name: str
@@ -40,12 +40,12 @@ class DimValues(Strict):
     max: Count | None
 
 
-class ContractValues(Strict):
+class ManifestContract(Strict):
     """What the caller may rely on."""
 
     inputs: list[TensorValues]
     outputs: list[TensorValues]
-    dims: list[DimValues]
+    dims: list[ManifestDim]
 
 
 class DriftValues(_Open):
@@ -117,7 +117,7 @@ class ManifestValues(_Open):
     """The whole of it."""
 
     target: str
-    contract: ContractValues
+    contract: ManifestContract
     passes: list[PassValues]
     checks: Annotated[list[CheckValues], pydantic.Field(min_length=1)]
     sizes: SizesValues | None = None

@@ -21,7 +21,7 @@ from strop.compiler.util.files.reading import is_there, read_text
 FORMAT = 1
 
 
-class _Stored(Strict):
+class _StoredProvenance(Strict):
     """The side file.
 
     Attributes:
@@ -78,7 +78,7 @@ def decode(text: str, where: str) -> list[Provenance]:
     Raises:
         UsageError: the text is something else.
     """
-    stored = validated(_Stored, parse_json(text, where), where)
+    stored = validated(_StoredProvenance, parse_json(text, where), where)
     records = []
     for name, op, number, values in stored.nodes:
         ir, *known = _at(stored.ir, number, where)

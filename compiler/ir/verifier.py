@@ -13,7 +13,7 @@ from strop.compiler.ir.printer import describe
 from strop.compiler.ir.program import Program
 from strop.compiler.util.errors import VerifyError
 
-Rule = Callable[[Program], Iterator[str]]
+Invariant = Callable[[Program], Iterator[str]]
 
 
 def _values_are_typed(program: Program) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _contract_holds(program: Program) -> Iterator[str]:
             yield f"output '{spec.name}' became rank {len(value.shape)}, not {len(spec.shape)}"
 
 
-RULES: tuple[Rule, ...] = (
+INVARIANTS: tuple[Invariant, ...] = (
     _values_are_typed,
     _defined_before_used,
     _weights_exist,
@@ -99,7 +99,7 @@ def verify(program: Program) -> None:
         VerifyError: with every violation of the first rule that is broken; later rules build on
             the earlier ones.
     """
-    for rule in RULES:
-        violations = list(rule(program))
+    for invariant in INVARIANTS:
+        violations = list(invariant(program))
         if violations:
             raise VerifyError("\n  ".join(["the program is not valid:", *violations]))

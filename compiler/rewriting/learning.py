@@ -51,7 +51,7 @@ class Learned:
     notes: tuple[str, ...] = ()
 
 
-class _Stored(Strict):
+class _StoredFacts(Strict):
     strop_learned: Literal[1]
     sha256: str
     facts: dict[str, Any]
@@ -165,7 +165,7 @@ def _recall(cache: Cache, key: str, name: str, context: Context) -> Learned | No
     if folder is None:
         return None
     try:
-        values = validated(_Stored, read_json(folder / FACTS, "", within=folder), "")
+        values = validated(_StoredFacts, read_json(folder / FACTS, "", within=folder), "")
         if file_hash(folder / TENSORS) != values.sha256:
             raise UsageError("the tensors have changed")
         tensors = read_tensors(folder / TENSORS, "", within=folder)

@@ -33,7 +33,7 @@ def cache_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One entry.
 
     Attributes:
@@ -93,7 +93,7 @@ class Cache:
         """Remove an entry if it is there."""
         shutil.rmtree(self.root / key, ignore_errors=True)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CacheEntry]:
         """All entries, the one used last first."""
         found = [_entry(p) for p in self._folders() if not p.name.startswith(_UNFINISHED)]
         return sorted(found, key=lambda e: -e.used)
@@ -122,6 +122,6 @@ def _age(folder: Path) -> float:
     return time.time() - folder.stat().st_mtime
 
 
-def _entry(folder: Path) -> Entry:
+def _entry(folder: Path) -> CacheEntry:
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    return Entry(folder.name, size, folder.stat().st_mtime)
+    return CacheEntry(folder.name, size, folder.stat().st_mtime)

@@ -31,7 +31,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 _CHARACTERS = 0x110000
 ROWS = 2
 CHOICES = 2
-Row = dict[str, list[Any]]
+TokenRow = dict[str, list[Any]]
 
 
 def text_examples(checkpoint: Checkpoint, tokenizer: Any, request: Request) -> Examples:
@@ -111,7 +111,7 @@ def _settle_padding(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
     return [f"padding is token {pad}, as the tokenizer says; config.json does not name it"]
 
 
-def _rows(checkpoint: Checkpoint, tokenizer: Any, longest: int) -> list[Row]:
+def _rows(checkpoint: Checkpoint, tokenizer: Any, longest: int) -> list[TokenRow]:
     """One encoded text, or pair of texts, each."""
     names = _names(checkpoint, tokenizer)
     if tokenizer is None:
@@ -173,7 +173,7 @@ def _paired(checkpoint: Checkpoint) -> bool:
     return name != "text-classification" or _has_types(checkpoint.module)
 
 
-def _random_row(names: Sequence[str], checkpoint: Checkpoint, length: int) -> Row:
+def _random_row(names: Sequence[str], checkpoint: Checkpoint, length: int) -> TokenRow:
     """A row of a folder without a tokenizer: ones, which are varied afterwards."""
     types = [int(i > length // 2) for i in range(length)]
     rows = {
@@ -184,7 +184,7 @@ def _random_row(names: Sequence[str], checkpoint: Checkpoint, length: int) -> Ro
     return {n: rows[n] for n in names if n in rows}
 
 
-def _vary(rows: list[Row], checkpoint: Checkpoint, tokenizer: Any) -> None:
+def _vary(rows: list[TokenRow], checkpoint: Checkpoint, tokenizer: Any) -> None:
     """Put random words where a text says nothing: in place of unknown ones.
 
     A tokenizer with a small vocabulary takes the example sentences for unknown words, and what
@@ -221,7 +221,7 @@ def _special(checkpoint: Checkpoint, tokenizer: Any) -> set[int]:
     return named | set(getattr(tokenizer, "all_special_ids", None) or ())
 
 
-def _end(rows: list[Row], checkpoint: Checkpoint) -> None:
+def _end(rows: list[TokenRow], checkpoint: Checkpoint) -> None:
     """Let every text end in the one end token by which some classifiers pool."""
     end = number(checkpoint.module.config, "eos_token_id")
     if getattr(checkpoint.module, "ends", False) and end is not None:
@@ -229,7 +229,7 @@ def _end(rows: list[Row], checkpoint: Checkpoint) -> None:
             row["input_ids"][-1] = end
 
 
-def _add_boxes(rows: list[Row], checkpoint: Checkpoint) -> None:
+def _add_boxes(rows: list[TokenRow], checkpoint: Checkpoint) -> None:
     """Places on a page, which tokenizers of layout models leave to the caller."""
     if "bbox" not in checkpoint.takes:
         return
@@ -259,7 +259,7 @@ def _padding(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, Any]:
     return {"input_ids": pad, "token_type_ids": types, "bbox": [0, 0, 0, 0]}
 
 
-def _batch(rows: list[Row], padding: Mapping[str, Any]) -> Batch:
+def _batch(rows: list[TokenRow], padding: Mapping[str, Any]) -> Batch:
     longest = max(len(row["input_ids"]) for row in rows)
     return {
         name: torch.tensor(

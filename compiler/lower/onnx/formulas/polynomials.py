@@ -118,7 +118,7 @@ def _sign(n: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ChebyshevKind:
     """A kind of Chebyshev polynomials, all of which share one recurrence.
 
     Attributes:
@@ -152,19 +152,19 @@ class _Kind:
         return Family(first, _chebyshev, known, shifted)
 
 
-CHEBYSHEV: dict[str, _Kind] = {
-    "t": _Kind(
+CHEBYSHEV: dict[str, _ChebyshevKind] = {
+    "t": _ChebyshevKind(
         1, 0, torch.ones_like, _sign, lambda n, angle: (n * angle).cos(), few=(6, 6)
     ),
-    "u": _Kind(
+    "u": _ChebyshevKind(
         2, 0, lambda n: n + 1, lambda n: _sign(n) * (n + 1),
         lambda n, angle: ((n + 1) * angle).sin() / angle.sin(), few=(8, 6),
     ),
-    "v": _Kind(
+    "v": _ChebyshevKind(
         2, -1, torch.ones_like, lambda n: _sign(n) * (n + n + 1),
         lambda n, angle: ((n + 0.5) * angle).cos() / (angle / 2).cos(), few=(8, 6),
     ),
-    "w": _Kind(
+    "w": _ChebyshevKind(
         2, 1, lambda n: n + n + 1, _sign,
         lambda n, angle: ((n + 0.5) * angle).sin() / (angle / 2).sin(), few=(8, 4),
     ),

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _CellKind:
     """A kind of cell.
 
     Attributes:
@@ -34,10 +34,10 @@ class _Kind:
 
 
 # torch has LSTM's gates as input, forget, cell, output, and GRU's as reset, update, new.
-LSTM = _Kind("LSTM", (0, 3, 1, 2))
-GRU = _Kind("GRU", (1, 0, 2), after=True)
-TANH = _Kind("RNN", (0,), activation="Tanh")
-RELU = _Kind("RNN", (0,), activation="Relu")
+LSTM = _CellKind("LSTM", (0, 3, 1, 2))
+GRU = _CellKind("GRU", (1, 0, 2), after=True)
+TANH = _CellKind("RNN", (0,), activation="Tanh")
+RELU = _CellKind("RNN", (0,), activation="Relu")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Direction:
 class _Layer:
     """One layer: a kind of cell, and one or two directions."""
 
-    kind: _Kind
+    kind: _CellKind
     directions: tuple[_Direction, ...]
 
     @property
@@ -112,7 +112,14 @@ def rnn_relu_cell(on: Emitter, x: Any, hx: Any, *weights: Any) -> Any:
 
 
 def _cell(
-    on: Emitter, kind: _Kind, x: Any, hx: list[Any], into: Any, back: Any, b_in: Any, b_back: Any
+    on: Emitter,
+    kind: _CellKind,
+    x: Any,
+    hx: list[Any],
+    into: Any,
+    back: Any,
+    b_in: Any,
+    b_back: Any,
 ) -> list[Any]:
     """One step of a network of one layer; x: [batch, inputs], states: [batch, hidden]."""
     biases = None if b_in is None else (b_in, b_back)
@@ -125,7 +132,7 @@ def _cell(
 
 def _network(
     on: Emitter,
-    kind: _Kind,
+    kind: _CellKind,
     x: Any,
     hx: list[Any],
     params: list[Any],
@@ -151,7 +158,7 @@ def _network(
 
 
 def _layers(
-    kind: _Kind, params: list[Node], num_layers: int, count: int, has_biases: bool
+    kind: _CellKind, params: list[Node], num_layers: int, count: int, has_biases: bool
 ) -> list[_Layer]:
     size = len(params) // (num_layers * count)
     groups = [params[i : i + size] for i in range(0, len(params), size)]
@@ -223,7 +230,7 @@ def _weight(
     return on.derived([n for group in nodes for n in group], compute)
 
 
-def _gates(kind: _Kind, weight: torch.Tensor) -> torch.Tensor:
+def _gates(kind: _CellKind, weight: torch.Tensor) -> torch.Tensor:
     """Rows of a weight in ONNX's order of gates."""
     parts = weight.chunk(len(kind.gates))
     return torch.cat([parts[i] for i in kind.gates])

@@ -1,4 +1,4 @@
-"""What to measure at: every combination of sizes, and numbers of threads."""
+"""Options of the command line: combinations of sizes, and numbers of threads."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strop.compiler.debug import shapes as sizes
+from strop.compiler.debug.shapes import parse_sizes
 from strop.compiler.util.errors import UsageError
 
 
-def parse_sizes(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
-    """Every combination of the sizes in ``batch=1,8 seq=16,128``; none where nothing is said.
+def size_combinations(
+    words: Sequence[str], dims: Sequence[Mapping[str, Any]]
+) -> list[dict[str, int]]:
+    """Every combination of the sizes in ``batch=1,8 seq=16,128``; empty if no sizes are given.
 
     Raises:
         UsageError: not of this form, an unknown dim, a dim twice, or sizes outside its range.
     """
-    chosen = sizes.parse_sizes(words, dims)
+    chosen = parse_sizes(words, dims)
     return [dict(zip(chosen, c)) for c in itertools.product(*chosen.values())] if chosen else []
 
 
