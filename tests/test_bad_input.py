@@ -100,8 +100,11 @@ def test_a_source_that_does_not_exist_is_refused(
         ("dynamic={'input': {0: ('n', 9, 4)}}", ["the range 9 to 4"]),
         ("dynamic={'input': {0: ('n', 4, 9)}}", ["size 3 on axis 0", "4 to 9"]),
         ("dynamic={'input': {0: 'n', 1: 'n'}}", ["dim 'n' is 3 elsewhere"]),
-        ("calibration=[{'x': torch.randn(3, 8)}]", ["calibration[0] has ['x']"]),
-        ("calibration=[(1, 2)]", ["calibration[0] must give 1 tensors: input"]),
+        ("calibration=[{'x': torch.randn(3, 8)}]", ["calibration[0] has x; it lacks 'input'"]),
+        (
+            "calibration=[(1, 2)]",
+            ["calibration[0] is tuple; a batch is a mapping"],
+        ),
         ("calibration=[(torch.randn(4, 8),)]", ["calibration[0]['input']", "(4, 8)", "(3, 8)"]),
     ],
 )

@@ -22,6 +22,7 @@ from strop.compiler.artifact.output import require_output
 from strop.compiler.driver import driver
 from strop.compiler.frontend.source import load_model
 from strop.compiler.ir.snapshots.reader import load_program
+from strop.compiler.lower.onnx import entry
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.writing import require_writable, write_whole
@@ -106,7 +107,7 @@ def test_files_that_the_new_artifact_has_no_more_are_removed(
     strop: Strop, small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a diff of artifacts with external weights runs."""
-    monkeypatch.setattr(driver, "write_model", partial(write_model, external_over=0))
+    monkeypatch.setattr(entry, "write_model", partial(write_model, external_over=0))
     first, second = tmp_path / "first", tmp_path / "second"
     for out in (first, second):
         assert strop("build", small, "-o", out).code == 0
@@ -114,7 +115,7 @@ def test_files_that_the_new_artifact_has_no_more_are_removed(
     result = strop("debug", "diff", first, second, "--source", small)
     assert result.code == 0, result.err
     assert "5 values are in both, 0 in the first only, 0 in the second only" in result.out
-    monkeypatch.setattr(driver, "write_model", write_model)
+    monkeypatch.setattr(entry, "write_model", write_model)
     assert strop("build", small, "-o", first).code == 0
     assert not (first / "model.onnx.data").exists()
     assert load(first)(x=np.ones((2, 16), np.float32))[0].shape == (2, 16)
@@ -178,7 +179,7 @@ def test_code_of_the_model_does_not_end_a_build(
             if {place == "evaluate"}:
                 model.evaluate = end
             if {place == "calibration"}:
-                model.calibration = endless()
+                model.calibration = endless
             return model
         {PLACES[place]}
         """)

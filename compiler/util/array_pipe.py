@@ -24,7 +24,8 @@ def send(pipe: Connection, message: Message, arrays: Mapping[str, Array] | None 
     Raises:
         OSError: the far end is gone.
     """
-    sent = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    # Not ascontiguousarray: it gives an array without axes one.
+    sent = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
     kinds = [[name, a.dtype.str, a.shape] for name, a in sent.items()]
     pipe.send_bytes(json.dumps({"message": message, "arrays": kinds}).encode())
     for array in sent.values():

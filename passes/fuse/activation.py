@@ -24,19 +24,20 @@ _X = Var("x", is_float, "a float tensor")
 
 
 def _half_times(factor: Op) -> Either:
-    """0.5 * x * factor in the orders people write it; torch puts numbers last."""
+    """0.5 * x * factor in the orders people write it."""
+    half = Op(MUL, _X, Lit(0.5), swap=True)
     return Either(
         (
-            Op(MUL, Op(MUL, _X, Lit(0.5)), factor, swap=True),
-            Op(MUL, Op(MUL, _X, factor, swap=True), Lit(0.5)),
-            Op(MUL, _X, Op(MUL, factor, Lit(0.5)), swap=True),
+            Op(MUL, half, factor, swap=True),
+            Op(MUL, Op(MUL, _X, factor, swap=True), Lit(0.5), swap=True),
+            Op(MUL, _X, Op(MUL, factor, Lit(0.5), swap=True), swap=True),
         )
     )
 
 
 _ERF = Op(
     aten.erf.default,
-    Either((Op(DIV, _X, Lit(math.sqrt(2))), Op(MUL, _X, Lit(1 / math.sqrt(2))))),
+    Either((Op(DIV, _X, Lit(math.sqrt(2))), Op(MUL, _X, Lit(1 / math.sqrt(2)), swap=True))),
 )
 _CUBE = Either(
     (
@@ -44,15 +45,15 @@ _CUBE = Either(
         Op(MUL, Op(MUL, _X, _X), _X, swap=True),
     )
 )
-_INNER = Op(ADD, _X, Op(MUL, _CUBE, Lit(0.044715)), swap=True)
-_TANH = Op(aten.tanh.default, Op(MUL, _INNER, Lit(math.sqrt(2 / math.pi))))
+_INNER = Op(ADD, _X, Op(MUL, _CUBE, Lit(0.044715), swap=True), swap=True)
+_TANH = Op(aten.tanh.default, Op(MUL, _INNER, Lit(math.sqrt(2 / math.pi)), swap=True))
 
 
 class ErfGelu(Rule):
     """``x * 0.5 * (1 + erf(x / sqrt 2))`` (arXiv:1606.08415)."""
 
     name = "gelu-erf"
-    pattern = _half_times(Op(ADD, _ERF, Lit(1.0)))
+    pattern = _half_times(Op(ADD, _ERF, Lit(1.0), swap=True))
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         return build.call(aten.gelu.default, match["x"])
@@ -62,7 +63,7 @@ class TanhGelu(Rule):
     """``x * 0.5 * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`` (arXiv:1606.08415)."""
 
     name = "gelu-tanh"
-    pattern = _half_times(Op(ADD, _TANH, Lit(1.0)))
+    pattern = _half_times(Op(ADD, _TANH, Lit(1.0), swap=True))
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         return build.call(aten.gelu.default, match["x"], approximate="tanh")
