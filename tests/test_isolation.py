@@ -245,7 +245,7 @@ def test_arrays_go_through_a_pipe_as_they_are() -> None:
     assert message == {"a": [1, "é"]}
     assert list(arrays) == list(ARRAYS)
     for name, array in ARRAYS.items():
-        assert arrays[name].dtype == array.dtype
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(arrays[name], array)
 
 
