@@ -88,9 +88,13 @@ def outcome(name: str, who: Who) -> ArchitectureOutcome:
     """Make a type's model, and build or convert it; whatever is raised is told."""
     begun = time.perf_counter()
     kind, reason = _tried(name, who)
-    return ArchitectureOutcome(
-        kind, " ".join(reason.split()), round(time.perf_counter() - begun, 1)
-    )
+    said = _without_folders(" ".join(reason.split()))
+    return ArchitectureOutcome(kind, said, round(time.perf_counter() - begun, 1))
+
+
+def _without_folders(text: str) -> str:
+    """Files of packages by their names within the packages: a record holds no machine's paths."""
+    return re.sub(r"/\S*/site-packages/", "", text)
 
 
 def _tried(name: str, who: Who) -> tuple[Kind, str]:
