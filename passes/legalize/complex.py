@@ -10,7 +10,7 @@ from torch.fx.node import Node
 from strop.compiler.ir.nodes import tensors_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
-from strop.compiler.rewriting.pattern import Miss
+from strop.compiler.rewriting.pattern import NEAR, Miss
 from strop.compiler.rewriting.rules import Log
 from strop.passes.legalize import complex_numbers, complex_shapes, fourier, spectrograms
 from strop.passes.legalize.pairs import SPLITS, NotSplitError, Pairs
@@ -40,7 +40,7 @@ class SplitComplex(Pass):
             try:
                 made = _split(on, node)
             except NotSplitError as reason:
-                log.missed("complex", node, Miss(str(reason), node, 2))
+                log.missed("complex", node, Miss(str(reason), node, NEAR))
                 _erase(program, on.build.created)
                 return
             if _is_complex_result(node):

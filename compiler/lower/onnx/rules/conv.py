@@ -15,6 +15,45 @@ aten = torch.ops.aten
 strop = torch.ops.strop
 
 
+def _convolution(
+    on: Emitter,
+    op_type: str,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    pads: Any,
+    dilation: Any,
+    groups: int,
+    **attributes: Any,
+) -> Any:
+    """``Conv`` or ``ConvTranspose``; ``pads`` holds the start of every axis, then the ends."""
+    count = len(shape_of(weight)) - 2
+    value, batched = _batched(on, x, count)
+    result = on.op(
+        op_type,
+        value,
+        on.value(weight),
+        on.value(bias),
+        strides=per_axis(stride, count),
+        pads=list(pads),
+        **attributes,
+        dilations=per_axis(dilation, count),
+        group=groups,
+    )
+    return _unbatched(on, result, batched)
+
+
+def _batched(on: Emitter, x: Any, count: int) -> tuple[Any, bool]:
+    if len(shape_of(x)) == count + 2:
+        return on.value(x), True
+    return on.op("Unsqueeze", on.value(x), on.constant([0])), False
+
+
+def _unbatched(on: Emitter, result: Any, batched: bool) -> Any:
+    return result if batched else on.op("Squeeze", result, on.constant([0]))
+
+
 @lowers(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 def conv(
     on: Emitter,
@@ -26,41 +65,15 @@ def conv(
     dilation: Any,
     groups: int,
 ) -> Any:
-    count = len(shape_of(weight)) - 2
-    value, batched = _batched(on, x, count)
-    result = on.op(
-        "Conv",
-        value,
-        on.value(weight),
-        on.value(bias),
-        strides=per_axis(stride, count),
-        pads=per_axis(padding, count) * 2,
-        dilations=per_axis(dilation, count),
-        group=groups,
-    )
-    return result if batched else on.op("Squeeze", result, on.constant([0]))
+    pads = per_axis(padding, len(shape_of(weight)) - 2) * 2
+    return _convolution(on, "Conv", x, weight, bias, stride, pads, dilation, groups)
 
 
 @lowers(strop.padded_conv.default)
 def padded_conv(
     on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, pads: Any, dilation: Any, groups: int
 ) -> Any:
-    return on.op(
-        "Conv",
-        on.value(x),
-        on.value(weight),
-        on.value(bias),
-        strides=list(stride),
-        pads=list(pads),
-        dilations=list(dilation),
-        group=groups,
-    )
-
-
-def _batched(on: Emitter, x: Any, count: int) -> tuple[Any, bool]:
-    if len(shape_of(x)) == count + 2:
-        return on.value(x), True
-    return on.op("Unsqueeze", on.value(x), on.constant([0])), False
+    return _convolution(on, "Conv", x, weight, bias, stride, pads, dilation, groups)
 
 
 @lowers(aten.conv1d.padding, aten.conv2d.padding)
@@ -74,24 +87,12 @@ def conv_named(
     dilation: Any,
     groups: int,
 ) -> Any:
-    count = len(shape_of(weight)) - 2
-    steps = per_axis(dilation, count)
-    total = [s * (int(k) - 1) for s, k in zip(steps, shape_of(weight)[2:])]
+    kernel = shape_of(weight)[2:]
+    total = [s * (int(k) - 1) for s, k in zip(per_axis(dilation, len(kernel)), kernel)]
     if padding == "valid":
-        total = [0] * count
+        total = [0] * len(kernel)
     pads = [t // 2 for t in total] + [t - t // 2 for t in total]
-    value, batched = _batched(on, x, count)
-    result = on.op(
-        "Conv",
-        value,
-        on.value(weight),
-        on.value(bias),
-        strides=per_axis(stride, count),
-        pads=pads,
-        dilations=steps,
-        group=groups,
-    )
-    return result if batched else on.op("Squeeze", result, on.constant([0]))
+    return _convolution(on, "Conv", x, weight, bias, stride, pads, dilation, groups)
 
 
 @lowers(aten.conv_transpose1d.default, aten.conv_transpose2d.input)
@@ -107,25 +108,16 @@ def conv_transpose(
     dilation: Any,
 ) -> Any:
     count = len(shape_of(weight)) - 2
-    value, batched = _batched(on, x, count)
-    result = on.op(
-        "ConvTranspose",
-        value,
-        on.value(weight),
-        on.value(bias),
-        strides=per_axis(stride, count),
-        pads=per_axis(padding, count) * 2,
-        output_padding=per_axis(output_padding, count),
-        dilations=per_axis(dilation, count),
-        group=groups,
+    pads, more = per_axis(padding, count) * 2, per_axis(output_padding, count)
+    return _convolution(
+        on, "ConvTranspose", x, weight, bias, stride, pads, dilation, groups, output_padding=more
     )
-    return result if batched else on.op("Squeeze", result, on.constant([0]))
 
 
 def _pool(on: Emitter, op_type: str, x: Any, kernel: Any, count: int, **attributes: Any) -> Any:
     value, batched = _batched(on, x, count)
     result = on.op(op_type, value, kernel_shape=per_axis(kernel, count), **attributes)
-    return result if batched else on.op("Squeeze", result, on.constant([0]))
+    return _unbatched(on, result, batched)
 
 
 def _spatial_axes(on: Emitter) -> int:
