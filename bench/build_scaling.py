@@ -142,7 +142,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
     one: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Build Llamas of several depths and hold the build time to its bounds."""
+    """Build Llamas of several depths and compare the build time with its bounds."""
     if one:
         sys.stdout.write(json.dumps(measure(one, recipe, export)))
         return

@@ -133,7 +133,7 @@ def _number(
     try:
         before, after = (METRICS[metric].value(record, engine) for record in (old, new))
     except NotMeasuredError:
-        return  # in one of the two; there is nothing to compare
+        return  # missing in one of the records: nothing to compare
     far = [1 - v if metric in ("cosine", "agreement") else v for v in (before, after)]
     floor = NEGLIGIBLE.get(metric, 0.0)
     factor = max(far[1], floor) / max(far[0], floor)

@@ -29,7 +29,7 @@ SENTENCES = 400
 REFERENCE = "the original"
 # The peer that the bounds on speed and size are about.
 BASELINE = "ort"
-# Speed over the baseline that the recipes are held to, by case; and the other bounds.
+# Required speed over the baseline, by case; and the other bounds.
 SPEED: dict[str, dict[str, float]] = {
     "cpu-fp32": {"batch=1 seq=128": 1.3, "batch=8 seq=128": 1.3},
     "cpu-int8": {"batch=1 seq=16": 4.0, "batch=1 seq=128": 3.0, "batch=8 seq=128": 3.0},

@@ -22,7 +22,7 @@ console = Console()
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, and the bound it is held to.
+    """One number, and the bound that it must meet.
 
     Attributes:
         what: the figure in words, with its unit.

@@ -192,7 +192,7 @@ def _row(
     config: str = "",
     **more: Any,
 ) -> FolderCase:
-    """A case of a class of transformers; its config's class is named alike."""
+    """A case of a class of transformers; its config class has the matching name."""
 
     def make() -> Any:
         prefix = kind.partition("For")[0].removesuffix("LMHeadModel").removesuffix("Model")

@@ -54,7 +54,7 @@ def saved(case: FolderCase, folder: Path) -> Any:
 
 
 def run_case(case: FolderCase, work: Path) -> FolderOutcome:
-    """Build one folder, and hold the file to the original at several sizes."""
+    """Build one folder, and compare the file with the original at several sizes."""
     original = saved(case, work / "checkpoint")
     task = f"#{case.task}" if case.task else ""
     try:

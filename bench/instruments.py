@@ -44,7 +44,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
     one: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Build MiniLM with the instruments off and cheap, and hold the cheap ones to a bound."""
+    """Build MiniLM with instruments off and cheap; compare the extra time with a bound."""
     if one:
         sys.stdout.write(json.dumps(measure(one, recipe)))
         return

@@ -74,7 +74,7 @@ class Kernel:
     """One form of one computation.
 
     Attributes:
-        group: rows of a group compute alike things.
+        group: kernels of a group compute comparable things.
         name: the form.
         shapes: batch and sequence, or for convolutions batch and side, at which it is timed.
         make: builds the graph and returns its output.

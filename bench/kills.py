@@ -1,8 +1,8 @@
-"""End builds at random moments by signals, and look at what stands there afterwards.
+"""End builds at random moments by signals, and check the output folder afterwards.
 
 ``python -m strop.bench.kills --seed 0`` builds onto an artifact again and again. Each build is
 ended by SIGKILL, SIGINT or SIGTERM, half of them at any moment and half after the build began to
-write. Afterwards the old artifact must stand there whole, or the new one, and the exit code must
+write. Afterwards the folder must hold the old artifact or the new one, complete, and the exit code must
 say which. Moments are counted in processor time, which other load on the machine does not stretch.
 """
 
@@ -59,7 +59,7 @@ class Ending:
         name: of the signal.
         seconds: processor time of the process up to the signal.
         code: of the process; -9 where it was killed.
-        stands: "old", "new", or in words what is wrong with what stands there.
+        stands: "old", "new", or a description of what is wrong with the output folder.
         left: workspaces that it left.
         said: the last line of its standard error.
     """
@@ -73,7 +73,7 @@ class Ending:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the old artifact or the new one stands there, with no rest of a build."""
+        """Whether the folder holds the old or the new artifact, without remains of a build."""
         killed = self.name == "SIGKILL"
         return self.stands in ("old", "new") and (killed or not self.left)
 
@@ -105,7 +105,7 @@ class Stage:
         self.reset()
 
     def _build(self, name: str) -> None:
-        """Build one of the two, and see when it begins to write, and when it ends."""
+        """Build one model, and measure when the build begins to write and when it ends."""
         out = self.known[name]
         process = self._start(name, out)
         self.begins, self.ends = 0.0, 0.0
@@ -153,7 +153,7 @@ class Stage:
         )
 
     def standing(self) -> str:
-        """Which of the two artifacts stands there whole; else what is wrong."""
+        """Which of the two artifacts is there, complete; otherwise what is wrong."""
         try:
             read_intact(self.out)
         except UsageError as error:
@@ -208,7 +208,7 @@ def main(
     moments: Annotated[int, typer.Option(min=1, help="How many for each signal.")] = 30,
     results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
 ) -> None:
-    """End builds at random moments, and hold what stands there to the old or the new artifact."""
+    """End builds at random moments; the output must be the old or the new artifact."""
     heed_interrupts()
     with tempfile.TemporaryDirectory(prefix="strop-kills-") as folder:
         stage = Stage(Path(folder))

@@ -28,7 +28,7 @@ Kind = Literal["ok", "wrong", "refused", "traceback", "not comparable"]
 
 @dataclass(frozen=True)
 class SampleOutcome:
-    """What became of a sample, and why if it is not ok.
+    """The outcome of a sample, and the reason if it is not ok.
 
     Attributes:
         kind: "wrong" also where the file does not run on inputs that torch takes.

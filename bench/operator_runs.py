@@ -1,4 +1,4 @@
-"""Operators' samples, measured in processes of their own: memory stays bounded, a crash is told."""
+"""Operators' samples, measured in separate processes: memory is bounded, crashes are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of what became of torch's operator samples."""
+"""Tables of the outcomes of torch's operator samples."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def main(
     source: Annotated[str, typer.Option(help="FILE.py:make; the 3.4 GB Llama by default.")] = "",
     results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
 ) -> None:
-    """Build a large model in a process of its own and hold its peak memory to the bound."""
+    """Build a large model in a separate process and compare its peak memory with the bound."""
     source = source or f"{Path(__file__).with_name('llama.py')}:large"
     with tempfile.TemporaryDirectory() as folder, console.status("building"):
         found = {"weights_gb": weights_gb(source)} | measure(source, recipe, Path(folder))

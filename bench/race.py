@@ -47,7 +47,7 @@ class Race:
         """Let the engines take turns at each case in turn.
 
         Every case comes up in every round: a slow minute of the machine falls on all of them
-        alike. Rounds in which it was disturbed are repeated as long as patience lasts.
+        alike. Rounds in which it was disturbed are repeated, up to a limit.
         """
         counts = {
             (name, case): _count(self._turn(name, case, 3), self._plan.turn_seconds)

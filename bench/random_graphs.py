@@ -60,7 +60,7 @@ class Graph(nn.Module):
 
 @dataclass(frozen=True)
 class GraphResult:
-    """What became of one graph.
+    """The outcome of one graph.
 
     Attributes:
         seed: the seed that it was drawn with.

@@ -80,7 +80,7 @@ def glance(found: Sequence[Saved]) -> str:
 
 
 def operator_tables(found: Sequence[Saved]) -> str:
-    """What became of torch's operator samples, by dtype and by reason."""
+    """The outcomes of torch's operator samples, by dtype and by reason."""
     measured = next(saved["measured"] for saved in found if saved["name"] == "operators")
     return "\n\n".join(grid(measured).markdown() for grid in (outcomes, reasons))
 

@@ -27,7 +27,7 @@ RECIPES = ("cpu-fp32", "cpu-int8")
 # Times that a page is opened; the slowest counts.
 OPENED = 5
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# It asks no server of its maker's for anything, and works as root in a container.
+# No requests to the vendor's servers; works as root in a container.
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -21,7 +21,7 @@ from strop.bench.subject import Sizes
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError
 
 RECIPE = "cpu-fp32"
-# What strop is held to on models that no figure of its own names: 1, less the noise.
+# The required speed for models without a bound of their own: 1, minus noise.
 NOT_SLOWER = 0.97
 # Each is a command of its own, and a file of its own among the results.
 LAYERS = "build_scaling"

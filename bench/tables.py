@@ -156,7 +156,7 @@ def absent(record: DuelRecord) -> list[str]:
 
 
 def disturbances(record: DuelRecord) -> list[str]:
-    """In which cases the machine was disturbed, and what became of those rounds."""
+    """In which cases the machine was disturbed, and whether those rounds count."""
     found = []
     for case in record.cases:
         calm = [ok for bout in case.calm for ok in bout]

@@ -1,4 +1,4 @@
-"""What became of each mutant: the figure, and every survivor as a change of a line."""
+"""Outcomes of the mutants: the figure, and every survivor as a changed line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The folder that is shipped: its files, its manifest, its page."""
+"""The artifact: a folder with the model file, its manifest and its report page."""

@@ -1,4 +1,4 @@
-"""What is shipped beside a model: the owner's files, and the names of its classes."""
+"""Files that the user adds to the artifact, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Companions:
 
 
 def read_companions(model: Model) -> Companions:
-    """Check what the model's owner wants shipped, before anything is compiled.
+    """Check the files that the user adds to the artifact, before anything is compiled.
 
     Raises:
         UsageError: a file is missing or no regular file, or its name is taken; or labels are no

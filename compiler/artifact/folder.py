@@ -1,4 +1,4 @@
-"""The folder that is shipped: what it holds, and whether it still matches its hashes."""
+"""An artifact on disk: its files, and whether they still match their hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 BUILD = "build.json"
 PROVENANCE = "provenance.json"
 REPORT = "report.html"
-# Every file that a build writes, but for what is shipped beside the model at its owner's wish.
+# Every file that a build writes, except the files that the user adds.
 _MODELS = {target.model_file for target in TARGETS.values()}
 OWN_NAMES = _MODELS.union((f"{m}.data" for m in _MODELS), (MANIFEST, BUILD, PROVENANCE, REPORT))
 FORMAT = 1
@@ -30,7 +30,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Artifact:
-    """A built artifact on disk; its manifest was held to ``ManifestValues``."""
+    """A built artifact on disk; its manifest was validated by ``ManifestValues``."""
 
     path: Path
     manifest: dict[str, Any]
@@ -66,7 +66,7 @@ class Artifact:
     def damaged(self) -> list[str]:
         """What no longer matches the manifest, one sentence each; empty if all is well.
 
-        Side files are for debugging: one may be left out where the artifact is shipped.
+        Side files are for debugging; they may be deleted before an artifact is deployed.
         """
         side_files = self.manifest["side_files"]
         named = self.manifest["files"] | self.manifest["assets"] | side_files

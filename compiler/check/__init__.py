@@ -1,1 +1,1 @@
-"""A run against the original's outputs, and the limits that it is held to."""
+"""Compares a run with the outputs of the original, and applies the limits of the recipe."""

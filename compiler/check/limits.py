@@ -1,4 +1,4 @@
-"""What a build is held to: its budget, and how often it expects passes to rewrite."""
+"""The limits of a build: its accuracy budget, and the expected counts of rewrites."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def hold_to_expectations(
 def missed_by(results: Sequence[Comparison], budget: Budget) -> list[Comparison]:
     """The comparisons that miss a budget.
 
-    Of outputs that are not float, all cases count together: one label that flips is a small share
-    of them, and all there is of a batch of one.
+    For outputs that are not float, the share of equal elements is taken over all cases together:
+    in a case of one element, a single changed label would be a share of 100 %.
     """
     least = budget.least_agreement
     far = {r.output for r in results if _agreement(r.output, results) < least}
@@ -61,7 +61,7 @@ def hold_to_budget(results: Sequence[Comparison], budget: Budget, suspect: str) 
     """Hold comparisons with the original to a budget.
 
     Raises:
-        BudgetError: some miss it; the worst are told, and the suspect.
+        BudgetError: some miss it; the message lists the worst ones and the suspect.
     """
     missed = missed_by(results, budget)
     if not missed:

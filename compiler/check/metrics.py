@@ -1,4 +1,4 @@
-"""The owner's own metrics, as ``evaluate`` gives them, held to what a recipe's budget allows."""
+"""Metrics that the model's ``evaluate`` returns, compared with the budget of the recipe."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def missed_metrics(budget: Budget, original: Metrics, found: Metrics) -> dict[st
 
 
 def refusal(missed: Mapping[str, str], budget: Budget, suspect: str) -> BudgetError:
-    """What is told of metrics that miss their budget, with the step that is to blame."""
+    """The error message for metrics that miss their budget, with the step that is to blame."""
     lines = "\n  ".join(missed.values())
     return BudgetError(
         f"{len(missed)} of {len(budget.metrics)} metrics miss their budget:\n"

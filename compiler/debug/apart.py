@@ -158,7 +158,7 @@ def _limit(seconds: int, more_bytes: int) -> None:
 def _answer(compute: Callable[[], bytes], pipe: int) -> None:
     """The far end: send what comes of it, and end without the caller's own endings."""
     try:
-        faulthandler.disable()  # how it ends is told by a sentence
+        faulthandler.disable()  # the parent reports how it ended
         # Threads that the caller has are not in this process, and would be waited for.
         torch.set_num_threads(1)
         answer = DONE + compute()

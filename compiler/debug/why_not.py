@@ -42,7 +42,7 @@ def why_not(captured: Program, pipeline: Pipeline, name: str, at: str | None = N
         captured: the program before any pass.
         pipeline: the passes.
         name: the step to ask.
-        at: ``file.py:31``; then every root at that line is told of, not near misses only.
+        at: ``file.py:31``; then every root at that line is reported, not only near misses.
 
     Raises:
         UsageError: there is no such step, or no value at that line.

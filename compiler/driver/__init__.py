@@ -1,1 +1,1 @@
-"""``build()``: what runs all rooms in order, and what is told when one of them fails."""
+"""``build()``: runs all stages in order, and reports which one failed."""

@@ -146,7 +146,7 @@ def write_bundle(
         if again is None or not again.same_as(Failure.of(error)):
             # The crash depends on what was left out.
             _write(folder, program, *pieces)
-    except Exception as problem:  # whatever it is: the pass's own error is what is told first
+    except Exception as problem:  # the error of the pass must be reported in any case
         error.add_note(f"no crash bundle was written: {problem}")
     else:
         error.add_note(f"to see it again: strop debug replay {folder}{own}")
@@ -211,7 +211,7 @@ def require_bundle_place(out: Path) -> None:
     """Refuse a place for a bundle before the work for it begins.
 
     Raises:
-        UsageError: something that is no bundle stands there.
+        UsageError: the path exists and is not a crash bundle.
     """
     require_place(out, BUNDLE, NAMES)
 

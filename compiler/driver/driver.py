@@ -82,7 +82,7 @@ def build(
         instruments: what to measure after every pass.
         check: at which sizes to compare with the original: as many as cost seconds, or all corners
             of the declared ranges, whatever they cost.
-        choices: measured emitter choices; those shipped for the target by default.
+        choices: measured emitter choices; by default those that strop has measured for the target.
         progress: told the name of each stage as it begins.
         again: makes the model once more; called only to find out which step is to blame where the
             file misses the budget. By default the model itself, where the caller still holds it.
@@ -94,7 +94,7 @@ def build(
         BudgetError: the file is too far from the original, in its outputs or in a metric of the
             owner's, or a pass did not rewrite as often as the recipe expects; nothing is written.
     """
-    # No decorator: it would hold the model, whose weights are to be freed on the way.
+    # Not a decorator: it would keep a reference to the model, whose weights are freed on the way.
     with held_to_return():
         # The model's code may change the working folder: paths are what they are now.
         here = Path.cwd()
@@ -174,7 +174,7 @@ def require_places(
         dump_ir: the folder for dumps of the IR.
         force: ``out`` need not be an artifact.
         sources: files and folders that the build reads.
-        more: files that will be shipped beside the model.
+        more: files that the user adds to the artifact.
 
     Raises:
         UsageError: a sentence about one of the two folders.

@@ -1,4 +1,4 @@
-"""A file held to the owner's metrics; where it misses, which step made the metric worse."""
+"""Check the metrics of the written file; find the step that made a failing one worse."""
 
 from __future__ import annotations
 

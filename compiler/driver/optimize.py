@@ -1,4 +1,4 @@
-"""The middle of a build: run the passes, and hold them to what they promise."""
+"""Run the passes of a recipe, and check what they must keep."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _check_passes(
 
 
 def _run_typed(program: Program, cases: Sequence[Case]) -> list[Comparison]:
-    """Run a program, after its types were held to what its operators give."""
+    """Run a program, after comparing its recorded types with those that its operators give."""
     verify_types(program)
     return check_program(program, cases)
 

@@ -113,7 +113,8 @@ def choose_sizes(
 ) -> dict[str, Sizes]:
     """Sizes to check, by label: the smallest, the largest, and odd ones between.
 
-    At odd sizes divisions leave a rest. An unbounded dim goes to twice its example size plus one.
+    At odd sizes, divisions have a remainder. An unbounded dim goes to twice its example size
+    plus one.
 
     Args:
         signature: the dims.

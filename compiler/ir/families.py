@@ -1,4 +1,4 @@
-"""Families of ATen operators that passes treat alike."""
+"""Families of ATen operators that passes handle in the same way."""
 
 from __future__ import annotations
 

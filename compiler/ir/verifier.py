@@ -73,16 +73,16 @@ INVARIANTS: tuple[Invariant, ...] = (
 
 
 def versions_of(program: Program) -> dict[str, int]:
-    """Of each weight how often it was written to, as torch counts it; see ``verify_unchanged``."""
+    """Torch's version counter of each weight; see ``verify_unchanged``."""
     return {n: t._version for n, t in program.weights.items() if not t.is_inference()}
 
 
 def verify_unchanged(program: Program, versions: Mapping[str, int]) -> None:
-    """Hold the weights of a program to the values that they had.
+    """Check that no weight of a program was written to since ``versions`` was taken.
 
     Raises:
-        VerifyError: one was written to in place. Tensors made in ``torch.inference_mode`` have no
-            count, and ``Tensor.data`` does not raise it: what is done to these is not seen.
+        VerifyError: one was written to in place. Writes to tensors made in ``torch.inference_mode``
+            and writes through ``Tensor.data`` do not change the counter and are not detected.
     """
     for name, count in versions.items():
         if program.weights[name]._version != count:
@@ -93,7 +93,7 @@ def verify_unchanged(program: Program, versions: Mapping[str, int]) -> None:
 
 
 def verify(program: Program) -> None:
-    """Hold a program to the rules of the IR; linear in its nodes.
+    """Check a program against the rules of the IR, in time linear in its nodes.
 
     Raises:
         VerifyError: with every violation of the first rule that is broken; later rules build on

@@ -48,7 +48,7 @@ class Choices:
         """The fastest measured variant; the first one where nothing was measured, or in a tie.
 
         Fastest by the geometric mean over the measured shapes: a graph's sizes are dynamic, so
-        it is lowered once for all of them, and each counts alike however large it is.
+        it is lowered once for all of them, and each has the same weight.
         """
         measured = self.milliseconds.get(op_name(target), {})
         known = [v for v in variants if v in measured]

@@ -42,7 +42,7 @@ class Lowering(Protocol):
         ...
 
     def tuned(self, target: Target, progress: Callable[[str], None]) -> Choices:
-        """Measure which emitters are fastest here; ``progress`` is told what is tried."""
+        """Measure which emitters are fastest here; ``progress`` is called with what is measured."""
         ...
 
 

@@ -10,7 +10,7 @@ NotNegative = Annotated[float, pydantic.Field(ge=0)]
 
 
 class MetricBudget(pydantic.BaseModel):
-    """What one metric of the owner's ``evaluate`` is held to, in the units of that metric.
+    """The limit for one metric of the model's ``evaluate``, in the units of that metric.
 
     Attributes:
         max_drop: how far below the original's value the artifact's may be. None: not limited.
@@ -42,7 +42,7 @@ class Budget(pydantic.BaseModel):
         min_cosine: least mean cosine of the rows of a float output. None: not limited.
         min_agreement: least share of equal elements of an output that is not float, over all
             cases together. None: what differs is held to ``max_error``, as a share.
-        metrics: what the owner's own metrics are held to, by the names that ``evaluate`` gives.
+        metrics: limits for the metrics that ``evaluate`` returns, by name.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)

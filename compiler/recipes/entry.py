@@ -23,7 +23,7 @@ class PassEntry(pydantic.BaseModel):
         name: of a pass that comes with strop, or ``FILE.py:Name``.
         id: what the step is called. By default the name of the pass; where entries without an
             id repeat a pass, the second is ``name-2``.
-        why: the reason why the pass stands where it stands, for readers.
+        why: the reason for the position of the pass, for readers.
     """
 
     model_config = pydantic.ConfigDict(extra="allow", strict=True)
@@ -86,7 +86,7 @@ class PassEntry(pydantic.BaseModel):
         return self.model_copy(update={"name": str(folder / self.name)})
 
     def values(self) -> dict[str, Any]:
-        """The entry as TOML and JSON hold it; an option that is None is left to its default."""
+        """The entry as a table for TOML and JSON; options that are None are left out."""
         named = {"name": self.name, "id": self.id, "why": self.why}
         options = {key: value for key, value in self.options.items() if value is not None}
         return {key: value for key, value in named.items() if value} | options

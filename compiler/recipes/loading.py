@@ -91,7 +91,7 @@ def _is_file(name: str) -> bool:
 
 
 def _layer(name: str) -> Layer:
-    """A built-in recipe or a file, as it stands there."""
+    """A built-in recipe or a recipe file, before ``extends`` is applied."""
     if not _is_file(name):
         return Layer(name, read_recipe((RECIPES / f"{name}{_SUFFIX}").read_text(), name))
     text = read_text(Path(name), "the recipe", most_bytes=MOST_TOML)

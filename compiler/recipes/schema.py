@@ -1,4 +1,4 @@
-"""What a recipe file may hold, and how its mistakes are told."""
+"""The schema of a recipe file, and the messages about mistakes in it."""
 
 from __future__ import annotations
 

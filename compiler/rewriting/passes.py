@@ -123,7 +123,7 @@ class RulePass(Pass):
 
 
 class Instrument:
-    """Something that hangs between passes; both hooks do nothing unless overridden."""
+    """Called before and after every pass; both hooks do nothing unless overridden."""
 
     def before(self, step: Step, program: Program) -> None:
         """Called before a step."""
@@ -202,7 +202,7 @@ def is_strops(run: Pass) -> bool:
 
 
 def run_step(step: Step, program: Program, log: Log | None = None) -> PassResult:
-    """Run one step; what goes wrong in it is told with its name, and with whose fault it is.
+    """Run one step; errors are reported with its name and the party at fault.
 
     Raises:
         UsageError: a user's own pass raised, or broke a rule of the IR.

@@ -1,4 +1,4 @@
-"""What hangs between passes: a record of every step."""
+"""An instrument that records what every pass did."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StepRecord:
 
 @dataclass
 class Recorder(Instrument):
-    """Records every step; ``announce`` is told the name of each as it begins.
+    """Records every step; ``announce`` is called with the name of each as it begins.
 
     Attributes:
         programs: the program after each step; they share their weights.

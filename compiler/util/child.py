@@ -95,7 +95,7 @@ def ending(code: int | None, said: str) -> str:
 
 
 def main() -> None:
-    """The far end: hold the process to its limits, and serve until the near end hangs up."""
+    """In the child: apply the limits, and serve requests until the parent closes the connection."""
     serve, descriptor, most_bytes = sys.argv[2:]
     _end_with_the_parent()
     lower_limit(resource.RLIMIT_CORE, 0)

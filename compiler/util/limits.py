@@ -11,7 +11,7 @@ def lower_limit(kind: int, soft: int, hard: int | None = None) -> None:
 
     Args:
         kind: a ``resource.RLIMIT_...``.
-        soft: what the process is held to.
+        soft: the limit in force.
         hard: what it may raise that to; the same by default.
     """
     hard = soft if hard is None else hard

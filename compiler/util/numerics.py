@@ -22,10 +22,10 @@ class Drift:
         output: the output with the largest error relative to its magnitude.
         max_abs: largest |got - want|.
         sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum want^2 / sum (want - got)^2),
-            in dB; None where nothing differs, -inf where that is all there is.
+            in dB; None if the outputs are equal, -inf if they differ and all of ``want`` is zero.
         cosine: mean cosine of the rows (last axis); None without float outputs.
         agreement: share of rows with the same argmax; of equal elements where not float.
-        finite: whether no NaN or infinity stands where the other has none, or another one.
+        finite: False if NaN or an infinity appears where the other has none, or a different one.
     """
 
     output: str

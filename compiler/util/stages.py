@@ -1,4 +1,4 @@
-"""The stages of a build: what each takes, and who is told that it begins."""
+"""The stages of a build: their times, and a callback when one begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Stages:
-    """Wall time of every stage by name; ``progress`` is told each name as it begins.
+    """Wall time of every stage by name; ``progress`` is called with each name as it begins.
 
     A stage that comes twice is one, of the time of both.
     """

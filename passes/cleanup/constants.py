@@ -1,4 +1,4 @@
-"""Constant folding: what depends on no input is computed now, if the result is small."""
+"""Constant folding: values that depend on no input are computed now, if the result is small."""
 
 from __future__ import annotations
 

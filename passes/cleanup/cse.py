@@ -42,7 +42,7 @@ def _key(node: Node) -> Any:
         return ("size", node.meta["val"].node.expr)
     if RANDOM in getattr(node.target, "tags", ()):
         return None
-    # Where sizes come from the data, both calls must name them alike.
+    # Where sizes depend on the data, both calls must use the same symbols for them.
     made = tuple(made_symbols(node))
     return (node.target, _hashable(node.args), _hashable(node.kwargs), made)
 

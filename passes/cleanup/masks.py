@@ -1,7 +1,7 @@
 """Causal and padding masks in one canonical form.
 
 Model libraries compute masks from index grids: ``k <= q``, ``padding[b, k]``, joined by ``and``.
-This pass reads such a subgraph back into what it says, and replaces it by the ``is_causal`` flag
+This pass recognizes what such a subgraph computes, and replaces it by the ``is_causal`` flag
 and the padding mask itself, [batch, 1, 1, keys].
 """
 
@@ -32,7 +32,7 @@ from strop.compiler.rewriting.pattern import NEAR, Miss
 from strop.compiler.rewriting.rules import Log
 
 aten = torch.ops.aten
-# Dtypes in which 0, 1, 2, ... stay what they are.
+# Dtypes that hold the indices 0, 1, 2, ... exactly.
 _COUNTING = (torch.int32, torch.int64, torch.float32, torch.float64)
 
 
@@ -57,7 +57,10 @@ class Padding:
 
 Atom = Causal | Padding
 Meaning = Grid | frozenset[Atom] | None
-"""A grid, the conjunction of atoms that a bool tensor says, or None for anything else."""
+"""What a value computes: a grid; for a bool tensor, the set of atoms whose conjunction it is.
+
+The empty set (``TRUE``) is true everywhere; None is a value that is not recognized.
+"""
 TRUE: frozenset[Atom] = frozenset()
 CAUSAL: frozenset[Atom] = frozenset({Causal()})
 
@@ -70,7 +73,7 @@ class Reader:
         self.read: dict[Node, Meaning] = {}
 
     def meaning(self, value: Any) -> Meaning:
-        """What a value says, or None."""
+        """What a value computes; None if it is not recognized."""
         if not isinstance(value, Node):
             return None
         if value not in self.read:
@@ -116,7 +119,7 @@ def _slice(reader: Reader, node: Node) -> Meaning:
     values = arguments(node)
     inner = reader.meaning(values["self"])
     from_start = values["start"] in (None, 0) and values["step"] == 1
-    # A padding would be too long.
+    # A sliced padding mask would no longer be the whole source mask.
     short = isinstance(inner, Grid) or inner in (TRUE, CAUSAL)
     return inner if from_start and short else None
 
@@ -128,7 +131,7 @@ def _expand(reader: Reader, node: Node) -> Meaning:
 
 
 def _unrepeated(part: Node, whole: Node, meaning: Meaning) -> bool:
-    """Whether broadcasting repeats no axis by which a value is what it says."""
+    """Whether broadcasting repeats none of the axes that the meaning refers to."""
     axes: tuple[int, ...] = ()
     if isinstance(meaning, Grid):
         axes = (meaning.axis,)

@@ -1,4 +1,4 @@
-"""Biases moved to where they cost nothing: into a norm, or out of the keys of an attention."""
+"""Removes additions of biases: into an earlier norm, or, for keys of an attention, entirely."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _NORM_BIAS = 3  # The place of the bias in both layer_norm and skip_layer_norm.
 
 
 class BiasIntoNorm(Rule):
-    """``norm(linear(x, w, b) + s)`` where s itself comes out of a norm, and else feeds linears.
+    """Move b of ``norm(linear(x, w, b) + s)`` into the norm that computes s.
 
-    The earlier norm adds b for us: its bias becomes ``beta + b``, and every linear layer that
-    reads s takes back what it did not ask for, ``bias - weight b``.
+    s must be the output of a norm whose other users are linear layers. The bias of that norm
+    becomes ``beta + b``; the bias of every linear layer that reads s becomes ``bias - weight b``,
+    so that its output does not change.
     """
 
     name = "bias-into-norm"
@@ -61,7 +62,7 @@ class BiasIntoNorm(Rule):
         beta = early.call(aten.add.Tensor, match["beta"], bias)
         norm.update_arg(_NORM_BIAS, beta)
         early.changed(norm)
-        # First, since that linear layer may read the stream itself, and then takes back as well.
+        # Before the loop: this linear layer may read the stream too, and then needs the correction.
         _drop_bias(match["linear"], build)
         for reader in match["readers"]:
             _take_back(reader, bias, Builder(build.program, reader, self.name))
@@ -93,7 +94,10 @@ def _drop_bias(linear: Node, build: Builder) -> None:
 
 
 class KeyBias(Rule):
-    """The bias of the keys shifts all scores of a query alike, and softmax takes no notice."""
+    """Drop the bias of the keys: it adds one number to all scores of a query.
+
+    Softmax does not change when a constant is added to all its inputs.
+    """
 
     name = "key-bias"
     roots = (strop.attention.default,)

@@ -49,7 +49,7 @@ _ON_WEIGHTS = (
 
 @dataclass(frozen=True)
 class Factor:
-    """A factor of one of the two products, its number and its transpose taken off.
+    """A factor of one of the two products, without its scale and its transpose.
 
     Attributes:
         node: the value.

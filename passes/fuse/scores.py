@@ -50,7 +50,7 @@ class Scaled:
 
 @dataclass(frozen=True)
 class ScaledRows:
-    """Multiplied or divided by a tensor [..., rows or 1, 1]: all keys of a query alike.
+    """Multiplied or divided by a tensor [..., rows or 1, 1]: the same for all keys of a query.
 
     Attributes:
         operator: ``aten.mul.Tensor`` or ``aten.div.Tensor``, with ``by`` as its second argument.

@@ -99,7 +99,7 @@ class Int8Table(Rule):
         table, axis = root.args[:2]
         assert isinstance(table, Node)
         if axis != 0 or not is_weight_expression(table) or len(shape_of(table)) != 2:
-            return Miss("it cuts no table", root)
+            return Miss("it does not slice a table along its rows", root)
         if dtype_of(table) != torch.float32 or table.target is strop.stored_int8.default:
             return Miss("the table is no float weight", root, NEAR)
         if not any(isinstance(s, torch.SymInt) for s in shape_of(root)):

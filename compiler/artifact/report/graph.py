@@ -65,7 +65,7 @@ class Row:
 
     @property
     def mark(self) -> Mark:
-        """What became of the value."""
+        """Whether the value was added, removed, changed or kept."""
         if self.was is None:
             return "added"
         if self.now is None:

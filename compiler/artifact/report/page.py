@@ -63,7 +63,7 @@ def _of_passes(steps: Sequence[Values], seconds: Mapping[str, float]) -> dict[st
 
 
 def _reasons(manifest: Values) -> dict[str, str]:
-    """Why a pass stands where it stands, where its recipe says so; steps run in its order."""
+    """The reason for the position of each pass, where the recipe gives one."""
     pairs = zip(manifest["passes"], manifest["recipe"].get("passes", []))
     return {step["name"]: entry["why"] for step, entry in pairs if entry.get("why")}
 

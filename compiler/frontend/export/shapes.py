@@ -1,4 +1,4 @@
-"""The types of a captured program, held to the shapes that its values have at some sizes."""
+"""Compares the types of a captured program with the shapes of its values at some sizes."""
 
 from __future__ import annotations
 

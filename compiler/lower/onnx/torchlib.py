@@ -34,7 +34,7 @@ class OneCall(nn.Module):
 
 
 def emit_by_torchlib(on: Emitter, node: Node) -> Any:
-    """Export a program of this one operator, hold it to torch, and graft its nodes.
+    """Export a program of this one operator, compare it with torch, and copy its nodes.
 
     Raises:
         NotLowered: torch.onnx does not know it, gets it wrong, or one of its sizes is computed.

@@ -27,7 +27,7 @@ ERRORS_ONLY = 3
 def trace(
     path: Path, target: OnnxTarget, feeds: Mapping[str, Array], runs: int, warm_up: int = 3
 ) -> Trace:
-    """Run a file as shipped, but for the profiler.
+    """Run a file with the default options, plus the profiler.
 
     Raises:
         RuntimeRefusedError: the runtime does not load, run or profile it.

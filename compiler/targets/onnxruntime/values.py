@@ -62,6 +62,6 @@ def file_values(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
         session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         wanted = {i.name for i in session.get_inputs()}
         found = session.run(names, {n: a for n, a in feeds.items() if n in wanted})
-    except Exception as error:  # whatever the runtime raises: it is told
+    except Exception as error:  # the runtime raises many types; the message is reported
         raise RuntimeRefusedError(f"{path} does not run with all its values: {error}") from error
     return {n: v for n, v in zip(names, found) if isinstance(v, np.ndarray)}

@@ -1,7 +1,7 @@
 """Formulas in plain torch for operators that torch does not decompose, one family a file.
 
 They are traced at the sizes of the program, dynamic ones included, so a formula must not branch on
-a size. It is held to the operator itself by tests in eager torch.
+a size. Tests compare it with the operator itself in eager torch.
 """
 
 from __future__ import annotations

@@ -56,6 +56,6 @@ def _remainder(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> S
 
 @formula(aten.lcm.default)
 def lcm(a: Tensor, b: Tensor) -> Tensor:
-    """The least common multiple; 0 where one of the two is 0."""
+    """The least common multiple; 0 if either is 0."""
     divisor = gcd(a, b)
     return (a // torch.where(divisor == 0, 1, divisor) * b).abs()
