@@ -26,6 +26,7 @@ from strop.compiler.util.errors import UsageError, VerifyError
 X = torch.linspace(-1, 1, 8).reshape(2, 4)
 BATCHES = [{"input_0": X, "wanted": X.sum(1, keepdim=True)}]
 learned_in: list[str] = []
+scratch: list[Path] = []
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Fit(LearningPass):
 
     def learn(self, program: Program, context: Context) -> Learned:
         learned_in.append(self.name)
+        assert context.scratch and list(context.scratch.iterdir()) == []
+        scratch.append(context.scratch)
+        (context.scratch / "kept").write_text("for now")
         assert torch.is_grad_enabled() and context.train and context.loss
         weights = {n: w.detach().clone().requires_grad_() for n, w in program.weights.items()}
         student = replace(program, weights=weights)
@@ -171,7 +175,7 @@ def test_nothing_is_learned_twice(context: Context) -> None:
     program = linear()
     first = Fit().run(program, None, context)
     again = Fit().run(linear(), None, context)
-    assert learned_in == ["fit"]
+    assert learned_in == ["fit"] and not scratch[-1].exists()
     assert again.log.notes == first.log.notes
     for name, tensor in first.program.weights.items():
         assert torch.equal(again.program.weights[name], tensor)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -39,6 +40,7 @@ class Context:
         loss: the owner's loss on a batch of ``train``.
         evaluate: the owner's metrics.
         seed: for whatever is drawn at random.
+        scratch: an empty folder while a pass learns, removed afterwards; None at other times.
         cache: what passes learned before; None keeps nothing.
         progress: told what is being done, in a few words.
         say: told what the user should know of this run alone, in sentences; it is not recorded in
@@ -52,6 +54,7 @@ class Context:
     loss: Loss | None = None
     evaluate: Measure | None = None
     seed: int = 0
+    scratch: Path | None = None
     cache: Cache | None = None
     progress: Callable[[str], None] = lambda what: None
     say: Callable[[str], None] = lambda sentence: None

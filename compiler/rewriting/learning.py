@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -101,8 +102,12 @@ class LearningPass(Pass):
 
     def _learn(self, program: Program, context: Context) -> Learned:
         before = _digest(program)
-        with seeded(context.seed), torch.enable_grad():
-            found = self.learn(program.clone(), context)
+        with (
+            tempfile.TemporaryDirectory(prefix="strop-learning-") as folder,
+            seeded(context.seed),
+            torch.enable_grad(),
+        ):
+            found = self.learn(program.clone(), replace(context, scratch=Path(folder)))
         if _digest(program) != before:  # torch's own count does not see all of it
             raise VerifyError(
                 "it writes to a weight in place while it learns, which programs from before it "
