@@ -44,7 +44,7 @@ Kind = Literal["ok", "wrong", "refused", "failed"]
 
 @dataclass(frozen=True)
 class ArchitectureOutcome:
-    """What became of one type.
+    """The outcome of one type.
 
     Attributes:
         kind: "wrong" where the file gives other numbers than the module, or does not run, at some
@@ -85,7 +85,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def outcome(name: str, who: Who) -> ArchitectureOutcome:
-    """Make a type's model, and build or convert it; whatever is raised is told."""
+    """Make a type's model, and build or convert it; any exception becomes the reason."""
     begun = time.perf_counter()
     kind, reason = _tried(name, who)
     said = _without_folders(" ".join(reason.split()))
@@ -125,7 +125,7 @@ def build_it(model: Model) -> None:
 
 
 def convert_it(model: Model) -> None:
-    """Convert by ``torch.onnx`` with the same dims, and hold the file to what strop holds its to.
+    """Convert by ``torch.onnx`` with the same dims, and check the file by strop's budget.
 
     Raises:
         BudgetError: the file gives other numbers than the module at some size.

@@ -2,8 +2,8 @@
 
 ``python -m strop.bench.kills --seed 0`` builds onto an artifact again and again. Each build is
 ended by SIGKILL, SIGINT or SIGTERM, half of them at any moment and half after the build began to
-write. Afterwards the folder must hold the old artifact or the new one, complete, and the exit code must
-say which. Moments are counted in processor time, which other load on the machine does not stretch.
+write. Afterwards the folder must hold the old artifact or the new one, complete, and the exit code
+must say which. Moments are measured in processor time, which does not depend on other load.
 """
 
 from __future__ import annotations

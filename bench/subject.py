@@ -26,7 +26,7 @@ class Original:
         module: in eval mode.
         signature: how it is called.
         example: its example inputs.
-        calibration: the inputs to calibrate on; the example where its owner gives none.
+        calibration: the inputs to calibrate on; the example where the user gives none.
     """
 
     module: torch.nn.Module

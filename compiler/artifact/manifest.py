@@ -30,9 +30,9 @@ class Record:
 
     Attributes:
         sizes: at which sizes the checks ran, and which were left out.
-        metrics: what the owner's ``evaluate`` gave, for "original" and "artifact".
+        metrics: what the user's ``evaluate`` gave, for "original" and "artifact".
         notes: what the user should know, in sentences.
-        assets: names of the owner's files that are shipped beside the model.
+        assets: names of the user's files that are shipped beside the model.
         labels: class names by index; empty if there are none.
     """
 

@@ -156,7 +156,7 @@ def _limit(seconds: int, more_bytes: int) -> None:
 
 
 def _answer(compute: Callable[[], bytes], pipe: int) -> None:
-    """The far end: send what comes of it, and end without the caller's own endings."""
+    """In the child: send the result, and exit without running the parent's exit handlers."""
     try:
         faulthandler.disable()  # the parent reports how it ended
         # Threads that the caller has are not in this process, and would be waited for.

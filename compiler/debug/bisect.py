@@ -89,7 +89,7 @@ class _Asker:
     counts: dict[str, int] = field(default_factory=dict)
 
     def ask(self, made: Made, level: str, what: str, repeats: int = 1) -> Verdict:
-        """Judge what a pass made; what failed is bad and costs no check."""
+        """Check the result of a pass; a pass that raised is bad without a check."""
         if made.program is None or made.again is None:
             return Verdict(False, made.failure or "")
         answers = []
@@ -120,7 +120,7 @@ class _Asker:
 def bisect(
     captured: Program, pipeline: Pipeline, check: Check, inputs: Inputs, say: Say = lambda _: None
 ) -> Culprit:
-    """Find what made a program bad.
+    """Find the pass that made a program bad.
 
     Args:
         captured: the program before any pass.

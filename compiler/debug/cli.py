@@ -274,7 +274,7 @@ def reduce(
 
 
 def _captured(source: str, recipe: Recipe) -> tuple[Captured, Pipeline]:
-    """The model as captured, and the passes of a recipe with what they see."""
+    """The captured model, and the passes of a recipe with their contexts."""
     with _status("capturing"):
         from strop.compiler.driver.driver import ready_pipeline
         from strop.compiler.frontend.prepare import capture_model

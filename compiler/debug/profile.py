@@ -1,4 +1,4 @@
-"""Where an artifact's milliseconds are: the runtime's node times, folded back to what made them."""
+"""Profile an artifact: the runtime's node times, added up by pass, module and source line."""
 
 from __future__ import annotations
 

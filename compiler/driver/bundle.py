@@ -1,4 +1,4 @@
-"""A crash bundle: what it takes to see a pass fail again, without the model's large weights.
+"""A crash bundle: all that is needed to reproduce the failure of a pass, without large weights.
 
 ``program.json`` is the IR before the pass (``program.txt`` for people), ``pass.toml`` the pass
 with its options, ``recipe.toml`` where it stood, ``inputs.safetensors`` one small set of its

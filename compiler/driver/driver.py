@@ -143,7 +143,7 @@ def ready_pipeline(
     progress: Progress = lambda what: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Pipeline:
-    """The passes of a recipe with what the model's owner gave for them, before it is captured.
+    """The passes of a recipe with what the user gave for them, before it is captured.
 
     Args:
         model: its data, loss and metrics are what passes see.
@@ -167,7 +167,7 @@ def require_places(
     sources: Sequence[Path],
     more: Collection[str] = (),
 ) -> None:
-    """Refuse what cannot be written, or must not be replaced, before anything is compiled.
+    """Check that the output can be written, and may be replaced, before anything is compiled.
 
     Args:
         out: where the artifact will stand.
@@ -190,7 +190,7 @@ class _Checked:
 
     Attributes:
         results: every output of every case against the original's.
-        metrics: what the owner's ``evaluate`` says of it.
+        metrics: what the user's ``evaluate`` says of it.
         milliseconds: a quick look at one run on the first case.
     """
 
@@ -268,7 +268,7 @@ def compile_program(
     stop_after: str,
     dump_ir: Path | None = None,
 ) -> Program:
-    """Capture and run the passes, up to and including one: what ``--stop-after`` prints.
+    """Capture and run the passes, up to and including one, for ``--stop-after``.
 
     Raises:
         UsageError: the recipe has no such pass; "capture" runs none.

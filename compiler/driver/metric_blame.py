@@ -109,7 +109,7 @@ class _Search:
     """Looks for the first program whose metrics miss the budget, and measures few of them.
 
     Attributes:
-        measure: the owner's metrics of a program.
+        measure: the user's metrics of a program.
         programs: as captured, and after each pass that changed it.
         known: what was measured: the metrics, or why there are none, by place.
     """
@@ -141,7 +141,7 @@ class _Search:
         if place not in self.known:
             try:
                 self.known[place] = self.measure(self.programs[place])
-            except StropError as error:  # the owner's code on whatever a wrong program gives
+            except StropError as error:  # the user's code on whatever a wrong program gives
                 self.known[place] = str(error).splitlines()[0]
         found = self.known[place]
         return isinstance(found, str) or bool(missed_metrics(self.budget, self.original, found))

@@ -105,7 +105,7 @@ def _check_passes(
     instruments: Instruments,
     stages: Stages,
 ) -> None:
-    """Hold the passes to what the recipe expects, and the program they made to the original.
+    """Check the expected counts of rewrites, and compare the program with the original.
 
     Where the optimized program misses the budget, the step after which it does is named.
     """
@@ -113,7 +113,7 @@ def _check_passes(
     rules = {r.name for s in steps if isinstance(s.run, RulePass) for r in s.run.rules()}
     hold_to_expectations(recorder.records, recipe.expect, rules)
     smallest = min(captured.cases, key=lambda c: sum(t.numel() for t in c.inputs.values()))
-    # The owner's own data, and the sizes at which shapes degenerate: two runs, not all.
+    # The user's own data, and the sizes at which shapes degenerate: two runs, not all.
     cases = list({case.name: case for case in (captured.cases[0], smallest)}.values())
     programs = [captured.program, *recorder.programs]
     with stages.stage("check passes"):

@@ -139,7 +139,7 @@ def _case(module: torch.nn.Module, signature: Signature, wanted: _Wanted) -> Cas
     name, start = wanted.name, time.perf_counter()
     try:
         outputs = run_original(module, signature, wanted.inputs)
-    except Exception as error:  # the owner's module may raise anything
+    except Exception as error:  # the user's module may raise anything
         said = str(error).splitlines()[0] if str(error) else ""
         raise UsageError(
             f"the module fails in case '{name}': {type(error).__name__}: {said}. "

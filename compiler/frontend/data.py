@@ -1,4 +1,4 @@
-"""What a model's owner gives for passes to learn from, as the context of passes."""
+"""What the user gives for passes to learn from, as the context of passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The owner's own measure of a model, on the original and on the artifact."""
+"""The user's own measure of a model, on the original and on the artifact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def evaluate(measure: Evaluate | None, run: Callable[[], Run], of: str) -> dict[
     """The metrics of one runner, made only if there is a measure; empty without one.
 
     Args:
-        measure: the owner's.
+        measure: the user's.
         run: makes what is measured.
         of: what that is, for messages: "the artifact".
 

@@ -26,7 +26,7 @@ class Signature:
         positional: whether they are passed by position.
         axes: per input, the dim name of each dynamic axis.
         dims: the dims, by name.
-        inputs_at: the owner's inputs at given sizes; None where the example is resized.
+        inputs_at: the user's inputs at given sizes; None where the example is resized.
     """
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Signature:
     inputs_at: InputsAt | None = None
 
     def call(self, module: torch.nn.Module, inputs: Inputs) -> Any:
-        """Call the module the way its owner does."""
+        """Call the module the way the user does."""
         if self.positional:
             return module(*(inputs[n] for n in self.names))
         return module(**inputs)
@@ -190,7 +190,7 @@ def _check_sizes(inputs: Inputs, signature: Signature, what: str) -> None:
 def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> Inputs:
     """Inputs at the given sizes of dynamic dims; other dims keep the sizes they have.
 
-    They are the owner's where the model has ``inputs_at``, else the inputs cropped, or repeated
+    They are the user's where the model has ``inputs_at``, else the inputs cropped, or repeated
     from their start.
 
     Raises:
@@ -224,7 +224,7 @@ def _given_at(
     what = f"inputs_at({sizes})"
     try:
         given = inputs_at(dict(sizes))
-    except Exception as error:  # the owner's code may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise UsageError(f"{what} raised {blame(error, file_of(inputs_at))}") from error
     inputs = _named(given, signature.names, what)
     _check_like(inputs, like, signature, what)

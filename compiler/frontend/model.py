@@ -20,7 +20,7 @@ Evaluate = Callable[[Callable[..., tuple[Any, ...]]], Mapping[str, float]]
 
 @dataclass
 class Model:
-    """A trained model, as its owner describes it.
+    """A trained model, as the user describes it.
 
     Attributes:
         module: the ``nn.Module``, in eval mode.

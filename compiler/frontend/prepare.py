@@ -37,7 +37,7 @@ class Captured:
             over the ranges of the dims.
         coverage: which sizes and calibration inputs became cases, and which did not.
         probe: one small case, to run after every pass.
-        metrics: what the owner's ``evaluate`` says of the module.
+        metrics: what the user's ``evaluate`` says of the module.
         notes: what the user should know, in sentences.
         milliseconds: a quick look at one run on the first case.
     """
@@ -55,7 +55,7 @@ def capture_model(model: Model, stages: Stages, check: Check = "bounded") -> Cap
     """Compute references and capture; the module itself is not needed afterwards.
 
     The module is captured before it runs at large sizes: the graph tells what those cost.
-    Dims that the model's owner calls optional are fixed where it cannot be captured with them.
+    Dims that the user calls optional are fixed where it cannot be captured with them.
 
     Raises:
         UsageError: the module or its inputs are not as they must be.

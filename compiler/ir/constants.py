@@ -1,4 +1,4 @@
-"""Constant subgraphs: what depends on weights alone is computed when the file is written."""
+"""Constant subgraphs: values that depend only on weights are computed when the file is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a graph as it stands, node by node: no name in it ever becomes code.
+"""Run a graph node by node, without generating code, so no name in it can be executed.
 
 ``fx.GraphModule`` writes Python source in which placeholders and weights are identifiers; names
 come from users and from files, and are any text here.

@@ -1,4 +1,4 @@
-"""How far an artifact may be from the original model: its outputs, and its owner's own metrics."""
+"""How far an artifact may be from the original model: its outputs, and the user's own metrics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Patterns, rules, passes and pipelines, and what is recorded between passes."""
+"""Patterns, rules, passes and pipelines, and the records of passes."""

@@ -19,11 +19,11 @@ from strop.compiler.util.cache import Cache
 Batch = Mapping[str, torch.Tensor]
 """The inputs by name and, beside them, what the loss wants."""
 Batches = Iterable[Batch]
-"""Can be passed over any number of times; gives the same batches each time."""
+"""Can be iterated any number of times; gives the same batches each time."""
 Loss = Callable[[Mapping[str, torch.Tensor], Batch], torch.Tensor]
 """``loss(outputs, batch)``: outputs by name, a scalar to be made small."""
 Measure = Callable[[Program], Mapping[str, float]]
-"""The owner's metrics of a program, by name."""
+"""The user's metrics of a program, by name."""
 Need = Literal["calibration", "train", "loss", "evaluate"]
 NEEDS: tuple[Need, ...] = get_args(Need)
 
@@ -37,8 +37,8 @@ class Context:
         teacher: the program as captured, which behaves as the original does; None outside a build.
         calibration: batches like the example inputs.
         train: batches to learn from.
-        loss: the owner's loss on a batch of ``train``.
-        evaluate: the owner's metrics.
+        loss: the user's loss on a batch of ``train``.
+        evaluate: the user's metrics.
         seed: for whatever is drawn at random.
         scratch: an empty folder while a pass learns, removed afterwards; None at other times.
         cache: what passes learned before; None keeps nothing.

@@ -1,4 +1,4 @@
-"""Numbered dumps of the IR between passes, in a folder that holds nothing else of anybody's.
+"""Numbered dumps of the IR between passes, in a folder that holds nothing else.
 
 The folder's ``dump.manifest`` names the files of a dump, so that the next one replaces those and no
 others. A file that is not named there is never overwritten. Weights are written once under the

@@ -1,4 +1,4 @@
-"""Passes that learn from data what they rewrite; what was learned is kept, and learned once.
+"""Passes that learn from data. The learned tensors are cached, so that training runs once.
 
 Such a pass has two halves. ``learn`` may train for hours and gives plain tensors and facts;
 ``apply_learned`` rewrites the program by them, at once and the same way every time. What ``learn``
@@ -61,13 +61,13 @@ class _StoredFacts(Strict):
 
 @dataclass(frozen=True)
 class LearningPass(Pass):
-    """A pass that learns; ``needs`` says what from."""
+    """A pass that learns; ``needs`` lists the data that it requires."""
 
     needs: ClassVar[tuple[Need, ...]] = ("train",)
 
     @abstractmethod
     def learn(self, program: Program, context: Context) -> Learned:
-        """Find out what to rewrite; may take long. ``program`` and its weights stay as they are."""
+        """Train; this may take long. Must not change ``program`` or its weights."""
 
     def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
         """Rewrite ``program`` in place; by default give weights the values learned for them."""
@@ -80,7 +80,7 @@ class LearningPass(Pass):
         self.apply_in(program, log, Context())
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
-        """Learn, or take what was learned before, and rewrite by it."""
+        """Learn, or take the cached result, and rewrite the program with it."""
         learned = self._learned(program, context)
         log.notes.extend(learned.notes)
         self.apply_learned(program, log, learned)

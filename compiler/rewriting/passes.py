@@ -1,4 +1,4 @@
-"""Passes and pipelines: what a pass declares, the base class holds it to."""
+"""Passes and pipelines. The base class checks what a pass declares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from strop.compiler.util.user_code import blame
 
 @dataclass(frozen=True)
 class PassResult:
-    """A new program, and what was and was not done to get it."""
+    """A new program, with the rewrites that were made and the near misses."""
 
     program: Program
     log: Log
@@ -53,7 +53,7 @@ class Pass(ABC):
         """Rewrite ``program`` in place and record what was done in ``log``."""
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
-        """The same for a pass that reads its context; others leave this as it is."""
+        """The same for a pass that reads its context; other passes do not override this."""
         self.apply(program, log)
 
     def run(
@@ -94,7 +94,7 @@ class Pass(ABC):
 
 
 def require_needs(one: Pass, context: Context) -> None:
-    """Hold a context to what a pass needs.
+    """Check that a context has what a pass needs.
 
     Raises:
         UsageError: something is missing.

@@ -29,7 +29,7 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A root that was left as it is: by which rule, which condition failed, at which node.
+    """A root that was not rewritten: the rule, the condition that failed, and its node.
 
     Attributes:
         lines: source lines of the root and of the node at which the condition failed.
@@ -42,7 +42,7 @@ class NearMiss:
 
 
 class Enough(BaseException):
-    """A log has counted as many rewrites as it was asked for; no error, so no ``Exception``."""
+    """A log has reached its limit of rewrites. Not an error, so not an ``Exception``."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Log:
         return f"rule '{last.rule}' at %{last.node}{where}"
 
     def missed(self, rule: str, root: Node, miss: Miss) -> None:
-        """Remember why a root was left as it was, if it matched in part."""
+        """Record why a root was not rewritten, if it matched in part."""
         if miss.depth >= self.least_depth:
             lines = [source_line(n) for n in (root, miss.node) if n is not None]
             known = tuple(dict.fromkeys(line for line in lines if line))

@@ -109,7 +109,7 @@ class Gated(Rule):
 
 
 class BiasGelu(Rule):
-    """The bias of a linear layer moved into the GELU that alone reads it."""
+    """Moves the bias of a linear layer into the GELU that is its only user."""
 
     name = "bias-gelu"
     pattern = Op(

@@ -1,4 +1,4 @@
-"""SDPA calls become ``strop::attention``; what both forms of attention share."""
+"""Turns SDPA calls into ``strop::attention``; helpers for both attention passes."""
 
 from __future__ import annotations
 

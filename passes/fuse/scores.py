@@ -1,4 +1,4 @@
-"""Attention scores written out, taken apart: a product, and what is done to it before softmax.
+"""Analyses written-out attention scores: a product, and the operators between it and softmax.
 
 From the softmax inwards, every operator multiplies the scores, adds a bias or a mask to them,
 fills those that are hidden with a number, or gives them other batch axes.

@@ -1,4 +1,4 @@
-"""Complex tensors as pairs of reals: what is known while a program is rewritten."""
+"""Complex tensors as pairs of reals: the state while a program is rewritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a model could not be exported, in words for its owner."""
+"""Why a model could not be exported, in words for the user."""
 
 from __future__ import annotations
 

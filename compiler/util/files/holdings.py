@@ -1,6 +1,6 @@
 """What in a folder is strop's own: the files that its manifest names, and no others.
 
-Everything else there is its owner's. It is never moved, changed or deleted.
+All other files there belong to the user. They are never moved, changed or deleted.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _entries(
 def require_replaceable(
     out: Path, wanted: Collection[str], own: Collection[str], kind: Kind, force: bool
 ) -> None:
-    """Refuse to write where something of the owner's stands.
+    """Refuse to write over a file of the user.
 
     Args:
         out: the folder to write into.

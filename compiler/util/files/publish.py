@@ -1,7 +1,7 @@
 """Move what was written into its final place.
 
 A folder that holds nothing but strop's own files is exchanged in one step. One that also holds
-its owner's files, or cannot be moved (a mount point, a folder of a lower overlay layer), is
+the user's files, or cannot be moved (a mount point, a folder of a lower overlay layer), is
 replaced file by file: the seal goes first and comes last, so that at every moment a reader finds
 the old folder, the new one, or none of its kind. If the process dies in between, what was moved
 stands in the workspace, and the next build puts it back.
@@ -34,7 +34,7 @@ def publish(work: Path, out: Path, kind: Kind, force: bool) -> None:
     """Make the new folder of a workspace what stands at ``out``.
 
     Raises:
-        UsageError: something of the owner's stands in the way.
+        UsageError: a file of the user is in the way.
         OSError: a file cannot be moved; what was moved is back.
     """
     new = work / NEW
