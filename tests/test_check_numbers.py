@@ -140,9 +140,11 @@ def test_a_record_keeps_a_few_digits_and_no_count() -> None:
         "max_error": 0.123,
         "cosine": 0.12346,
         "finite": True,
+        "mismatches": None,
         "rounding": 0.00988,
     }
-    assert comparison(cosine=None).record()["cosine"] is None
+    labels = comparison(cosine=None, max_error=0.25).record()
+    assert (labels["cosine"], labels["mismatches"]) == (None, 0.25)
 
 
 def test_cosines_are_means_over_rows() -> None:

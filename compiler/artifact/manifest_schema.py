@@ -89,7 +89,10 @@ class CheckValues(_Open):
     case: str
     output: str
     max_error: float
+    """For outputs that are not float this is ``mismatches``, under the older name."""
     cosine: float | None
+    mismatches: float | None = None
+    """Share of elements that differ, for outputs that are not float."""
 
 
 class LeftOutValues(_Open):

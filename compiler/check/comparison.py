@@ -42,16 +42,21 @@ class Comparison:
     elements: int = 1
     rounding: float = 0.0
 
+    @property
+    def mismatches(self) -> float | None:
+        """For outputs that are not float the share of elements that differ; None for floats."""
+        return self.max_error if self.cosine is None else None
+
     def misses(self, budget: Budget) -> str | None:
         """What is wrong, in words, or None."""
         if not self.finite:
             return f"{self.output} holds NaN or Inf in case '{self.case}', the original elsewhere"
-        if self.cosine is None:
+        if self.mismatches is not None:
             least = budget.least_agreement
-            if 1 - self.max_error >= least:
+            if 1 - self.mismatches >= least:
                 return None
             return (
-                f"{self.output} has {1 - self.max_error:.2%} equal elements in case '{self.case}' "
+                f"{self.output} has {1 - self.mismatches:.2%} equal elements in case '{self.case}' "
                 f"(budget {least:.2%})"
             )
         if budget.max_error is not None and not self.max_error <= budget.max_error + self.rounding:
@@ -71,6 +76,7 @@ class Comparison:
         """For the manifest: three significant digits."""
         values = asdict(self)
         values["max_error"] = float(f"{self.max_error:.2e}")
+        values["mismatches"] = values["max_error"] if self.cosine is None else None
         values["rounding"] = float(f"{self.rounding:.2e}")
         values["cosine"] = None if self.cosine is None else round(self.cosine, 5)
         del values["elements"]

@@ -53,7 +53,7 @@ def missed_by(results: Sequence[Comparison], budget: Budget) -> list[Comparison]
 def _agreement(output: str, results: Sequence[Comparison]) -> float:
     """The share of equal elements of an output over all cases."""
     own = [r for r in results if r.output == output]
-    wrong = sum(r.max_error * r.elements for r in own)
+    wrong = sum((r.mismatches or 0.0) * r.elements for r in own)
     return 1 - wrong / max(sum(r.elements for r in own), 1)
 
 

@@ -175,19 +175,28 @@ def _remember(out: Path, source: str) -> None:
         _say(f"the source is not remembered for strop bench: {error}")
 
 
+def _checks_text(checks: list[dict[str, Any]]) -> str:
+    """The worst of all checks: errors of float outputs, and mismatches of all others."""
+    floats = [c for c in checks if c["cosine"] is not None]
+    others = [c for c in checks if c["cosine"] is None]
+    said = []
+    if floats:
+        worst = max(floats, key=lambda c: c["max_error"])
+        said.append(f"worst error {worst['max_error']:.1e} ({worst['output']}, {worst['case']})")
+        said.append(f"lowest cosine {min(c['cosine'] for c in floats):.5f}")
+    if others:  # manifests of older versions have no "mismatches"
+        worst = max(others, key=lambda c: c["max_error"])
+        place = f"({worst['output']}, {worst['case']})"
+        said.append(f"at most {worst['max_error']:.2%} of elements differ {place}")
+    return f"{len(checks)} comparisons with the original: {', '.join(said)}"
+
+
 def _print_summary(artifact: Any) -> None:
     from strop.compiler.artifact.report import units
 
     out_console.say(artifact.path)
     out_console.print(_pass_table(artifact))
-    checks = artifact.manifest["checks"]
-    worst = max(checks, key=lambda c: c["max_error"])
-    cosines = [c["cosine"] for c in checks if c["cosine"] is not None]
-    out_console.say(
-        f"{units.size(artifact.size)}; {len(checks)} comparisons with the original: worst error "
-        f"{worst['max_error']:.1e} ({worst['output']}, {worst['case']}), "
-        f"lowest cosine {min(cosines, default=1.0):.5f}"
-    )
+    out_console.say(f"{units.size(artifact.size)}; {_checks_text(artifact.manifest['checks'])}")
     if artifact.manifest.get("sizes"):
         out_console.say(_sizes_text(artifact.manifest["sizes"]))
     for name, before in artifact.manifest["metrics"].get("original", {}).items():

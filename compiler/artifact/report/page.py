@@ -69,10 +69,12 @@ def _reasons(manifest: Values) -> dict[str, str]:
 
 
 def _of_checks(checks: Sequence[Values]) -> dict[str, Any]:
-    cosines = [check["cosine"] for check in checks if check["cosine"] is not None]
+    floats = [check for check in checks if check["cosine"] is not None]
+    others = [check["max_error"] for check in checks if check["cosine"] is None]
     return {
-        "worst": max(checks, key=lambda check: float(check["max_error"])),
-        "cosine": min(cosines, default=None),
+        "worst": max(floats, key=lambda check: float(check["max_error"]), default=None),
+        "cosine": min((check["cosine"] for check in floats), default=None),
+        "mismatches": max(others, default=None),
     }
 
 
