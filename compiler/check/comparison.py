@@ -51,12 +51,12 @@ class Comparison:
         """What is wrong, in words, or None."""
         if not self.finite:
             return f"{self.output} holds NaN or Inf in case '{self.case}', the original elsewhere"
-        if self.mismatches is not None:
+        if self.cosine is None:
             least = budget.least_agreement
-            if 1 - self.mismatches >= least:
+            if 1 - self.max_error >= least:
                 return None
             return (
-                f"{self.output} has {1 - self.mismatches:.2%} equal elements in case '{self.case}' "
+                f"{self.output} has {1 - self.max_error:.2%} equal elements in case '{self.case}' "
                 f"(budget {least:.2%})"
             )
         if budget.max_error is not None and not self.max_error <= budget.max_error + self.rounding:
