@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.launch import measured_apart
 from strop.bench.machine import environment
 from strop.compiler.util.shown import shown
 from strop.compiler.util.terminal import Table
@@ -151,10 +151,9 @@ def main(
     with console.status("") as status:
         for depth in layers or LAYERS:
             status.update(f"{depth} layers")
-            command = [sys.executable, "-m", "strop.bench.build_scaling", "--one", str(depth)]
-            command += ["--recipe", recipe, "--export" if export and depth == AT else "--no-export"]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            runs[depth] = json.loads(output.splitlines()[-1])
+            exported = "--export" if export and depth == AT else "--no-export"
+            options = ("--one", str(depth), "--recipe", recipe, exported)
+            runs[depth] = measured_apart("strop.bench.build_scaling", *options)
     print_table(runs)
     figures = judge(runs)
     show(figures, "build time after capture")

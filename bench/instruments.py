@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from strop.bench.figures import RESULTS, Figure, Spread, console, save, show
+from strop.bench.launch import measured_apart
 from strop.bench.machine import environment
 from strop.compiler.util.terminal import Table
 
@@ -54,11 +54,8 @@ def main(
         for turn in range(rounds):
             for mode in MODES[turn % 2 :] + MODES[: turn % 2]:
                 status.update(f"round {turn + 1} of {rounds}: {mode}")
-                command = [sys.executable, "-m", "strop.bench.instruments", "--one", mode]
-                done = subprocess.run(
-                    [*command, "--recipe", recipe], check=True, stdout=subprocess.PIPE, text=True
-                )
-                runs[mode].append(json.loads(done.stdout.splitlines()[-1]))
+                options = ("--one", mode, "--recipe", recipe)
+                runs[mode].append(measured_apart("strop.bench.instruments", *options))
     seconds = {mode: [r["seconds"] for r in runs[mode]] for mode in MODES}
     ratios = {m: Spread.of([a / b for a, b in zip(seconds[m], seconds["off"])]) for m in MODES}
     table = Table("instruments", "seconds", "of off")

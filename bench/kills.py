@@ -13,7 +13,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from typing import Annotated
 import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.launch import strop_command
 from strop.bench.machine import environment
 from strop.compiler.artifact.folder import read_intact
 from strop.compiler.util.errors import UsageError
@@ -117,7 +117,7 @@ class Stage:
         assert process.returncode == 0, f"the model '{name}' was not built"
 
     def _start(self, name: str, out: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "strop.compiler.cli", "build", f"{self.source}:{name}"]
+        command = strop_command("build", f"{self.source}:{name}")
         return subprocess.Popen(
             [*command, "-o", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )

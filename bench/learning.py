@@ -7,9 +7,6 @@ process of its own, as it does for users.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Annotated
 import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.launch import run_strop
 from strop.bench.machine import environment
 
 SOURCE = dedent("""
@@ -66,12 +64,8 @@ SOURCE = dedent("""
 
 def run(folder: Path, *arguments: str) -> float:
     """Run the command line; returns the seconds that it took."""
-    command = [sys.executable, "-m", "strop.compiler.cli", *arguments]
-    environ = os.environ | {"STROP_CACHE": str(folder / "cache")}
     begun = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
-    if done.returncode:
-        raise typer.BadParameter(done.stderr)
+    run_strop(folder, *arguments, STROP_CACHE=str(folder / "cache"))
     return time.perf_counter() - begun
 
 

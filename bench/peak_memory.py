@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.launch import strop_command
 from strop.bench.machine import environment
 
 # Seconds between two looks at the process tree.
@@ -95,8 +95,8 @@ def watch(command: list[str], environ: dict[str, str]) -> tuple[list[Memory], fl
 def measure(source: str, recipe: str, folder: Path) -> dict[str, Any]:
     """Build once and report sizes in GB and the stage times."""
     out = folder / "artifact"
-    command = [sys.executable, "-m", "strop.compiler.cli", "build", source, "-o", str(out)]
-    samples, peak, status = watch([*command, "--recipe", recipe], dict(os.environ))
+    command = strop_command("build", source, "-o", str(out), "--recipe", recipe)
+    samples, peak, status = watch(command, dict(os.environ))
     if status:
         raise SystemExit(f"the build ended with exit status {status}")
     manifest = json.loads((out / "manifest.json").read_text())

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from strop.bench.figures import RESULTS, Figure, console, save, show
+from strop.bench.launch import run_strop
 from strop.bench.machine import environment
 from strop.compiler.util.terminal import Table
 
@@ -33,11 +32,8 @@ ABSOLUTE = re.compile(
 def build_at(folder: Path, source: str, recipe: str, seed: int) -> Path:
     """Build through the command line in a process of its own; returns the artifact."""
     folder.mkdir(parents=True)
-    environ = os.environ | {"PYTHONHASHSEED": str(seed)}
-    command = [sys.executable, "-m", "strop.compiler.cli", "build", source, "-o", "artifact"]
-    subprocess.run(
-        [*command, "--recipe", recipe], cwd=folder, env=environ, check=True, capture_output=True
-    )
+    build = ("build", source, "-o", "artifact", "--recipe", recipe)
+    run_strop(folder, *build, PYTHONHASHSEED=str(seed))
     return folder / "artifact"
 
 
