@@ -508,6 +508,7 @@ def heard() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in numbers}
     hook = sys.unraisablehook
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it is ignored where tests run in the background
     interrupts.listen()
     yield
     interrupts.listen()  # forgets what was received

@@ -59,7 +59,7 @@ def try_corners(
             continue
         inputs = resize(example, signature, sizes)
         different = _difference(module, program, signature, inputs)
-        different = different or misshapen(program, inputs, sizes)
+        different = different or misshapen(program, inputs)
         if different:
             others = _text(traced) if sizes != traced else "other sizes"
             raise UnsupportedError(
