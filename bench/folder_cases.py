@@ -157,7 +157,8 @@ def sound(name: str, *shapes: tuple[int, ...], mask: bool = False) -> Callable[[
         random = torch.Generator().manual_seed(number)
         made = {name: torch.randn(shapes[number % len(shapes)], generator=random)}
         if mask:
-            made["attention_mask"] = torch.ones(made[name].shape[:2], dtype=torch.long)
+            # As feature extractors of sounds give it.
+            made["attention_mask"] = torch.ones(made[name].shape[:2], dtype=torch.int32)
             made["attention_mask"][0, made[name].shape[1] * 3 // 4 :] = 0
         return made
 
@@ -238,6 +239,7 @@ _MODERN = TEXT | {
     "sep_token_id": 3,
     "max_position_embeddings": 64,
 }
+_T5_CLASSIFIER = T5 | {"eos_token_id": 3, "decoder_start_token_id": 0}
 _OPT = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -280,7 +282,7 @@ def cases() -> list[FolderCase]:
         _row("DistilBertForSequenceClassification", _DISTIL, _PLAIN, tokenizer),
         _row("GPT2ForSequenceClassification", GPT2, _PLAIN, tokenizer),
         _row("BartForSequenceClassification", BART, _PLAIN, tokenizer),
-        _row("T5ForSequenceClassification", T5 | {"eos_token_id": 3}, _PLAIN, tokenizer),
+        _row("T5ForSequenceClassification", _T5_CLASSIFIER, _PLAIN, tokenizer),
         _row("BertForTokenClassification", TEXT | {"num_labels": 5}, _PAIRED, tokenizer),
         _row("DebertaV2ForTokenClassification", TEXT, _PLAIN, tokenizer),
         _row("LayoutLMForTokenClassification", _LAYOUT, _PAGE, tokenizer),
@@ -303,14 +305,19 @@ def cases() -> list[FolderCase]:
         _row("SwinForImageClassification", _SWIN, square),
         _row("ResNetForImageClassification", _RESNET, photo),
         _row("ConvNextForImageClassification", STAGES, photo),
-        _row("MobileNetV2ForImageClassification", {"depth_multiplier": 0.35}, photo),
+        _row("MobileNetV2ForImageClassification", {"depth_multiplier": 0.35}, image((224, 224))),
         _row("SegformerForImageClassification", PYRAMID, photo),
         _row("DetrForObjectDetection", detr, photo),
         _row("DetrForObjectDetection", detr, image((64, 80), mask=True), detection_processor),
         _row("YolosForObjectDetection", _YOLOS, image((32, 48))),
         _row("SegformerForSemanticSegmentation", PYRAMID, photo),
         _row("UperNetForSemanticSegmentation", _upernet(), image((64, 64))),
-        _row("MaskFormerForInstanceSegmentation", _maskformer(), image((64, 64))),
+        _row(
+            "MaskFormerForInstanceSegmentation",
+            _maskformer(),
+            image((64, 64)),
+            config="MaskFormerConfig",
+        ),
         _row("GLPNForDepthEstimation", PYRAMID, image((224, 224))),
         _row("DPTForDepthEstimation", _DPT, square),
         # Sounds.
