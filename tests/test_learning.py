@@ -15,13 +15,16 @@ from program_tools import program_of
 from torch import Tensor, nn
 
 from strop.compiler import Model, build, load_recipe
+from strop.compiler.frontend.data import context_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context, seeded
 from strop.compiler.rewriting.learning import FACTS, TENSORS, Learned, LearningPass
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
+from strop.compiler.targets.target import CPU
 from strop.compiler.util.cache import Cache
 from strop.compiler.util.errors import UsageError, VerifyError
+from strop.compiler.util.user_code import load_object
 
 X = torch.linspace(-1, 1, 8).reshape(2, 4)
 BATCHES = [{"input_0": X, "wanted": X.sum(1, keepdim=True)}]
@@ -214,6 +217,26 @@ def test_another_version_or_another_source_makes_it_learn_again(
     assert Fit().key(linear(), context) == key
     monkeypatch.setattr("strop.compiler.rewriting.learning.version", lambda package: "0")
     assert Fit().key(linear(), context) != key
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def measure(run): return {'a': 1}\n",
+        "class Measure:\n    def __call__(self, run): return {'a': 1}\nmeasure = Measure()\n",
+        "from functools import partial\n"
+        "def both(name, run): return {name: 1}\nmeasure = partial(both, 'a')\n",
+    ],
+)
+def test_the_source_of_the_users_own_measure_counts(source: str, tmp_path: Path) -> None:
+    def key(text: str) -> str:
+        file = tmp_path / f"measure_{len(text)}.py"
+        file.write_text(text)
+        measure = load_object(f"{file}:measure", "a measure")
+        model = Model(nn.Identity().eval(), (X,), train=[(X,)], evaluate=measure)
+        return Fit().key(linear(), context_of(model, CPU))
+
+    assert key(source) == key(source) != key(source + "# changed\n")
 
 
 @pytest.mark.parametrize("file", [TENSORS, FACTS])

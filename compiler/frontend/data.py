@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import wraps
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.streams import stream
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
-from strop.compiler.rewriting.context import Context
+from strop.compiler.rewriting.context import Context, Measure
 from strop.compiler.targets.runtime import Run
 from strop.compiler.targets.target import Target
 from strop.compiler.util.cache import Cache, cache_root
@@ -31,19 +31,27 @@ def context_of(model: Model, target: Target) -> Context:
     Raises:
         UsageError: calibration or training data cannot be passed over again.
     """
-    names, measure = input_names(model), model.evaluate
+    names = input_names(model)
     return Context(
         target=target,
         calibration=stream(model.calibration, names, "calibration"),
         train=stream(model.train, names, "train"),
         loss=model.loss,
-        evaluate=None if measure is None else partial(_metrics, measure),
+        evaluate=None if model.evaluate is None else _metrics_by(model.evaluate),
         cache=learned_cache(),
     )
 
 
-def _metrics(measure: Evaluate, program: Program) -> dict[str, float]:
-    return evaluate(measure, lambda: _runner(program), "the program")
+def _metrics_by(measure: Evaluate) -> Measure:
+    """A function that gives the user's metrics of a program."""
+
+    # As a wrapper of the user's function it has that one's source, on which the cache depends.
+
+    @wraps(measure)
+    def metrics(program: Program) -> dict[str, float]:
+        return evaluate(measure, lambda: _runner(program), "the program")
+
+    return metrics
 
 
 def _runner(program: Program) -> Run:

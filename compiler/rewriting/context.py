@@ -14,6 +14,7 @@ import torch
 
 from strop.compiler.ir.program import Program
 from strop.compiler.targets.target import CPU, Target
+from strop.compiler.util.arrays import raw_bytes
 from strop.compiler.util.cache import Cache
 
 Batch = Mapping[str, torch.Tensor]
@@ -82,9 +83,8 @@ def seeded(seed: int) -> Iterator[None]:
 def digest_of(values: Any, digest: Any) -> None:
     """Feed tensors, and containers of them, into a hash of ``hashlib``."""
     if isinstance(values, torch.Tensor):
-        flat = values.detach().cpu().contiguous()
-        digest.update(f"{flat.dtype}{tuple(flat.shape)}".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
+        digest.update(raw_bytes(values))
     elif isinstance(values, Mapping):
         for name in sorted(values, key=str):
             digest.update(f"{name}=".encode())

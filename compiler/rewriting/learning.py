@@ -15,6 +15,7 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -145,9 +146,14 @@ def _digest(program: Program) -> bytes:
 
 
 def _source(thing: Any) -> str:
-    """The hash of the file that holds a class or a function; "" where there is none."""
+    """The hash of the file that holds a class or what can be called; "" where there is none."""
+    thing = inspect.unwrap(thing)
+    while isinstance(thing, partial):
+        thing = inspect.unwrap(thing.func)
+    if not inspect.isroutine(thing) and not inspect.isclass(thing):
+        thing = type(thing)
     try:
-        file = inspect.getsourcefile(inspect.unwrap(thing))
+        file = inspect.getsourcefile(thing)
     except TypeError:
         return ""
     return file_hash(Path(file)) if file and Path(file).is_file() else ""

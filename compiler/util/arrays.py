@@ -16,6 +16,11 @@ def as_array(value: Any) -> Array:
     return to_array(torch.as_tensor(value))
 
 
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor's elements, in order; of whatever dtype it is."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 def to_array(tensor: torch.Tensor) -> Array:
     """A tensor for NumPy; one of a dtype that NumPy lacks in the next wider one, which holds it."""
     wide = tensor.to(_wider(tensor.dtype))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from strop.compiler.ir.contract import DTYPE_NAMES
+from strop.compiler.util.arrays import raw_bytes
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.reading import opened
 
@@ -86,5 +87,6 @@ def read_tensors(path: Path, what: str, *, within: Path) -> dict[str, torch.Tens
 
 def _digest(tensor: torch.Tensor) -> str:
     kind = f"{DTYPE_NAMES[tensor.dtype]}{list(tensor.shape)}".encode()
-    flat = tensor.reshape(-1).view(torch.uint8)
-    return hashlib.sha256(kind + flat.numpy().tobytes()).hexdigest()[:32]
+    digest = hashlib.sha256(kind)
+    digest.update(raw_bytes(tensor))
+    return digest.hexdigest()[:32]
