@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from strop.compiler.util.forking import leave_garbage
+
 _MEMORY = 8 << 30  # bytes: a mutant may ask for far more than the program ever would
 _PATIENCE = 5.0  # other programs may be at work on the same cores
 _context = multiprocessing.get_context("fork")
@@ -100,6 +102,7 @@ def _start(call: ForkedCall) -> tuple[Connection, _Running]:
 
 def _run(call: ForkedCall, pipe: Connection) -> None:
     os.setsid()
+    leave_garbage()
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     spent = math.ceil(time.process_time() + call.limit)
     resource.setrlimit(resource.RLIMIT_CPU, (spent, spent + 1))

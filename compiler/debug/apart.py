@@ -30,6 +30,7 @@ from strop.compiler.ir.snapshots.reader import load_program
 from strop.compiler.ir.snapshots.writer import WEIGHTS
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.util.errors import RuntimeRefusedError, StropError, UsageError
+from strop.compiler.util.forking import leave_garbage
 from strop.compiler.util.limits import lower_limit
 from strop.compiler.util.numerics import Array
 
@@ -159,6 +160,7 @@ def _answer(compute: Callable[[], bytes], pipe: int) -> None:
     """In the child: send the result, and exit without running the parent's exit handlers."""
     try:
         faulthandler.disable()  # the parent reports how it ended
+        leave_garbage()
         # Threads that the caller has are not in this process, and would be waited for.
         torch.set_num_threads(1)
         answer = DONE + compute()
