@@ -12,7 +12,7 @@ import torch
 from conftest import Result, Strop, Write, run_python, run_strop
 
 from strop.compiler import build, load, load_recipe
-from strop.compiler.cli.main import _checks_text
+from strop.compiler.cli.summary import checks_text
 from strop.compiler.frontend.source import load_model
 from strop.compiler.recipes.registry import pass_classes
 from strop.compiler.util.user_code import load_object
@@ -346,8 +346,8 @@ def test_mismatches_of_labels_are_no_error_of_floats() -> None:
     score = {"case": "small", "output": "score", "max_error": 1e-7, "cosine": 0.5}
     label = {"case": "large", "output": "label", "max_error": 0.25, "cosine": None}
     said = "1 comparisons with the original: at most 25.00% of elements differ (label, large)"
-    assert _checks_text([label]) == said
-    assert _checks_text([score, label]) == (
+    assert checks_text([label]) == said
+    assert checks_text([score, label]) == (
         "2 comparisons with the original: worst error 1.0e-07 (score, small), "
         "lowest cosine 0.50000, at most 25.00% of elements differ (label, large)"
     )

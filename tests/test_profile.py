@@ -18,6 +18,7 @@ from strop.bench.zoo import ZOO
 from strop.compiler import Model, build, load
 from strop.compiler.artifact.folder import PROVENANCE, Artifact, read_artifact
 from strop.compiler.artifact.provenance import decode, encode, read_provenance
+from strop.compiler.cli.debug.profile import profile as profile_command
 from strop.compiler.debug.profile import (
     BETWEEN,
     RUNTIME,
@@ -29,7 +30,6 @@ from strop.compiler.debug.profile import (
     by_rule,
     profile,
 )
-from strop.compiler.debug.profile_cli import profile_command
 from strop.compiler.debug.profile_view import record, render
 from strop.compiler.frontend.source import load_model
 from strop.compiler.lower.provenance import Provenance

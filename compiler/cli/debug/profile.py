@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from strop.compiler.util.terminal import Console
+from strop.compiler.cli.consoles import out_console
 
 
-def profile_command(
+def profile(
     out: Annotated[Path, typer.Argument(help="An artifact folder.")],
     shapes: Annotated[
         list[str], typer.Option(help="Sizes of dynamic dims: 'batch=1 seq=128'; repeatable.")
@@ -26,14 +26,13 @@ def profile_command(
     ] = None,
 ) -> None:
     """Show where the milliseconds are: by operator, pass, module, source line and node."""
-    from strop.compiler.debug.profile import profile
+    from strop.compiler.debug.profile import profile as measure
     from strop.compiler.debug.profile_view import record, render
     from strop.compiler.util.files.writing import require_writable, write_whole
 
     require_writable(as_json, "--json")
-    found = profile(out, shapes, source=source, runs=runs)
+    found = measure(out, shapes, source=source, runs=runs)
     if as_json is not None:
         write_whole(as_json, json.dumps(record(found, depth), indent=2, sort_keys=True) + "\n")
-    console = Console()
     for part in render(found, depth, top):
-        console.print(part)
+        out_console.print(part)

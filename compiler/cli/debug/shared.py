@@ -1,0 +1,37 @@
+"""What several commands of ``strop debug`` need."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strop.compiler.cli.consoles import out_console
+from strop.compiler.util.terminal import Console
+
+if TYPE_CHECKING:
+    from strop.compiler.frontend.prepare import Captured
+    from strop.compiler.recipes.recipe import Recipe
+    from strop.compiler.rewriting.passes import Pipeline
+
+Source = Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task].")]
+
+
+def capture_source(source: str, recipe: Recipe) -> tuple[Captured, Pipeline]:
+    """The captured model, and the passes of a recipe with their contexts."""
+    with Console(file=sys.stderr).status("capturing"):
+        from strop.compiler.driver.driver import ready_pipeline
+        from strop.compiler.frontend.prepare import capture_model
+        from strop.compiler.frontend.source import load_model
+        from strop.compiler.util.stages import Stages
+
+        model = load_model(source)
+        pipeline = ready_pipeline(model, recipe)
+        captured = capture_model(model, Stages())
+        return captured, pipeline.taught_by(captured.program)
+
+
+def dim(text: str) -> None:
+    """Print text that is of less interest."""
+    out_console.say(text, "dim")

@@ -1,0 +1,101 @@
+"""What the terminal shows of an artifact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from strop.compiler.cli.consoles import out_console
+from strop.compiler.util.terminal import Table
+
+if TYPE_CHECKING:
+    from strop.compiler.artifact.folder import Artifact
+
+
+def print_summary(artifact: Artifact) -> None:
+    """Print the passes, the checks and the notes of an artifact."""
+    from strop.compiler.artifact.report import units
+
+    out_console.say(artifact.path)
+    out_console.print(_pass_table(artifact))
+    out_console.say(f"{units.size(artifact.size)}; {checks_text(artifact.manifest['checks'])}")
+    if artifact.manifest.get("sizes"):
+        out_console.say(_sizes_text(artifact.manifest["sizes"]))
+    for name, before in artifact.manifest["metrics"].get("original", {}).items():
+        after = artifact.manifest["metrics"]["artifact"].get(name)
+        out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact")
+    for note in [*artifact.manifest["notes"], *artifact.build_record().get("notes", [])]:
+        out_console.print(f"note: {note}")
+
+
+def _sizes_text(sizes: dict[str, Any]) -> str:
+    """In one line, at which sizes original and file were compared, and what was left out."""
+    ran = [_one_size(one) for one in sizes["run"]]
+    given, run = sizes["calibration"]["given"], sizes["calibration"]["run"]
+    text = "; ".join([f"compared on {run} of {given} calibration inputs", *filter(None, ran)])
+    if not sizes["left_out"]:
+        return text
+    left = " and ".join(_one_size(one["sizes"]) for one in sizes["left_out"])
+    return f"{text}. Not run, for their cost: {left} (--check full runs all)"
+
+
+def _one_size(sizes: dict[str, int]) -> str:
+    return " ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def _pass_table(artifact: Artifact) -> Table:
+    """One row a pass that changed something: time, growth, counts, and what it did to outputs."""
+    from strop.compiler.artifact.report import units
+
+    seconds = artifact.build_record().get("pass_seconds", {})
+    idle = [r["name"] for r in artifact.manifest["passes"] if not r["rewrites"]]
+    caption = (
+        f"changed nothing: {', '.join(idle) or 'none'}\n"
+        "SQNR in dB against the pass before, largest error against the original, on a small probe"
+    )
+    heads = ("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
+    table = Table(*heads, caption=caption)
+    for record in artifact.manifest["passes"]:
+        if not record["rewrites"]:
+            continue
+        table.add_row(
+            record["name"],
+            f"{1000 * seconds[record['name']]:.0f}" if record["name"] in seconds else "-",
+            f"{record['nodes_before']} → {record['nodes_after']}",
+            units.size(record["bytes_after"]),
+            _sqnr_text(record["previous"]),
+            _error_text(record["original"]),
+            "\n".join(f"{n} {rule}" for rule, n in record["rewrites"].items()),
+        )
+    return table
+
+
+def _sqnr_text(drift: dict[str, Any] | None) -> str:
+    if drift is None:
+        return ""
+    if not drift["finite"]:
+        return "NaN or Inf"
+    if drift["sqnr_db"] is None:
+        return "equal" if drift["agreement"] == 1 else "-"
+    return f"{drift['sqnr_db']:.0f}"
+
+
+def _error_text(drift: dict[str, Any] | None) -> str:
+    if drift is None or drift["max_abs"] is None:
+        return ""
+    return f"{drift['max_abs']:.1e}"
+
+
+def checks_text(checks: list[dict[str, Any]]) -> str:
+    """The worst of all checks: errors of float outputs, and mismatches of all others."""
+    floats = [c for c in checks if c["cosine"] is not None]
+    others = [c for c in checks if c["cosine"] is None]
+    said = []
+    if floats:
+        worst = max(floats, key=lambda c: c["max_error"])
+        said.append(f"worst error {worst['max_error']:.1e} ({worst['output']}, {worst['case']})")
+        said.append(f"lowest cosine {min(c['cosine'] for c in floats):.5f}")
+    if others:  # manifests of older versions have no "mismatches"
+        worst = max(others, key=lambda c: c["max_error"])
+        place = f"({worst['output']}, {worst['case']})"
+        said.append(f"at most {worst['max_error']:.2%} of elements differ {place}")
+    return f"{len(checks)} comparisons with the original: {', '.join(said)}"
