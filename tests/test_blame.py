@@ -87,6 +87,14 @@ def test_a_pass_that_goes_wrong_at_large_sizes_alone_is_named(tmp_path: Path) ->
     assert said.startswith("pass 'clamps'.")
 
 
+def test_a_miss_is_told_though_the_model_cannot_be_made_once_more(tmp_path: Path) -> None:
+    def again() -> Model:
+        raise MemoryError("no room")
+
+    said = refusal(sums(), tmp_path / "out", clamping(), again=again)
+    assert "Looking for the step failed: MemoryError: no room. Nothing was written." in said
+
+
 def wrong_row(target: Any, emit: Any) -> tuple[Any, Any, Any]:
     return TABLE, target, {"default": emit}
 

@@ -144,11 +144,11 @@ def test_metrics_and_a_measure_are_asked_for_where_the_budget_names_them() -> No
         require_measure(budget(min=1), has_measure=False)
     require_metrics(Budget(), {})
     require_metrics(budget(min=1), {"m": 0.0})
-    require_same_metrics({"m": 1.0}, {"m": 0.0})
+    require_same_metrics({"m": 1.0}, {"m": 0.0}, "the artifact")
     with pytest.raises(
         UsageError, match=r"the artifact \(none\) than for the original \('a', 'b'\)"
     ):
-        require_same_metrics({"a": 1.0, "b": 1.0}, {})
+        require_same_metrics({"a": 1.0, "b": 1.0}, {}, "the artifact")
 
 
 # Builds -----------------------------------------------------------------------------------------
@@ -336,6 +336,47 @@ def test_a_pass_after_which_a_metric_cannot_be_measured_is_named(tmp_path: Path)
     model = steps(evaluate=fails_after)
     said = refusal(model, tmp_path / "out", recipe(Doubles(), max_drop=0.1))
     assert "Suspected: pass 'doubles' (evaluate raised ValueError: no such row)" in said
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (ValueError("no such row"), "failed: evaluate raised ValueError: no such row at "),
+        (SystemExit(7), "raised SystemExit: 7"),
+        ({"other": 1.0}, "other metrics for the original, run once more, ('other') than for"),
+    ],
+)
+def test_a_miss_is_told_though_evaluate_fails_in_the_search_for_the_pass(
+    tmp_path: Path, what: Any, says: str
+) -> None:
+    calls = []
+
+    def fails_later(run: Any) -> Any:
+        calls.append(run)
+        if len(calls) < 3:  # the original and the file; then the original once more
+            return closeness(run)
+        if isinstance(what, dict):
+            return what
+        raise what
+
+    model = steps(evaluate=fails_later)
+    said = refusal(model, tmp_path / "out", recipe(Doubles(), max_drop=0.1))
+    assert said.startswith("1 of 1 metrics miss their budget:\n  closeness is 1 for the original")
+    assert "`strop debug bisect` says which. Looking for the step failed: " in said
+    assert says in said
+    assert said.endswith("Nothing was written.")
+
+
+def test_a_pass_after_which_evaluate_gives_other_metrics_is_named(tmp_path: Path) -> None:
+    def other_of_wrong_ones(run: Any) -> dict[str, float]:
+        found = closeness(run)
+        calls.append(found)
+        return found if len(calls) <= 3 or found["closeness"] > 0.9 else {"other": 1.0}
+
+    calls: list[Any] = []
+    model = steps(evaluate=other_of_wrong_ones)
+    said = refusal(model, tmp_path / "out", recipe(Doubles(), max_drop=0.1))
+    assert "Suspected: pass 'doubles' (evaluate returned other metrics for the program" in said
 
 
 def test_an_original_that_misses_the_budget_itself_is_said(tmp_path: Path) -> None:

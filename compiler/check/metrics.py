@@ -40,15 +40,20 @@ def require_metrics(budget: Budget, original: Metrics) -> None:
             )
 
 
-def require_same_metrics(original: Metrics, artifact: Metrics) -> None:
-    """Hold the metrics of the artifact to being those of the original.
+def require_same_metrics(original: Metrics, found: Metrics, of: str) -> None:
+    """Hold what was measured later to having the metrics of the original.
+
+    Args:
+        original: the metrics of the original.
+        found: those measured later.
+        of: what they were measured on, for messages: "the artifact".
 
     Raises:
         UsageError: ``evaluate`` returned other names.
     """
-    if original.keys() != artifact.keys():
+    if original.keys() != found.keys():
         raise UsageError(
-            f"evaluate returned other metrics for the artifact ({_names(artifact)}) than for the "
+            f"evaluate returned other metrics for {of} ({_names(found)}) than for the "
             f"original ({_names(original)})"
         )
 

@@ -96,10 +96,11 @@ def _write(order: _Order) -> None:
     # Bound to the stream itself, so that it goes on while others' output is held back.
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler.driver import driver
+        from strop.compiler.driver.job import require_places
         from strop.compiler.frontend.source import load_model, source_path
 
         reads = [source_path(source), *recipe.files()]
-        driver.require_places(order.out, order.dump_ir, order.force, reads)
+        require_places(order.out, order.dump_ir, order.force, reads)
         choices = _tuned(recipe, status.update) if order.tune else None
         artifact = driver.build(
             load_model(source),

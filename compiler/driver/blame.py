@@ -25,6 +25,8 @@ from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.passes import Pipeline, run_step
 from strop.compiler.targets.target import Target
 from strop.compiler.util.arrays import to_array
+from strop.compiler.util.errors import StropError
+from strop.compiler.util.user_code import held_to_return
 
 Again = Callable[[], Model | None]
 """Makes the model of a build once more; gives None where nobody holds it any more."""
@@ -35,6 +37,21 @@ NOT_THE_SAME = (
 )
 # Of a file that is off by little, the first value that is off by more than rounding.
 _FINE_DB = 60.0
+
+
+def suspect_by(find: Callable[[], str]) -> str:
+    """What a search for the step to blame found, in words; where the search fails, why it did.
+
+    The user's code runs again in a search, and may fail there. The file has missed its budget all
+    the same: that is what the build ends with.
+    """
+    try:
+        with held_to_return():
+            return find()
+    except Exception as error:  # of whatever kind: the miss is told, and the failure with it
+        why = str(error) if isinstance(error, StropError) else f"{type(error).__name__}: {error}"
+        lines = " ".join(line.strip() for line in why.splitlines())
+        return f"{UNKNOWN}. Looking for the step failed: {lines}"
 
 
 def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> str:

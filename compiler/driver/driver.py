@@ -5,46 +5,30 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from strop.compiler.artifact.companions import Companions, read_companions
-from strop.compiler.artifact.folder import (
-    BUILD,
-    MANIFEST,
-    PROVENANCE,
-    REPORT,
-    Artifact,
-    read_artifact,
-    write_json,
-)
-from strop.compiler.artifact.manifest import Record, build_record, manifest
-from strop.compiler.artifact.output import ARTIFACT, require_output
+from strop.compiler.artifact.folder import PROVENANCE, Artifact, read_artifact
+from strop.compiler.artifact.output import ARTIFACT
 from strop.compiler.artifact.provenance import write_provenance
-from strop.compiler.artifact.report.page import render
-from strop.compiler.check.comparison import Comparison, check_session, feeds_of
-from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.check.metrics import require_measure, require_metrics
-from strop.compiler.driver.blame import Again, find_suspect
-from strop.compiler.driver.metric_blame import hold_metrics
+from strop.compiler.driver.blame import Again
+from strop.compiler.driver.describe import describe
+from strop.compiler.driver.job import Job, Options, job_of
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
-from strop.compiler.frontend.cases import Case
+from strop.compiler.driver.verdict import check_file
 from strop.compiler.frontend.coverage import Check
 from strop.compiler.frontend.data import context_of
-from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import lowering_of
-from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
 from strop.compiler.rewriting.passes import Pipeline
-from strop.compiler.targets.isolation import IsolatedSession, open_isolated
-from strop.compiler.targets.runtime import runner
-from strop.compiler.targets.target import Target, get_target
+from strop.compiler.targets.target import get_target
 from strop.compiler.util import interrupts
 from strop.compiler.util.collector import collector_paused
 from strop.compiler.util.errors import UsageError, did_you_mean
@@ -96,45 +80,48 @@ def build(
     """
     # Not a decorator: it would keep a reference to the model, whose weights are freed on the way.
     with held_to_return():
-        # The model's code may change the working folder: paths are what they are now.
-        here = Path.cwd()
-        out, dump_folder = here / out, here / dump_ir if dump_ir is not None else None
-        recipe = (load_recipe(recipe) if isinstance(recipe, str) else recipe).in_folder(here)
-        place = get_target(target or recipe.target)
-        recipe = recipe.model_copy(update={"target": place.name})
-        companions = read_companions(model)
-        require_places(out, dump_folder, force, recipe.files(), companions.files)
-        said: list[str] = []
-        pipeline = ready_pipeline(model, recipe, progress, said.append)
-        require_measure(recipe.budget, model.evaluate is not None)
-        stages = Stages(progress)
+        options = Options(force, instruments, check, choices)
+        job = job_of(model, out, recipe, target, dump_ir, options, Stages(progress))
+        pipeline = ready_pipeline(model, job.recipe, progress, job.notes.append)
+        require_measure(job.recipe.budget, model.evaluate is not None)
         measure = model.evaluate
-        captured = capture_model(model, stages, check)
-        require_metrics(recipe.budget, captured.metrics)
+        captured = capture_model(model, job.stages, check)
+        require_metrics(job.recipe.budget, captured.metrics)
         # The original weights are not needed any more; a caller that kept none frees them.
         again = again or weakref.ref(model)
         del model
-        dump = Dump(dump_folder, captured.probe.inputs) if dump_folder else None
-        taught = pipeline.taught_by(captured.program)
-        optimized = optimize(captured, taught, recipe, out, dump, instruments, stages)
-        del taught
-        with stages.stage("lower"), collector_paused():
-            lowered = lowering_of(place).lower(optimized.program, place, choices)
-        with staged(out, ARTIFACT, force, interrupts.settle) as folder:
-            with stages.stage("write"):
-                files = lowered.write(folder)
-                write_provenance(lowered.provenance(), folder / PROVENANCE)
-                companions.copy_to(folder)
-            optimized.program.weights.clear()
-            del lowered
-            gc.collect()
-            with stages.stage("check"), open_isolated(folder, place) as session:
-                results = check_session(session, captured.cases)
-                _hold(results, captured, recipe, place, again, stages)
-                checked = _measure(session, captured.cases[0], measure, results)
-                hold_metrics(checked.metrics, captured, recipe, place, again, stages)
-            _describe(folder, files, companions, recipe, captured, optimized, checked, stages, said)
-        return read_artifact(out)
+        optimized = _optimized(job, captured, pipeline)
+        del pipeline
+        _publish(job, captured, optimized, measure, again)
+        return read_artifact(job.out)
+
+
+def _optimized(job: Job, captured: Captured, pipeline: Pipeline) -> Optimized:
+    """Run the passes; the programs on the way are freed when this returns."""
+    dump = Dump(job.dump_ir, captured.probe.inputs) if job.dump_ir else None
+    taught = pipeline.taught_by(captured.program)
+    instruments = job.options.instruments
+    return optimize(captured, taught, job.recipe, job.out, dump, instruments, job.stages)
+
+
+def _publish(
+    job: Job, captured: Captured, optimized: Optimized, measure: Evaluate | None, again: Again
+) -> None:
+    """Lower, write, check and describe; the folder takes its place in one step, or not at all."""
+    with job.stages.stage("lower"), collector_paused():
+        lowering = lowering_of(job.target)
+        lowered = lowering.lower(optimized.program, job.target, job.options.choices)
+    with staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder:
+        with job.stages.stage("write"):
+            files = lowered.write(folder)
+            write_provenance(lowered.provenance(), folder / PROVENANCE)
+            job.companions.copy_to(folder)
+        # The weights are in the file: the check has the memory for itself.
+        optimized.program.weights.clear()
+        del lowered
+        gc.collect()
+        checked = check_file(folder, job, captured, measure, again)
+        describe(folder, files, job, captured, optimized, checked)
 
 
 def ready_pipeline(
@@ -158,107 +145,6 @@ def ready_pipeline(
     pipeline = recipe.pipeline().within(replace(context, progress=progress, say=say))
     pipeline.require_needs()
     return pipeline
-
-
-def require_places(
-    out: Path,
-    dump_ir: Path | None,
-    force: bool,
-    sources: Sequence[Path],
-    more: Collection[str] = (),
-) -> None:
-    """Check that the output can be written, and may be replaced, before anything is compiled.
-
-    Args:
-        out: where the artifact will stand.
-        dump_ir: the folder for dumps of the IR.
-        force: ``out`` need not be an artifact.
-        sources: files and folders that the build reads.
-        more: files that the user adds to the artifact.
-
-    Raises:
-        UsageError: a sentence about one of the two folders.
-    """
-    require_output(out, force, more, sources)
-    if dump_ir is not None:
-        require_dump_place(dump_ir, out)
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """What the written file gave.
-
-    Attributes:
-        results: every output of every case against the original's.
-        metrics: what the user's ``evaluate`` says of it.
-        milliseconds: a quick look at one run on the first case.
-    """
-
-    results: list[Comparison]
-    metrics: dict[str, float]
-    milliseconds: float
-
-
-def _hold(
-    results: list[Comparison],
-    captured: Captured,
-    recipe: Recipe,
-    place: Target,
-    again: Again,
-    stages: Stages,
-) -> None:
-    """Hold the file to the budget; where it misses, name the step that is to blame."""
-    missed = missed_by(results, recipe.budget)
-    if not missed:
-        return
-    worst = max(missed, key=lambda r: r.max_error)
-    case = next(c for c in captured.cases if c.name == worst.case)
-    with stages.stage("look for the step to blame"):
-        suspect = find_suspect(again, recipe, place, case)
-    hold_to_budget(results, recipe.budget, suspect)
-
-
-def _measure(
-    session: IsolatedSession, case: Case, measure: Evaluate | None, results: list[Comparison]
-) -> _Checked:
-    found = evaluate(measure, lambda: runner(session), "the artifact")
-    took = session.milliseconds(feeds_of(case), f"case '{case.name}'", case.seconds)
-    return _Checked(results, found, took)
-
-
-def _describe(
-    folder: Path,
-    files: list[str],
-    companions: Companions,
-    recipe: Recipe,
-    captured: Captured,
-    optimized: Optimized,
-    checked: _Checked,
-    stages: Stages,
-    said: list[str],
-) -> None:
-    """Write manifest, report and build record beside the model."""
-    both = {"original": captured.metrics, "artifact": checked.metrics}
-    record = Record(
-        recipe=recipe,
-        contract=optimized.program.contract,
-        steps=optimized.records,
-        checks=checked.results,
-        sizes=captured.coverage.record(),
-        metrics=both if checked.metrics else {},
-        notes=[*captured.notes, *(note for step in optimized.records for note in step.notes)],
-        assets=tuple(companions.files),
-        labels=companions.labels,
-    )
-    described = manifest(record, folder, files)
-    write_json(folder / MANIFEST, described)
-    times = {"original": captured.milliseconds, "artifact": checked.milliseconds}
-    built = build_record(stages.seconds, optimized.records, times, said)
-    with stages.stage("report"):
-        page = render(described, built, *optimized.graphs)
-        (folder / REPORT).write_text(page, encoding="utf-8")
-    # Last of all: the time of the report has joined the others.
-    write_json(folder / BUILD, built)
 
 
 @held_to_return()

@@ -21,6 +21,7 @@ from strop.compiler.driver.blame import (
     Again,
     after_each_change,
     departing_value,
+    suspect_by,
 )
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.data import context_of
@@ -59,12 +60,14 @@ def hold_metrics(
         BudgetError: some miss it; the step that is to blame is named.
     """
     original = captured.metrics
-    require_same_metrics(original, found)
+    require_same_metrics(original, found, "the artifact")
     missed = missed_metrics(recipe.budget, original, found)
     if not missed:
         return
     with stages.stage("look for the step to blame"):
-        suspect = find_metric_suspect(again, recipe, target, original, captured.cases[0])
+        suspect = suspect_by(
+            lambda: find_metric_suspect(again, recipe, target, original, captured.cases[0])
+        )
     raise refusal(missed, recipe.budget, suspect)
 
 
@@ -89,6 +92,7 @@ def find_metric_suspect(
         signature, example, _ = read_inputs(model)
         run = partial(module_runner, model.module, signature)
         found = evaluate(model.evaluate, run, "the original")
+        require_same_metrics(original, found, "the original, run once more,")
         if missed_metrics(recipe.budget, original, found):
             return NOT_THE_SAME
         context = context_of(model, target)
@@ -140,8 +144,10 @@ class _Search:
     def _misses(self, place: int) -> bool:
         if place not in self.known:
             try:
-                self.known[place] = self.measure(self.programs[place])
+                found = self.measure(self.programs[place])
+                require_same_metrics(self.original, found, "the program")
+                self.known[place] = found
             except StropError as error:  # the user's code on whatever a wrong program gives
                 self.known[place] = str(error).splitlines()[0]
-        found = self.known[place]
-        return isinstance(found, str) or bool(missed_metrics(self.budget, self.original, found))
+        known = self.known[place]
+        return isinstance(known, str) or bool(missed_metrics(self.budget, self.original, known))

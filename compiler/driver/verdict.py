@@ -1,0 +1,71 @@
+"""Compare the written file with the original, and hold it to the budget of the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from strop.compiler.check.comparison import Comparison, check_session, feeds_of
+from strop.compiler.check.limits import hold_to_budget, missed_by
+from strop.compiler.driver.blame import Again, find_suspect, suspect_by
+from strop.compiler.driver.job import Job
+from strop.compiler.driver.metric_blame import hold_metrics
+from strop.compiler.frontend.evaluation import evaluate
+from strop.compiler.frontend.model import Evaluate
+from strop.compiler.frontend.prepare import Captured
+from strop.compiler.targets.isolation import open_isolated
+from strop.compiler.targets.runtime import runner
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the written file gave.
+
+    Attributes:
+        results: every output of every case against the original's.
+        metrics: what the user's ``evaluate`` says of it.
+        milliseconds: a quick look at one run on the first case.
+    """
+
+    results: list[Comparison]
+    metrics: dict[str, float]
+    milliseconds: float
+
+
+def check_file(
+    folder: Path, job: Job, captured: Captured, measure: Evaluate | None, again: Again
+) -> Checked:
+    """Run the files of a folder on all cases, in a process of its own.
+
+    Args:
+        folder: the files of the target.
+        job: the budget, the target and the clock.
+        captured: the cases, and the original's metrics.
+        measure: the user's ``evaluate``.
+        again: makes the model once more, to find the step that is to blame.
+
+    Raises:
+        BudgetError: outputs or metrics miss the budget; the message names the step to blame.
+        UsageError: the user's ``evaluate`` failed.
+        RuntimeRefusedError: the runtime does not take the files.
+    """
+    first = captured.cases[0]
+    with job.stages.stage("check"), open_isolated(folder, job.target) as session:
+        results = check_session(session, captured.cases)
+        _hold_outputs(results, job, captured, again)
+        metrics = evaluate(measure, lambda: runner(session), "the artifact")
+        took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
+        hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)
+    return Checked(results, metrics, took)
+
+
+def _hold_outputs(results: list[Comparison], job: Job, captured: Captured, again: Again) -> None:
+    """Hold the outputs to the budget; where they miss it, name the step that is to blame."""
+    missed = missed_by(results, job.recipe.budget)
+    if not missed:
+        return
+    worst = max(missed, key=lambda r: r.max_error)
+    case = next(c for c in captured.cases if c.name == worst.case)
+    with job.stages.stage("look for the step to blame"):
+        suspect = suspect_by(lambda: find_suspect(again, job.recipe, job.target, case))
+    hold_to_budget(results, job.recipe.budget, suspect)
