@@ -16,6 +16,7 @@ class Target:
         lowering: the room under ``compiler/lower`` that makes its files.
         runtime: the module under ``compiler/targets`` that opens and runs them.
         model_file: the file of the artifact that users open.
+        dtypes: names of the dtypes that it computes in; programs in others are computed in these.
         fused_dtypes: names of the dtypes that its fused operators have kernels for.
         dynamic_int8: whether it multiplies u8 activations by s8 weights faster than floats.
     """
@@ -24,12 +25,21 @@ class Target:
     lowering: str
     runtime: str
     model_file: str
+    dtypes: frozenset[str]
     fused_dtypes: frozenset[str]
     dynamic_int8: bool
 
+    def computes(self, dtype: object) -> bool:
+        """Whether operators take a dtype of torch's."""
+        return _name(dtype) in self.dtypes
+
     def fuses(self, dtype: object) -> bool:
         """Whether fused operators take a dtype of torch's."""
-        return str(dtype).removeprefix("torch.") in self.fused_dtypes
+        return _name(dtype) in self.fused_dtypes
+
+
+def _name(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ CPU = OnnxTarget(
     lowering="onnx",
     runtime="onnxruntime",
     model_file=ONNX_FILE,
+    dtypes=frozenset({"float32", "float64", "int32", "int64", "bool"}),
     fused_dtypes=frozenset({"float32"}),
     dynamic_int8=True,
     opset=23,

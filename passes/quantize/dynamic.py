@@ -16,6 +16,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
+from strop.compiler.targets.target import Target
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -27,6 +28,12 @@ def _kept(names: list[str], keep: tuple[str, ...]) -> str | None:
             if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*"):
                 return f"kept in float: '{name}' matches '{pattern}'"
     return None
+
+
+def _why_not_int8(target: Target, weight: Node) -> str | None:
+    """Why operators on int8 weights cannot take the place of those on a weight."""
+    dtype = dtype_of(weight)
+    return None if target.fuses(dtype) else f"{target.name} has no int8 operators beside {dtype}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,10 @@ class DynamicLinear(Rule):
         weight = values["weight"]
         if not is_weight_expression(weight):
             return Miss("the weight is computed from an input", root, NEAR)
-        if dtype_of(weight) != torch.float32 or len(shape_of(weight)) != 2:
-            return Miss(f"the weight is no float32 matrix, but {dtype_of(weight)}", root, NEAR)
+        if len(shape_of(weight)) != 2:
+            return Miss("the weight is no matrix", root, NEAR)
+        if reason := _why_not_int8(self.target, weight):
+            return Miss(reason, root, NEAR)
         names = weight_names(weight)
         if not any(program.origins[name].sources for name in names):
             return Miss(
@@ -74,8 +83,10 @@ class Int8Embedding(Rule):
     def match(self, root: Node, program: Program) -> Match | Miss:
         weight, indices = root.args[:2]
         assert isinstance(weight, Node)
-        if weight.op != "get_attr" or dtype_of(weight) != torch.float32:
-            return Miss("the table is no float weight", root, NEAR)
+        if weight.op != "get_attr":
+            return Miss("the table is computed", root, NEAR)
+        if reason := _why_not_int8(self.target, weight):
+            return Miss(reason, root, NEAR)
         if int(shape_of(weight)[0]) < self.min_rows:
             return Miss(f"the table has fewer than {self.min_rows} rows", root, NEAR)
         if reason := _kept([str(weight.target)], self.keep):
@@ -100,8 +111,10 @@ class Int8Table(Rule):
         assert isinstance(table, Node)
         if axis != 0 or not is_weight_expression(table) or len(shape_of(table)) != 2:
             return Miss("it does not slice a table along its rows", root)
-        if dtype_of(table) != torch.float32 or table.target is strop.stored_int8.default:
-            return Miss("the table is no float weight", root, NEAR)
+        if table.target is strop.stored_int8.default:
+            return Miss("the table is in int8 already", root, NEAR)
+        if reason := _why_not_int8(self.target, table):
+            return Miss(reason, root, NEAR)
         if not any(isinstance(s, torch.SymInt) for s in shape_of(root)):
             return Miss("it is cut to a fixed length: the rest is not stored at all", root, NEAR)
         names = weight_names(table)

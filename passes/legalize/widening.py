@@ -1,0 +1,53 @@
+"""The dtypes that a target does not compute in, and the wider ones that take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from strop.compiler.targets.target import Target
+
+# From narrow to wide; every dtype of a family holds all values of those before it that it may
+# stand for: float32 those of both 16-bit floats, int32 those of all small integers.
+_FLOATS = ((torch.float16, torch.bfloat16), (torch.float32, torch.float64))
+_INTEGERS = ((torch.int8, torch.int16, torch.uint8), (torch.int32, torch.int64))
+
+
+@dataclass(frozen=True)
+class Widening:
+    """For each dtype that the target does not compute in, the one to compute in instead."""
+
+    floats: Mapping[torch.dtype, torch.dtype]
+    integers: Mapping[torch.dtype, torch.dtype]
+
+    @staticmethod
+    def of(target: Target) -> Widening:
+        """What a target's own dtypes make of the narrow ones."""
+        return Widening(_wider(target, *_FLOATS), _wider(target, *_INTEGERS))
+
+    @property
+    def all(self) -> Mapping[torch.dtype, torch.dtype]:
+        """Floats and integers."""
+        return {**self.floats, **self.integers}
+
+    def note(self, found: set[torch.dtype]) -> list[str]:
+        """Which floats of a program are computed in which others, in a sentence for each."""
+        sentences = []
+        for wide in dict.fromkeys(self.floats.values()):
+            names = sorted(_name(d) for d in found if self.floats.get(d) == wide)
+            if names:
+                sentences.append(f"{' and '.join(names)} is computed in {_name(wide)}")
+        return sentences
+
+
+def _wider(
+    target: Target, narrow: Sequence[torch.dtype], wide: Sequence[torch.dtype]
+) -> dict[torch.dtype, torch.dtype]:
+    first = next((dtype for dtype in wide if target.computes(dtype)), None)
+    return {} if first is None else {d: first for d in narrow if not target.computes(d)}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
