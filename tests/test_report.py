@@ -26,7 +26,7 @@ from strop.compiler.artifact.report.graph import Line, Module, Repeat, Row, grap
 from strop.compiler.artifact.report.page import render
 from strop.compiler.artifact.report.tables import ErrorScale, near_misses, pass_errors, timeline
 from strop.compiler.cli import main as cli
-from strop.compiler.driver import driver
+from strop.compiler.driver import describe
 from strop.compiler.ir.program import Program
 from strop.compiler.recipes.recipe import Recipe
 from strop.passes.cleanup.noops import Noops
@@ -95,7 +95,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
         return render(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "render", spy)
+        patch.setattr(describe, "render", spy)
         out = tmp_path_factory.mktemp("report") / "out"
         artifact = build(ZOO["bert"].make(), out, "cpu-int8")
     made = Parts(*seen)
@@ -172,7 +172,7 @@ def test_values_that_came_went_changed_or_stayed_are_marked() -> None:
 
 def test_both_graphs_are_merged_in_their_order_and_lose_no_line() -> None:
     def line(name: str) -> Line:
-        return Line(name, "f32[]", "op", "()", None, (), None, False)
+        return Line(name, "f32[]", "op", "()", "()", None, (), None, False)
 
     before = [line(n) for n in ("a", "r1", "b", "r2", "c")]
     after = [line(n) for n in ("a", "n1", "b", "c", "n2")]
@@ -265,6 +265,8 @@ def test_near_misses_that_differ_in_node_names_alone_are_one_row() -> None:
             "root": f"%add_{number} = aten.add.Tensor (m.py:4)",
             "reason": f"{reason} at %mul_{number}",
             "lines": ["m.py:4"],
+            "root_name": f"add_{number}",
+            "kind": f"{reason} at aten.mul.Tensor",
         }
 
     misses = [miss("one", i, "shapes differ") for i in range(12)]
@@ -274,7 +276,7 @@ def test_near_misses_that_differ_in_node_names_alone_are_one_row() -> None:
         ("p", "one", 13, 2),
         ("p", "two", 1, 1),
     ]
-    assert len(groups[0].rows[0].roots) == 12
+    assert groups[0].rows[0].roots == [f"add_{i}" for i in range(12)]
 
 
 @pytest.mark.parametrize(
@@ -416,6 +418,27 @@ def hostile(value: Any) -> Any:
     return {k: hostile(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
+def test_sizes_that_were_run_and_those_left_out_are_shown(parts: Parts) -> None:
+    seen = copy.deepcopy(parts)
+    seen.manifest["sizes"] = {
+        "check": "bounded",
+        "run": [{"batch": 1, "seq": 33}, {}],
+        "left_out": [{"sizes": {"batch": 64}, "multiply_adds": 12_345_678, "bytes": 4_500_000_000}],
+        "calibration": {"given": 9, "run": 2},
+    }
+    said = Page(seen.page()).shown()
+    assert "2 of 9 calibration inputs were run; the others would have taken too long." in said
+    assert "batch=1 seq=33 yes – –" in said
+    assert "batch=64 no 12,345,678 4.5 GB" in said
+    assert "--check full runs them all" in said
+    assert said.count(" yes – –") == 1
+    del seen.manifest["sizes"]["left_out"][:]
+    seen.manifest["sizes"]["calibration"]["run"] = 9
+    said = Page(seen.page()).shown()
+    assert "9 of 9 calibration inputs were run." in said
+    assert "--check full" not in said
+
+
 def test_hostile_names_are_text(parts: Parts, page: Page) -> None:
     manifest, record = hostile(copy.deepcopy(parts).manifest), copy.deepcopy(parts).build
     manifest["contract"]["dims"][0]["name"] = HOSTILE
@@ -423,7 +446,7 @@ def test_hostile_names_are_text(parts: Parts, page: Page) -> None:
     manifest["notes"] = [HOSTILE]
     for name in ("pass_seconds", "pass_peak_bytes"):
         record[name] = {HOSTILE + k: v for k, v in record[name].items()}
-    line = Line(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, ((HOSTILE, HOSTILE),), HOSTILE, False)
+    line = Line(*[HOSTILE] * 6, ((HOSTILE, HOSTILE),), HOSTILE, False)
     attacked = Page(render(manifest, record, [line], [line, *parts.after]))
     assert {tag for tag, _ in attacked.tags} <= {tag for tag, _ in page.tags}
     assert len(attacked.of("script")) == len(attacked.of("style")) == 1

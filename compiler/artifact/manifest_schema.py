@@ -66,6 +66,8 @@ class MissValues(Strict):
     root: str
     reason: str
     lines: list[str]
+    root_name: str = ""
+    kind: str = ""
 
 
 class PassValues(_Open):

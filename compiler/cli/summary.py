@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from strop.compiler.cli.consoles import out_console
@@ -29,17 +30,15 @@ def print_summary(artifact: Artifact) -> None:
 
 def _sizes_text(sizes: dict[str, Any]) -> str:
     """In one line, at which sizes original and file were compared, and what was left out."""
-    ran = [_one_size(one) for one in sizes["run"]]
+    from strop.compiler.artifact.report import units
+
+    ran = [units.dims(one) for one in sizes["run"]]
     given, run = sizes["calibration"]["given"], sizes["calibration"]["run"]
     text = "; ".join([f"compared on {run} of {given} calibration inputs", *filter(None, ran)])
     if not sizes["left_out"]:
         return text
-    left = " and ".join(_one_size(one["sizes"]) for one in sizes["left_out"])
+    left = " and ".join(units.dims(one["sizes"]) for one in sizes["left_out"])
     return f"{text}. Not run, for their cost: {left} (--check full runs all)"
-
-
-def _one_size(sizes: dict[str, int]) -> str:
-    return " ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def _pass_table(artifact: Artifact) -> Table:
@@ -87,15 +86,17 @@ def _error_text(drift: dict[str, Any] | None) -> str:
 
 def checks_text(checks: list[dict[str, Any]]) -> str:
     """The worst of all checks: errors of float outputs, and mismatches of all others."""
-    floats = [c for c in checks if c["cosine"] is not None]
-    others = [c for c in checks if c["cosine"] is None]
-    said = []
-    if floats:
-        worst = max(floats, key=lambda c: c["max_error"])
-        said.append(f"worst error {worst['max_error']:.1e} ({worst['output']}, {worst['case']})")
-        said.append(f"lowest cosine {min(c['cosine'] for c in floats):.5f}")
-    if others:  # manifests of older versions have no "mismatches"
-        worst = max(others, key=lambda c: c["max_error"])
-        place = f"({worst['output']}, {worst['case']})"
-        said.append(f"at most {worst['max_error']:.2%} of elements differ {place}")
+    from strop.compiler.artifact.report.worst import worst_of
+
+    worst, said = worst_of(checks), []
+    if worst.floats is not None:
+        said.append(f"worst error {worst.floats['max_error']:.1e} ({_place(worst.floats)})")
+        said.append(f"lowest cosine {worst.cosine:.5f}")
+    if worst.others is not None:
+        share = f"{worst.others['max_error']:.2%}"
+        said.append(f"at most {share} of elements differ ({_place(worst.others)})")
     return f"{len(checks)} comparisons with the original: {', '.join(said)}"
+
+
+def _place(check: Mapping[str, Any]) -> str:
+    return f"{check['output']}, {check['case']}"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from torch.fx.node import Node
 
 from strop.compiler.artifact.folder import Artifact, read_intact
 from strop.compiler.debug.apart import arrays_apart, load_apart, weight_bytes
 from strop.compiler.debug.feeds import feeds_for
 from strop.compiler.driver.departure import under_ir_names
-from strop.compiler.ir.printer import describe, program_text
+from strop.compiler.ir.printer import describe, is_size, node_text, program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.snapshots.reader import load_inputs
@@ -191,9 +189,9 @@ def _surroundings(program: Program, name: str) -> str:
     node = next((n for n in program.graph.nodes if n.name == name), None)
     if node is None:
         return ""
-    near: Sequence[Node] = (*node.all_input_nodes, node, *node.users)
-    wanted = tuple(f"  %{n.name} " for n in near)
-    return "\n".join(line for line in program_text(program).splitlines() if line.startswith(wanted))
+    near = {*node.all_input_nodes, node, *node.users}
+    shown = [n for n in program.calls() if n in near and not is_size(n)]
+    return "\n".join(f"  {node_text(n, program.symbols)}" for n in shown)
 
 
 def snapshot_of(path: Path) -> Path:

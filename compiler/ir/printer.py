@@ -114,12 +114,24 @@ def program_text(program: Program) -> str:
 
 def node_text(node: Node, symbols: dict[str, str]) -> str:
     """One line of a program's text: name, type, call and source line."""
-    parts = [_argument(a, symbols) for a in node.args]
-    parts += [f"{k}={_argument(v, symbols)}" for k, v in node.kwargs.items()]
     text = f"%{node.name} : {type_text(node.meta.get('val'), symbols)}"
-    text += f" = {op_name(node.target)}({', '.join(parts)})"
+    text += f" = {op_name(node.target)}{arguments_text(node, symbols)}"
     where = source_line(node)
     return visible(f"{text}  # {where}" if where else text)
+
+
+def arguments_text(node: Node, symbols: dict[str, str], *, names: bool = True) -> str:
+    """The arguments of a call in parentheses.
+
+    Args:
+        node: the call.
+        symbols: the user's names of sizes.
+        names: tell values and weights by name; otherwise as ``%`` and ``@``, so that the text is
+            equal in layers that repeat.
+    """
+    parts = [_argument(a, symbols, names) for a in node.args]
+    parts += [f"{k}={_argument(v, symbols, names)}" for k, v in node.kwargs.items()]
+    return f"({', '.join(parts)})"
 
 
 def is_size(node: Node) -> bool:
@@ -127,13 +139,15 @@ def is_size(node: Node) -> bool:
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int))
 
 
-def _argument(value: Any, symbols: dict[str, str]) -> str:
+def _argument(value: Any, symbols: dict[str, str], names: bool = True) -> str:
     if isinstance(value, Node):
         if value.op == "get_attr":
-            return f"@{value.target}"
-        return size_text(value.meta["val"], symbols) if is_size(value) else f"%{value.name}"
+            return f"@{value.target}" if names else "@"
+        if is_size(value):
+            return size_text(value.meta["val"], symbols)
+        return f"%{value.name}" if names else "%"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_argument(v, symbols) for v in value)}]"
+        return f"[{', '.join(_argument(v, symbols, names) for v in value)}]"
     if isinstance(value, torch.dtype):
         return DTYPE_NAMES.get(value, str(value))
     return repr(value) if isinstance(value, str) else str(value)

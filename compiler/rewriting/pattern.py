@@ -46,6 +46,13 @@ class Miss:
     node: Node | None = None
     depth: int = 0
 
+    def without_names(self) -> str:
+        """The condition and the operator that it failed at: equal in layers that repeat."""
+        if self.node is None:
+            return self.reason
+        called = self.node.op == "call_function"
+        return f"{self.reason} at {op_name(self.node.target) if called else self.node.op}"
+
     def __str__(self) -> str:
         return f"{self.reason} at {describe(self.node)}" if self.node else self.reason
 

@@ -32,13 +32,20 @@ class NearMiss:
     """A root that was not rewritten: the rule, the condition that failed, and its node.
 
     Attributes:
+        root: the root with its operator and source line, as text.
+        reason: the condition, and the node that it failed at, as text.
         lines: source lines of the root and of the node at which the condition failed.
+        root_name: the root's name alone.
+        kind: the reason without names of values: equal in layers that repeat.
     """
 
     rule: str
     root: str
     reason: str
     lines: tuple[str, ...]
+    # Manifests of older versions have neither.
+    root_name: str = ""
+    kind: str = ""
 
 
 class Enough(BaseException):
@@ -98,7 +105,8 @@ class Log:
         if miss.depth >= self.least_depth:
             lines = [source_line(n) for n in (root, miss.node) if n is not None]
             known = tuple(dict.fromkeys(line for line in lines if line))
-            self.misses.append(NearMiss(rule, describe(root), str(miss), known))
+            kind = miss.without_names()
+            self.misses.append(NearMiss(rule, describe(root), str(miss), known, root.name, kind))
 
 
 class Rule(ABC):

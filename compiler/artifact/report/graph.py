@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,13 +10,13 @@ from typing import Any, Literal, TypeAlias
 from torch.fx.node import Node
 
 from strop.compiler.ir.constants import constant_nodes
-from strop.compiler.ir.printer import is_size, node_text, op_name, source_line
+from strop.compiler.ir.printer import arguments_text, is_size, op_name, source_line, type_text
 from strop.compiler.ir.program import Program
+from strop.compiler.util.visible import visible
 
 Mark = Literal["kept", "changed", "removed", "added"]
 # More lines than these between the modules of a module are folded away.
 _MANY = 6
-_NAMES = re.compile(r"[%@][^\s,()\[\]]+")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Line:
     Attributes:
         type: dtype and sizes, as the IR text prints them.
         operator: the operator's name.
-        arguments: the rest of the line, in parentheses.
+        arguments: what the operator takes, in parentheses.
+        form: the arguments without the names of values and weights.
         source: ``file.py:31``, if it is known.
         modules: path and class of every module around it, outermost first.
         made_by: the rule that made it, if it was not captured.
@@ -38,15 +38,15 @@ class Line:
     type: str
     operator: str
     arguments: str
+    form: str
     source: str | None
     modules: tuple[tuple[str, str], ...]
     made_by: str | None
     constant: bool
 
-    @property
-    def shape(self) -> str:
-        """The line without the names of values and weights: equal in layers that repeat."""
-        return _NAMES.sub("", f"{self.type} {self.operator} {self.arguments}")
+    def pattern(self) -> tuple[str, str, str]:
+        """What is equal in layers that repeat."""
+        return self.type, self.operator, self.form
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,9 @@ class Module:
             else:
                 yield from item.rows()
 
-    @property
-    def shape(self) -> Any:
+    def pattern(self) -> Any:
         """Equal for modules that differ in names alone."""
-        return (self.kind, tuple(_shape(item) for item in self.items))
+        return (self.kind, tuple(_pattern(item) for item in self.items))
 
 
 @dataclass
@@ -146,17 +145,15 @@ def graph_view(program: Program) -> list[Line]:
 
 
 def _line(node: Node, program: Program, constant: bool) -> Line:
-    source = source_line(node)
-    text = node_text(node, program.symbols).removesuffix(f"  # {source}")
-    head, _, call = text.partition(" = ")
-    operator = op_name(node.target)
+    source, symbols = source_line(node), program.symbols
     stack = node.meta.get("nn_module_stack") or {}
     return Line(
         name=node.name,
-        type=head.partition(" : ")[2],
-        operator=operator,
-        arguments=call.removeprefix(operator),
-        source=source,
+        type=visible(type_text(node.meta.get("val"), symbols)),
+        operator=visible(op_name(node.target)),
+        arguments=visible(arguments_text(node, symbols)),
+        form=visible(arguments_text(node, symbols, names=False)),
+        source=visible(source) if source else None,
         modules=tuple((str(path), str(kind)) for path, kind in stack.values()),
         made_by=node.meta.get("made_by"),
         constant=constant,
@@ -244,7 +241,7 @@ def _says_nothing(module: Module) -> bool:
 
 def _with_repeats(items: list[Item]) -> list[Item]:
     folded: list[Item] = []
-    for _, group in groupby(items, key=_shape):
+    for _, group in groupby(items, key=_pattern):
         first, *others = group
         folded.append(first)
         alike = [m for m in others if isinstance(m, Module)]
@@ -255,9 +252,9 @@ def _with_repeats(items: list[Item]) -> list[Item]:
     return folded
 
 
-def _shape(item: Item) -> Any:
+def _pattern(item: Item) -> Any:
     if isinstance(item, Row):
-        return (item.was and item.was.shape, item.now and item.now.shape)
+        return (item.was and item.was.pattern(), item.now and item.now.pattern())
     if isinstance(item, Module):
-        return item.shape
-    return (item.like.shape, len(item.modules))
+        return item.pattern()
+    return (item.like.pattern(), len(item.modules))

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from strop.compiler.artifact.report import units
 from strop.compiler.artifact.report.graph import Line, module_tree
 from strop.compiler.artifact.report.tables import Values, near_misses, pass_errors, timeline
+from strop.compiler.artifact.report.worst import worst_of
 
 FILES = resources.files("strop.compiler.artifact.report")
 
@@ -39,7 +40,7 @@ def render(manifest: Values, build: Values, before: Sequence[Line], after: Seque
         running={"before": _running(before), "after": _running(after)},
         **_of_passes(manifest["passes"], build["pass_seconds"]),
         reasons=_reasons(manifest),
-        **_of_checks(manifest["checks"]),
+        worst=worst_of(manifest["checks"]),
         **_shell(),
         stages=timeline(build["seconds"]),
         size_after=sum(file["bytes"] for file in manifest["files"].values()),
@@ -66,16 +67,6 @@ def _reasons(manifest: Values) -> dict[str, str]:
     """The reason for the position of each pass, where the recipe gives one."""
     pairs = zip(manifest["passes"], manifest["recipe"].get("passes", []))
     return {step["name"]: entry["why"] for step, entry in pairs if entry.get("why")}
-
-
-def _of_checks(checks: Sequence[Values]) -> dict[str, Any]:
-    floats = [check for check in checks if check["cosine"] is not None]
-    others = [check["max_error"] for check in checks if check["cosine"] is None]
-    return {
-        "worst": max(floats, key=lambda check: float(check["max_error"]), default=None),
-        "cosine": min((check["cosine"] for check in floats), default=None),
-        "mismatches": max(others, default=None),
-    }
 
 
 def _shell() -> dict[str, str]:
@@ -111,4 +102,4 @@ def _environment() -> Environment:
     return made
 
 
-_FORMATS = ("size", "duration", "milliseconds", "change", "size_change", "error", "times")
+_FORMATS = ("size", "duration", "milliseconds", "change", "size_change", "error", "times", "dims")

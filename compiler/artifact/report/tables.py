@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 Values = Mapping[str, Any]
-_NAMES = re.compile(r"%\w+")
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class MissRow:
     """Near misses that differ in the names of nodes alone.
 
     Attributes:
-        roots: where, one for each.
+        roots: the names of the values where, one for each.
     """
 
     reason: str
@@ -130,9 +128,9 @@ def near_misses(steps: Sequence[Values]) -> list[MissGroup]:
 def _miss_rows(misses: Sequence[Values]) -> list[MissRow]:
     alike: dict[Any, list[Values]] = {}
     for miss in misses:
-        key = (_NAMES.sub("%", miss["reason"]), tuple(miss["lines"]))
+        key = (miss["kind"], tuple(miss["lines"]))
         alike.setdefault(key, []).append(miss)
     return [
-        MissRow(same[0]["reason"], same[0]["lines"], [miss["root"] for miss in same])
+        MissRow(same[0]["reason"], same[0]["lines"], [miss["root_name"] for miss in same])
         for same in alike.values()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 
 def size(count: float | None) -> str:
@@ -13,6 +14,11 @@ def size(count: float | None) -> str:
         if abs(count) >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def dims(sizes: Mapping[str, int]) -> str:
+    """Sizes of dims: ``batch=1 seq=128``."""
+    return " ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def duration(seconds: float) -> str:
