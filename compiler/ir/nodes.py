@@ -55,6 +55,11 @@ def tensors_of(node: Node) -> list[torch.Tensor]:
     return [v for v in values if isinstance(v, torch.Tensor)]
 
 
+def has_floats(node: Node) -> bool:
+    """Whether a node's value, or one of its several results, is a float tensor."""
+    return any(v.is_floating_point() for v in tensors_of(node))
+
+
 def shape_of(value: Any) -> tuple[int | torch.SymInt, ...]:
     """Sizes of a tensor-valued node."""
     return tuple(value_of(value).shape)

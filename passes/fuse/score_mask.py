@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.ancestry import any_float_behind
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import evaluate, is_weight_expression
 from strop.compiler.ir.nodes import shape_of
 from strop.compiler.ir.program import Program
-from strop.compiler.rewriting.pattern import is_float
 from strop.passes.fuse.batch_axes import BatchAxes
 from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, Step
 
@@ -170,18 +170,14 @@ def _may_overflow(numbers: torch.Tensor) -> torch.Tensor:
 
 def _may_hold(value: Node, program: Program, bad: Callable[[torch.Tensor], torch.Tensor]) -> bool:
     """Whether a value may hold numbers of a kind: it is given, or computed from such numbers."""
-    pending, seen = [value], {value}
-    while pending and len(seen) < 64:
-        node = pending.pop()
+
+    def may(node: Node) -> bool:
         if node.op == "placeholder" or _makes_infinite(node):
             return True
         weight = program.weight_of(node)
-        if bool(bad(_literals(node) if weight is None else weight.detach().float()).any()):
-            return True
-        new = [n for n in node.all_input_nodes if n not in seen and is_float(n)]
-        pending += new
-        seen.update(new)
-    return bool(pending)
+        return bool(bad(_literals(node) if weight is None else weight.detach().float()).any())
+
+    return any_float_behind(value, may)
 
 
 def _makes_infinite(node: Node) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.ir.nodes import arguments, tensors_of
+from strop.compiler.ir.nodes import arguments, has_floats, tensors_of
 from strop.compiler.ir.program import Program
 
 aten = torch.ops.aten
@@ -37,7 +37,7 @@ def jumps(node: Node) -> bool:
         return given["rounding_mode"] is not None
     # The place of a largest element, or a float as an integer or a truth value.
     results = [v for v in tensors_of(node) if not v.is_floating_point()]
-    return bool(results) and any(_is_float(n) for n in node.all_input_nodes)
+    return bool(results) and any(has_floats(n) for n in node.all_input_nodes)
 
 
 def before_jumps(program: Program) -> set[Node]:
@@ -47,7 +47,3 @@ def before_jumps(program: Program) -> set[Node]:
         if node in found or jumps(node):
             found.update(n for n in node.all_input_nodes if tensors_of(n))
     return found
-
-
-def _is_float(node: Node) -> bool:
-    return any(v.is_floating_point() for v in tensors_of(node))

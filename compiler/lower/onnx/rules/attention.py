@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.ancestry import any_float_behind
 from strop.compiler.ir.nodes import dtype_of, same_size, shape_of
 from strop.compiler.lower.onnx.dtypes import DTYPES
 from strop.compiler.lower.onnx.emitter import Emitter
@@ -100,23 +101,14 @@ def _make_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
 def _may_hold_lowest(mask: Node) -> bool:
     """Whether the lowest finite float may be among what a float mask is made of."""
     lowest = torch.finfo(dtype_of(mask)).min
-    pending, seen = [mask], {mask}
-    while pending and len(seen) < 64:
-        node = pending.pop()
-        if node.op == "placeholder" and dtype_of(node).is_floating_point:
+
+    def may(node: Node) -> bool:
+        if node.op in ("placeholder", "get_attr"):
             return True
         literals = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float)]
-        if node.op == "get_attr" or any(abs(a) >= -lowest for a in literals if math.isfinite(a)):
-            return True
-        new = [n for n in node.all_input_nodes if n not in seen and _is_float(n)]
-        pending += new
-        seen.update(new)
-    return bool(pending)
+        return any(abs(a) >= -lowest for a in literals if math.isfinite(a))
 
-
-def _is_float(node: Node) -> bool:
-    value = node.meta["val"]
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
+    return any_float_behind(mask, may)
 
 
 @lowers(aten.scaled_dot_product_attention.default)
