@@ -1,4 +1,4 @@
-"""``python -m strop.bench``: every suite, one after the other, on the record of this checkout."""
+"""``python -m strop.bench``: measure every suite, and write the records into ``bench/results``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import sys
 
 from strop.bench.commands import Wanted, run_suite
-from strop.bench.figures import console, main
-from strop.bench.record import Plan
-from strop.bench.suites import SUITES
+from strop.bench.records.figures import console, show_results
+from strop.bench.records.record import Plan
+from strop.bench.suites.catalog import SUITES
 from strop.compiler.util.errors import StropError
 
 
@@ -24,7 +24,7 @@ def run_all() -> int:
             failed = error.exit_code
             console.print(f"suite {name}: {error}", style="red")
     console.rule("all figures on record")
-    main()
+    show_results()
     return failed
 
 

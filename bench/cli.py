@@ -87,8 +87,8 @@ def duel(
 ) -> None:
     """Race an artifact against what you would otherwise ship, on your machine."""
     from strop.bench import commands
-    from strop.bench.options import parse_threads
-    from strop.bench.record import Plan
+    from strop.bench.harness.options import parse_threads
+    from strop.bench.records.record import Plan
 
     if schema:
         write(commands.schema())

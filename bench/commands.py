@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from strop.bench import tables
-from strop.bench.compare import compare, differences, of_artifacts
-from strop.bench.conditions import Condition, parse_condition
-from strop.bench.duel import Challenge, duel
-from strop.bench.figures import RESULTS
-from strop.bench.listener import listening
-from strop.bench.options import size_combinations
-from strop.bench.page import duel_section, page, require_plotting
-from strop.bench.peers import check_names
-from strop.bench.read_record import read_record
-from strop.bench.record import DuelRecord, Plan
+from strop.bench.harness.duel import duel
+from strop.bench.harness.listener import listening
+from strop.bench.harness.options import size_combinations
+from strop.bench.harness.peers import check_names
+from strop.bench.harness.setup import DuelSetup
+from strop.bench.pages import tables
+from strop.bench.pages.page import duel_section, page, require_plotting
+from strop.bench.records.compare import compare, differences, of_artifacts
+from strop.bench.records.conditions import Condition, parse_condition
+from strop.bench.records.figures import RESULTS
+from strop.bench.records.reading import read_record
+from strop.bench.records.record import DuelRecord, Plan
 from strop.compiler.artifact.folder import Artifact, read_intact
 from strop.compiler.artifact.history import recall_source
 from strop.compiler.debug.shapes import WORD
@@ -86,26 +87,26 @@ def run_duel(wanted: Wanted) -> None:
         BudgetError: a condition of ``--fail-if`` holds.
     """
     wanted.require_places()
-    challenge = _challenge(wanted)
-    names = [*challenge.against, SUBJECT]
-    conditions = [parse_condition(c, names, challenge.against) for c in wanted.fail_if]
-    if challenge.source is None:
+    setup = _setup(wanted)
+    names = [*setup.against, SUBJECT]
+    conditions = [parse_condition(c, names, setup.against) for c in wanted.fail_if]
+    if setup.source is None:
         console.print(
             "The original model is not known: the artifact is timed alone, on made-up inputs. "
             "--source FILE.py:make compares it with its original."
         )
     with listening() as listener:
-        record = duel(challenge, listener)
+        record = duel(setup, listener)
     tables.print_record(record, console)
     if wanted.json:
         write_whole(wanted.json, record.model_dump_json(indent=1) + "\n")
     if wanted.html:
-        title = f"strop bench {next(iter(challenge.artifacts.values())).path.name}"
+        title = f"strop bench {next(iter(setup.artifacts.values())).path.name}"
         write_whole(wanted.html, page(title, [duel_section(record, "Duel")]))
-    _judge(record, conditions, challenge.against)
+    _judge(record, conditions, setup.against)
 
 
-def _challenge(wanted: Wanted) -> Challenge:
+def _setup(wanted: Wanted) -> DuelSetup:
     """What to measure, with the artifact read and all names and sizes checked."""
     peers = wanted.peers()
     # `--shapes batch=1 seq=16` comes as an option with one value, and a word.
@@ -119,7 +120,7 @@ def _challenge(wanted: Wanted) -> Challenge:
             "source on this machine: give --source FILE.py:make"
         )
     against = (DEFAULT if peers is None else peers) if source else ()
-    return Challenge({SUBJECT: artifact}, source, against, sizes, wanted.plan)
+    return DuelSetup({SUBJECT: artifact}, source, against, sizes, wanted.plan)
 
 
 def _artifact(folders: Sequence[str]) -> Artifact:
@@ -146,7 +147,7 @@ def run_suite(name: str, wanted: Wanted, results: Path | None) -> None:
         UsageError: no such suite, or options that have no meaning for one.
         BudgetError: a part of it failed.
     """
-    from strop.bench.suites import SUITES, Order
+    from strop.bench.suites.catalog import SUITES, Order
 
     if name not in SUITES:
         raise UsageError(f"--suite: no suite '{name}'{did_you_mean(name, list(SUITES))}")

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from strop.bench import encoders
-from strop.bench.figures import console
-from strop.bench.listener import listening
-from strop.bench.metrics import median_speedup
-from strop.bench.record import Plan, size_label
+from strop.bench.harness.listener import listening
+from strop.bench.records.figures import console
+from strop.bench.records.metrics import median_speedup
+from strop.bench.records.record import Plan, size_label
+from strop.bench.suites import encoders
 from strop.compiler.util.shown import shown
 from strop.compiler.util.terminal import Table
 

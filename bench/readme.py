@@ -10,12 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from strop.bench.figures import figures_of, results
-from strop.bench.machine import machine
-from strop.bench.markers import README, RESULTS_PAGE, put
-from strop.bench.operator_tables import outcomes, reasons
-from strop.bench.record import DuelRecord
-from strop.bench.tables import (
+from strop.bench.pages.markers import README, RESULTS_PAGE, put
+from strop.bench.pages.tables import (
     TableRow,
     TextTable,
     absent,
@@ -24,6 +20,10 @@ from strop.bench.tables import (
     overview,
     properties,
 )
+from strop.bench.records.figures import figures_of, results
+from strop.bench.records.machine import machine
+from strop.bench.records.record import DuelRecord
+from strop.bench.sweeps.operators.tables import outcomes, reasons
 
 Saved = Mapping[str, Any]
 

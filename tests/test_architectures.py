@@ -13,17 +13,24 @@ import torch
 from torch import Tensor, nn
 from typer import BadParameter
 
-from strop.bench import architecture_runs, architectures
-from strop.bench.architecture_runs import (
+from strop.bench.processes.spawned import EngineError
+from strop.bench.sweeps.architectures import __main__ as architectures
+from strop.bench.sweeps.architectures import runs as architecture_runs
+from strop.bench.sweeps.architectures.__main__ import (
+    PeerChoice,
+    by_outcome,
+    figures,
+    main,
+    not_built,
+)
+from strop.bench.sweeps.architectures.runs import (
     ArchitectureOutcome,
     build_it,
     convert_it,
     measure,
     outcome,
 )
-from strop.bench.architecture_types import ARCHITECTURES, model_of
-from strop.bench.architectures import PeerChoice, by_outcome, figures, main, not_built
-from strop.bench.process import EngineError
+from strop.bench.sweeps.architectures.types import ARCHITECTURES, model_of
 from strop.compiler import Model
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, StropError, UsageError
 

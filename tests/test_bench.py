@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from strop.bench import build_scaling, check_costs, encoders, kernels, readme, reproducible, suites
-from strop.bench.fidelity import EmbeddingAgreement, agreement, neighbours, pooled
-from strop.bench.figures import Figure, Spread, results, save
-from strop.bench.machine import environment, machine
-from strop.bench.peak_memory import watch
-from strop.bench.record import (
+from strop.bench import readme
+from strop.bench.measures import build_scaling, check_costs, reproducible
+from strop.bench.measures.builds import WatchedBuild
+from strop.bench.processes.memory import Memory, Watched, watch
+from strop.bench.records.figures import Figure, Spread, results, save
+from strop.bench.records.machine import environment, machine
+from strop.bench.records.record import (
     BenchCase,
     DuelRecord,
     EngineRow,
@@ -24,6 +25,9 @@ from strop.bench.record import (
     ratios,
     spread,
 )
+from strop.bench.suites import catalog as suites
+from strop.bench.suites import encoders
+from strop.bench.suites.embeddings import EmbeddingAgreement, agreement, neighbours, pooled
 from strop.compiler.frontend.source import load_model
 
 FACTORY = """
@@ -168,17 +172,18 @@ def test_two_builds_of_a_tiny_model_are_the_same(tmp_path: Path) -> None:
     source = tmp_path / "tiny_model.py"
     source.write_text(FACTORY)
     found = reproducible.compare(f"{source}:make", "cpu-fp32")
-    assert found["differing"] == []
-    assert found["paths"] == []
-    assert "model.onnx" in found["bytes"]
+    assert found.differing == []
+    assert found.paths == []
+    assert "model.onnx" in found.bytes
 
 
 def test_memory_is_watched_from_outside() -> None:
     code = "x = bytearray(300_000_000); import time; time.sleep(0.3)"
-    samples, peak, status = watch([sys.executable, "-c", code], {})
-    assert status == 0
-    assert peak > 0.3
-    assert max(s.anonymous for s in samples) > 0.29
+    found = watch([sys.executable, "-c", code])
+    assert found.status == 0
+    assert found.peak_gb >= found.kernel_peak_gb > 0.3
+    assert found.record()["anonymous_peak_gb"] > 0.29
+    assert found.seconds > 0.3
 
 
 def test_build_times_are_judged_by_depth() -> None:
@@ -191,12 +196,8 @@ def test_build_times_are_judged_by_depth() -> None:
 
 
 def test_costs_of_the_check_are_held_to_time_and_memory() -> None:
-    encoder = {"stages_together": 8.5}
-    decoder = {"seconds": 59.0, "peak_gb": 2.4, "weights_gb": 0.3}
-    hits = [f.hit for f in check_costs.judge(encoder, decoder)]
+    watched = Watched(0, 0.0, [Memory(total=2.4, at=59.0)])
+    encoder = WatchedBuild(watched, 0.1, {"capture": 5.5, "check": 3.0})
+    decoder = WatchedBuild(watched, 0.3, {})
+    hits = [f.hit for f in check_costs.judge(encoder, decoder, weights=0.3)]
     assert hits == [False, True, False]
-
-
-@pytest.mark.parametrize("row", kernels.ROWS, ids=lambda r: f"{r.group}: {r.name}")
-def test_every_kernel_row_runs(row: kernels.Kernel) -> None:
-    kernels.runner(row, row.shapes[0])()

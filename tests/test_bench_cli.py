@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from conftest import SMALL, Strop, Write
 
-from strop.bench import peers
-from strop.bench.duel import Challenge, prepared
-from strop.bench.listener import Listener
-from strop.bench.options import size_combinations
-from strop.bench.peers import Peer
-from strop.bench.read_record import read_record
-from strop.bench.record import Plan
+from strop.bench.harness import peers
+from strop.bench.harness.log import DuelLog
+from strop.bench.harness.options import size_combinations
+from strop.bench.harness.peers import Peer
+from strop.bench.harness.setup import DuelSetup, references_of
+from strop.bench.records.reading import read_record
+from strop.bench.records.record import Plan
 from strop.compiler import build
 from strop.compiler.artifact.folder import read_artifact
 from strop.compiler.artifact.history import remember_source
@@ -181,7 +181,7 @@ def test_a_missing_or_broken_engine_costs_its_row(
     gone = Peer("", peers._eager, (), ("no_such_package",), "pip install 'strop[nothing]'")
     broken = Peer("", peers._onnx("nothing.onnx"), ())
     monkeypatch.setattr(peers, "PEERS", peers.PEERS | {"gone": gone, "broken": broken})
-    monkeypatch.setattr("strop.bench.duel.PEERS", peers.PEERS)
+    monkeypatch.setattr("strop.bench.harness.duel.PEERS", peers.PEERS)
     result = strop(
         "bench", out, "--source", source, "--against", "gone,broken,eager", "--rounds", 1,
         "--bouts", 1, "--patience", 0, "--json", "a.json", "--fail-if", "speedup<0.1",
@@ -270,18 +270,18 @@ def test_an_original_with_other_outputs_is_refused(strop: Strop, out: Path, writ
     assert "its output 'output' has the shape [3, 10]" in result.err
 
 
-def test_the_reason_for_which_an_engine_fell_out_is_kept(
+def test_the_reason_for_which_an_engine_failed_is_kept(
     strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from strop.bench import duel
+    from strop.bench.harness import duel
 
-    def fall(race: Any) -> Any:
-        samples = plain(race)
-        race.fallen["eager"] = "does not run: gave no answer within 300 s"
+    def fail(bout: Any) -> Any:
+        samples = plain(bout)
+        bout.failed["eager"] = "does not run: gave no answer within 300 s"
         return {c: {n: t for n, t in of.items() if n != "eager"} for c, of in samples.items()}
 
-    plain = duel.Race.run
-    monkeypatch.setattr(duel.Race, "run", fall)
+    plain = duel.Bout.run
+    monkeypatch.setattr(duel.Bout, "run", fail)
     strop(
         "bench", out, "--source", source, "--against", "eager", "--rounds", 1, "--bouts", 2,
         "--patience", 0, "--json", "a.json",
@@ -292,18 +292,16 @@ def test_the_reason_for_which_an_engine_fell_out_is_kept(
 
 def test_rounds_that_do_not_count_are_not_in_the_median(out: Path, source: str) -> None:
     plan = Plan(threads=[1], bouts=1, rounds=3, patience=0)
-    challenge = Challenge({"strop": read_artifact(out)}, source, [], [{"batch": 2}], plan)
-    with prepared(challenge, Listener()) as ring:
-        case = "batch=2"
-        ring.logs["strop"].samples[1, case] = [[1.0, 9.0, 2.0, 3.0]]
-        ring.logs["strop"].fidelity[case] = None
-        ring.looks[1, case] = [[1.0, 1.9, 1.0, 1.1]]
-        ring.best[1].see(1.0)
-        reference = ring.references[case]
-        found = ring._case(1, reference, ring.logs, None)
-        assert (found.calm, found.all_count) == ([[True, False, True, True]], False)
-        assert found.results["strop"].milliseconds.median == 2.0
-        ring.best[1].see(0.5)
-        found = ring._case(1, reference, ring.logs, None)
-        assert found.all_count
-        assert found.results["strop"].milliseconds.median == 2.5
+    setup = DuelSetup({"strop": read_artifact(out)}, source, [], [{"batch": 2}], plan)
+    log, case = DuelLog(setup, references_of(setup)), "batch=2"
+    log.engines["strop"].samples[1, case] = [[1.0, 9.0, 2.0, 3.0]]
+    log.engines["strop"].fidelity[case] = None
+    log.looks[1, case] = [[1.0, 1.9, 1.0, 1.1]]
+    log.best[1].see(1.0)
+    found = log.case(1, case)
+    assert (found.calm, found.all_count) == ([[True, False, True, True]], False)
+    assert found.results["strop"].milliseconds.median == 2.0
+    log.best[1].see(0.5)
+    found = log.case(1, case)
+    assert found.all_count
+    assert found.results["strop"].milliseconds.median == 2.5

@@ -1,4 +1,4 @@
-"""Processes that benchmarks start."""
+"""Command lines that benchmarks run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from strop.bench.launch import measured_apart, run_strop
+from strop.bench.processes.launch import run_python, run_strop
 
 
-def test_a_measurement_is_the_last_line_that_a_module_prints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "printing.py").write_text("import sys; print('begun'); print(sys.argv[1])")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert measured_apart("printing", '{"seconds": 1.5}') == {"seconds": 1.5}
+def test_python_runs_in_a_folder_with_variables_replaced_and_its_words_kept(tmp_path: Path) -> None:
+    code = "import os, sys; print(os.getcwd(), os.environ['COLOUR']); sys.exit('the end')"
+    done = run_python("-c", code, folder=tmp_path, environ={"COLOUR": "red"})
+    assert (done.returncode, done.stdout, done.stderr) == (1, f"{tmp_path} red\n", "the end\n")
 
 
 def test_a_failed_command_ends_with_its_own_message(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from strop.bench import operator_runs
-from strop.bench.operator_differences import as_near, difference
-from strop.bench.operator_outcomes import SampleOutcome, outcome
-from strop.bench.operator_runs import measure
-from strop.bench.operator_samples import CallModule, Sample
-from strop.bench.operator_tables import by_reason, outcomes, reasons
-from strop.bench.operators import figures, put_on_record
-from strop.bench.process import EngineError
+from strop.bench.processes.spawned import EngineError
+from strop.bench.sweeps.operators import runs as operator_runs
+from strop.bench.sweeps.operators.__main__ import figures, put_on_record
+from strop.bench.sweeps.operators.differences import as_near, difference
+from strop.bench.sweeps.operators.outcomes import SampleOutcome, outcome
+from strop.bench.sweeps.operators.runs import measure
+from strop.bench.sweeps.operators.samples import CallModule, Sample
+from strop.bench.sweeps.operators.tables import by_reason, outcomes, reasons
 
 X = torch.linspace(-2, 2, 6)
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from strop.bench.canary import Best, Canary, Patience, canary
-from strop.bench.engines import Engine, Runner, workers
-from strop.bench.process import EngineError, isolated
-from strop.bench.race import Race
-from strop.bench.record import Plan
-from strop.bench.subject import Feeds
+from strop.bench.harness.bout import Bout
+from strop.bench.harness.canary import Best, Canary, Patience, canary
+from strop.bench.harness.engines import Engine, Runner, workers
+from strop.bench.harness.subject import Feeds
+from strop.bench.processes.spawned import EngineError, isolated
+from strop.bench.records.record import Plan
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.numerics import Array
 
@@ -116,30 +116,30 @@ def test_no_log_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(tmp_path.iterdir())
 
 
-def test_engines_race_and_answer_from_inputs_they_were_given_once() -> None:
+def test_engines_are_timed_and_answer_from_inputs_they_were_given_once() -> None:
     engines = [Fake("a", 1), Fake("b", 1)]
     with workers(engines, FEEDS, timeout=30) as (running, refused):
         np.testing.assert_array_equal(running["a"].outputs("one")[0], [2, 2, 2, 2])
         ticks: list[int] = []
-        race = Race(running, ["one", "two"], plan(3), quiet(), lambda: ticks.append(1))
-        samples = race.run()
+        bout = Bout(running, ["one", "two"], plan(3), quiet(), lambda: ticks.append(1))
+        samples = bout.run()
         assert running["b"].peak_memory() > 10e6
         assert running["b"].load_ms >= 0
     assert not refused
-    assert not race.fallen
+    assert not bout.failed
     assert len(ticks) == 3 * 2
     assert all(len(samples[c][n]) == 3 for c in FEEDS for n in "ab")
     assert min(samples["one"]["a"]) >= 1.0
 
 
 @pytest.mark.parametrize("after", [2, 20], ids=["at once", "in the middle"])
-def test_an_engine_that_crashes_costs_its_row_and_not_the_race(after: int) -> None:
+def test_an_engine_that_crashes_costs_its_row_and_not_the_bout(after: int) -> None:
     engines = [Fake("good", 1), Fake("bad", 1, "segfault", after)]
     with workers(engines, FEEDS, timeout=30) as (running, _):
-        race = Race(running, ["one", "two"], plan(4), quiet())
-        samples = race.run()
-    assert list(race.fallen) == ["bad"]
-    assert "SIGSEGV" in race.fallen["bad"]
+        bout = Bout(running, ["one", "two"], plan(4), quiet())
+        samples = bout.run()
+    assert list(bout.failed) == ["bad"]
+    assert "SIGSEGV" in bout.failed["bad"]
     assert {c: {n: len(t) for n, t in of.items()} for c, of in samples.items()} == {
         "one": {"good": 4},
         "two": {"good": 4},
@@ -150,9 +150,9 @@ def test_an_engine_that_hangs_is_given_up() -> None:
     start = time.perf_counter()
     engines = [Fake("bad", 1, "hang"), Fake("good", 1)]
     with workers(engines, FEEDS, timeout=3) as (running, _):
-        race = Race(running, ["one"], plan(2), quiet())
-        samples = race.run()
-    assert race.fallen == {"bad": "does not run: gave no answer within 3 s"}
+        bout = Bout(running, ["one"], plan(2), quiet())
+        samples = bout.run()
+    assert bout.failed == {"bad": "does not run: gave no answer within 3 s"}
     assert list(samples["one"]) == ["good"]
     assert time.perf_counter() - start < 30
 
@@ -174,9 +174,9 @@ def test_a_disturbed_round_is_repeated_as_long_as_patience_lasts() -> None:
     # Before and after each round: one calm, one disturbed after it, then calm for good.
     watch = Canary(looks(1, 1, 1, 2, 1), Best(), Patience(10))
     with workers([Fake("a", 1)], FEEDS, timeout=30) as (running, _):
-        race = Race(running, ["one"], plan(3), watch)
-        samples = race.run()
-    assert race.looks == {"one": [1, 2, 1, 1]}
+        bout = Bout(running, ["one"], plan(3), watch)
+        samples = bout.run()
+    assert bout.looks == {"one": [1, 2, 1, 1]}
     assert len(samples["one"]["a"]) == 4
     assert watch.patience.left < 10
 
@@ -193,9 +193,9 @@ def test_patience_ends() -> None:
     watch = Canary(looks(5), best, Patience(0.3))
     start = time.perf_counter()
     with workers([Fake("a", 1)], FEEDS, timeout=30) as (running, _):
-        race = Race(running, ["one"], plan(2), watch)
-        race.run()
-    assert race.looks == {"one": [5, 5]}
+        bout = Bout(running, ["one"], plan(2), watch)
+        bout.run()
+    assert bout.looks == {"one": [5, 5]}
     assert time.perf_counter() - start < 20
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from strop.bench import repeatability, tables
-from strop.bench.compare import compare, differences, of_artifacts
-from strop.bench.conditions import parse_condition
-from strop.bench.figures import Spread
-from strop.bench.page import build_section, duel_section, page
-from strop.bench.plots import unbeaten
-from strop.bench.read_record import read_record
-from strop.bench.record import (
+from strop.bench.measures import repeatability
+from strop.bench.pages import tables
+from strop.bench.pages.page import build_section, duel_section, page
+from strop.bench.pages.plots import unbeaten
+from strop.bench.records.compare import compare, differences, of_artifacts
+from strop.bench.records.conditions import parse_condition
+from strop.bench.records.figures import Spread
+from strop.bench.records.reading import read_record
+from strop.bench.records.record import (
     BenchCase,
     DuelRecord,
     EngineRow,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from program_tools import program_of
 
-from strop.bench.zoo import ZOO
+from strop.bench.models.zoo import ZOO
 from strop.compiler import Model, build, load_recipe
 from strop.compiler.debug.diff import diff
 from strop.compiler.debug.reduce import minimize

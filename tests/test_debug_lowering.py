@@ -12,7 +12,7 @@ from conftest import Strop
 from program_tools import program_of
 
 import strop.compiler.lower.onnx.rules  # noqa: F401  (fills the table)
-from strop.bench.zoo import ZOO
+from strop.bench.models.zoo import ZOO
 from strop.compiler import build, load_recipe
 from strop.compiler.driver.departure import NOISE_DB, RUNTIME, departure, under_ir_names
 from strop.compiler.driver.driver import compile_program

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from strop.bench.forks import ForkedCall, forked
+from strop.bench.processes.forks import ForkedCall, forked
 from strop.compiler.debug.apart import apart
 
 

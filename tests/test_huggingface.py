@@ -9,8 +9,7 @@ import pytest
 import torch
 import transformers
 from conftest import Strop
-
-from strop.bench.folder_cases import (
+from folder_cases import (
     GPT2,
     IMAGE,
     SPEECH,
@@ -22,7 +21,8 @@ from strop.bench.folder_cases import (
     extractor,
     tokenizer,
 )
-from strop.bench.folders import run_case, saved
+from folder_tools import run_case, saved
+
 from strop.compiler import Model
 from strop.compiler.frontend.huggingface import TASKS, load_folder
 from strop.compiler.frontend.huggingface.request import Request, parse_request

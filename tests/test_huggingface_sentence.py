@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from folder_cases import TEXT, WORDS, tokenizer
 from safetensors.torch import save_file
 
-from strop.bench.folder_cases import TEXT, WORDS, tokenizer
 from strop.compiler.driver.driver import build
 from strop.compiler.frontend.huggingface import load_folder
 from strop.compiler.util.errors import UsageError

@@ -12,7 +12,6 @@ from textwrap import dedent
 import pytest
 from cosmic_ray.mutating import mutate_code
 
-from strop.bench.forks import ForkedCall, forked
 from strop.bench.mutants.__main__ import nearest, outcome
 from strop.bench.mutants.equivalent import Equivalent, read_equivalent
 from strop.bench.mutants.index import Index, read_index
@@ -23,6 +22,7 @@ from strop.bench.mutants.spans import function_at, statement_span
 from strop.bench.mutants.targets import PATTERNS, ROOT, TABLES, module_name, target_files
 from strop.bench.mutants.trace import LineTrace, Traced, digest
 from strop.bench.mutants.trial import try_mutant
+from strop.bench.processes.forks import ForkedCall, forked
 
 TOY = '''from dataclasses import dataclass
 LIMIT = 3

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, Strop, Write, leftovers
 
-from strop.bench.kills import SIGNALS, Stage
+from strop.bench.sweeps.kills import SIGNALS, Stage
 from strop.compiler import build, load
 from strop.compiler.artifact.folder import MANIFEST, read_artifact, read_intact
 from strop.compiler.artifact.history import recall_source
@@ -297,7 +297,7 @@ def test_a_file_is_written_through_a_link_and_over_nothing_but_files(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.usefixtures("interrupts_heeded")
 def test_a_build_ended_by_a_signal_leaves_the_old_artifact_or_the_new_one(tmp_path: Path) -> None:
-    """At three moments; `python -m strop.bench.kills` takes as many as are asked for."""
+    """At three moments; `python -m strop.bench.sweeps.kills` takes as many as are asked for."""
     stage = Stage(tmp_path)
     for number, share in zip(SIGNALS, (0.3, 0.6, 0.9)):
         seconds = stage.begins + share * (stage.ends - stage.begins)

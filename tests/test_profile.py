@@ -14,7 +14,7 @@ import pytest
 from conftest import SMALL
 from rich.console import Console
 
-from strop.bench.zoo import ZOO
+from strop.bench.models.zoo import ZOO
 from strop.compiler import Model, build, load
 from strop.compiler.artifact.folder import PROVENANCE, Artifact, read_artifact
 from strop.compiler.artifact.provenance import decode, encode, read_provenance

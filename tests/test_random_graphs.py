@@ -15,10 +15,10 @@ from conftest import run_python
 from torch import nn
 from typer.testing import CliRunner
 
-from strop.bench import random_graphs
-from strop.bench.operator_differences import difference
-from strop.bench.operator_samples import Sample
-from strop.bench.random_graphs import Graph, main, seeds_of
+from strop.bench.sweeps import random_graphs
+from strop.bench.sweeps.operators.differences import difference
+from strop.bench.sweeps.operators.samples import Sample
+from strop.bench.sweeps.random_graphs import Graph, main, seeds_of
 
 INSTALLED = importlib.util.find_spec("nnsmith") is not None
 
@@ -78,7 +78,7 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 import typer
 import test_random_graphs
-from strop.bench import random_graphs
+from strop.bench.sweeps import random_graphs
 random_graphs.operators, random_graphs.draw = list, test_random_graphs.one_graph
 typer.run(random_graphs.main)
 """

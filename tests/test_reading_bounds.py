@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from strop.bench.figures import Spread
-from strop.bench.record import (
+from strop.bench.records.figures import Spread
+from strop.bench.records.record import (
     BenchCase,
     DuelRecord,
     EngineRow,

@@ -18,8 +18,8 @@ import typer
 from program_tools import program_of
 from torch import nn
 
-from strop.bench.reproducible import paths_inside
-from strop.bench.zoo import ZOO
+from strop.bench.measures.reproducible import paths_inside
+from strop.bench.models.zoo import ZOO
 from strop.compiler import Model, build
 from strop.compiler.artifact.report import units
 from strop.compiler.artifact.report.graph import Line, Module, Repeat, Row, graph_view, module_tree

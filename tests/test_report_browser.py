@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from strop.bench.report import browser, chromium
+from strop.bench.processes.browser import browser, chromium
 from strop.compiler import Model, build
 
 if TYPE_CHECKING:

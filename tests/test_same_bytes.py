@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from strop.bench import same_bytes
+from strop.bench.measures import same_bytes
 
 
 def test_what_only_one_has_or_has_otherwise_differs() -> None:

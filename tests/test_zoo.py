@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from strop.bench.markers import replace_between
-from strop.bench.zoo import ZOO, attention_found
-from strop.bench.zoo_table import ZooRow, table
+from strop.bench.models.zoo import ZOO, attention_found
+from strop.bench.pages.markers import replace_between
+from strop.bench.sweeps.zoo import ZooRow, table
 from strop.compiler import Model, build
 
 TOLERANCE = 1e-4

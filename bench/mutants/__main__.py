@@ -13,9 +13,6 @@ from typing import Annotated
 
 import typer
 
-from strop.bench.figures import console, save
-from strop.bench.forks import Ended, ForkedCall, forked
-from strop.bench.machine import environment
 from strop.bench.mutants.equivalent import read_equivalent
 from strop.bench.mutants.index import Index, read_index
 from strop.bench.mutants.population import Mutant, draw
@@ -23,6 +20,9 @@ from strop.bench.mutants.report import MutantOutcome, figure, print_report, surv
 from strop.bench.mutants.session import preload
 from strop.bench.mutants.targets import ROOT, target_files
 from strop.bench.mutants.trial import try_mutant
+from strop.bench.processes.forks import Ended, ForkedCall, forked
+from strop.bench.records.figures import console, save
+from strop.bench.records.machine import environment
 
 STARTUP = 20.0  # CPU seconds that a mutant gets beyond three times what its tests take
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from strop.bench.forks import ForkedCall, forked
 from strop.bench.mutants.spans import Span, function_at, functions, statement_span
 from strop.bench.mutants.targets import ROOT
 from strop.bench.mutants.trace import (
@@ -23,6 +22,7 @@ from strop.bench.mutants.trace import (
     tests_digest,
     trace_as_json,
 )
+from strop.bench.processes.forks import ForkedCall, forked
 from strop.compiler.util.terminal import Console
 
 LIMIT = 900.0  # seconds for one file of tests

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strop.bench.figures import Figure, console, show
 from strop.bench.mutants.equivalent import Equivalent
 from strop.bench.mutants.population import Mutant
+from strop.bench.records.figures import Figure, console, show
 from strop.compiler.util.terminal import Table
 
 AT_LEAST = 0.9

@@ -29,7 +29,7 @@ PATTERNS = (
     "compiler/artifact/folder.py",
     "compiler/artifact/output.py",
     # readers of what comes from outside, and writers of what is strop's own
-    "bench/record.py",
+    "bench/records/record.py",
     "compiler/driver/bundle.py",
     "compiler/ir/snapshots/*.py",
     "compiler/recipes/*.py",

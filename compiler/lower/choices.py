@@ -37,7 +37,7 @@ class Choices:
 
     @staticmethod
     def from_json(text: str, where: str) -> Choices:
-        """Read a table written by ``strop.bench.kernels`` or by ``--tune``.
+        """Read a table written by ``strop.bench.measures.emitters`` or by ``--tune``.
 
         Raises:
             UsageError: the text is something else.
@@ -64,7 +64,7 @@ def _mean_log(times: dict[str, float]) -> float:
 
 
 def shipped(target: Target) -> Choices:
-    """The table that ships with strop for a target, measured by ``strop.bench.kernels``."""
+    """The table that strop ships for a target, measured by ``strop.bench.measures.emitters``."""
     room = resources.files(f"strop.compiler.lower.{target.lowering}")
     file = room.joinpath(f"measured_{target.name}.json")
     return Choices.from_json(file.read_text(), file.name)

@@ -1,0 +1,1 @@
+"""``strop bench``: engines, peers, and the duel in which they are timed side by side."""

@@ -1,0 +1,158 @@
+"""What the peers make of the original model, each step in a process of its own.
+
+Every step takes the model's source and a folder, and leaves its file in the folder; steps that
+build on another find that one's file there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from strop.bench.harness.subject import Original, load_original
+from strop.bench.processes.spawned import EngineError
+from strop.compiler.util.quiet import quiet_torch
+
+EXPORTED, OPTIMIZED, QUANTIZED = "exported.onnx", "optimized.onnx", "quantized.onnx"
+HF, HF_QUANTIZED = "hf.onnx", "hf-quantized.onnx"
+OPENVINO, NNCF = "openvino.xml", "nncf.xml"
+
+
+def export_onnx(source: str, folder: Path) -> None:
+    """``torch.onnx.export`` with dynamic shapes."""
+    import torch
+
+    original = load_original(source)
+    args, kwargs = _call_with(original)
+    with quiet_torch(), torch.no_grad():
+        torch.onnx.export(
+            original.module,
+            args,
+            str(folder / EXPORTED),
+            kwargs=kwargs,
+            # Keyword inputs keep their names by themselves.
+            input_names=list(original.signature.names) if args else None,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=_dynamic(original),
+        )
+
+
+def optimize(source: str, folder: Path) -> None:
+    """ONNX Runtime's ``transformers.optimizer`` on the exported file."""
+    from onnxruntime.transformers import optimizer
+
+    config = getattr(load_original(source).module, "config", None)
+    heads = getattr(config, "num_attention_heads", 0)
+    hidden = getattr(config, "hidden_size", 0)
+    kind = getattr(config, "model_type", "bert")
+    known = kind if kind in optimizer.MODEL_TYPES else "bert"
+    model = optimizer.optimize_model(
+        str(folder / EXPORTED), model_type=known, num_heads=heads, hidden_size=hidden
+    )
+    model.save_model_to_file(str(folder / OPTIMIZED), use_external_data_format=True)
+
+
+def quantize(source: str, folder: Path) -> None:
+    """ONNX Runtime's ``quantize_dynamic`` on the exported file, with its defaults."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(folder / EXPORTED, folder / QUANTIZED, use_external_data_format=True)
+
+
+def export_hf(source: str, folder: Path) -> None:
+    """``transformers.exporters`` with its fusions for ONNX Runtime."""
+    _export_hf(source, folder / HF)
+
+
+def quantize_hf(source: str, folder: Path) -> None:
+    """The same, and its dynamic quantization."""
+    from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+
+    quantizer = OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig())
+    _export_hf(source, folder / HF_QUANTIZED, quantizer=quantizer)
+
+
+def _export_hf(source: str, path: Path, **options: Any) -> None:
+    import transformers
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    original = load_original(source)
+    if not isinstance(original.module, transformers.PreTrainedModel):
+        kind = type(original.module).__name__
+        raise EngineError(f"it exports models of transformers only, and this is a {kind}")
+    inputs = _export_inputs(original)
+    config = OnnxConfig(dynamic_shapes=_dynamic(original), ort_fusions="cpu", **options)
+    with quiet_torch():
+        exported = OnnxExporter().export(original.module, inputs, config=config)
+    OnnxExporter.save_program(exported.program, path)
+
+
+def convert_openvino(source: str, folder: Path) -> None:
+    """``openvino.convert_model`` on the graph of ``torch.export``, kept in fp32."""
+    import openvino
+    import torch
+
+    _decline_telemetry()
+    original = load_original(source)
+    args, kwargs = _call_with(original)
+    with quiet_torch(), torch.no_grad():
+        exported = torch.export.export(
+            original.module, args, kwargs, dynamic_shapes=_dynamic(original), strict=False
+        )
+    model = openvino.convert_model(exported)
+    openvino.save_model(model, folder / OPENVINO, compress_to_fp16=False)
+
+
+def quantize_openvino(source: str, folder: Path) -> None:
+    """NNCF's post-training int8 quantization of the OpenVINO file, on the model's calibration."""
+    _decline_telemetry()
+    import nncf
+    import openvino
+
+    original = load_original(source)
+    model = openvino.Core().read_model(folder / OPENVINO)
+    names = {name for port in model.inputs for name in port.get_names()}
+    samples = [
+        {n: t.numpy() for n, t in inputs.items() if n in names} for inputs in original.calibration
+    ]
+    attends = any(op.get_type_name() == "ScaledDotProductAttention" for op in model.get_ops())
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(samples),
+        model_type=nncf.ModelType.TRANSFORMER if attends else None,
+    )
+    openvino.save_model(quantized, folder / NNCF, compress_to_fp16=False)
+
+
+def _decline_telemetry() -> None:
+    """OpenVINO's tools send nothing from a CI job."""
+    os.environ["CI"] = "true"
+
+
+def _call_with(original: Original) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    inputs = _export_inputs(original)
+    return (tuple(inputs.values()), {}) if original.signature.positional else ((), inputs)
+
+
+def _export_inputs(original: Original) -> dict[str, Any]:
+    """The example, with two of whatever is dynamic where it has one: 0 and 1 become constants."""
+    dims = original.signature.dims
+    sizes = {
+        dim: min(max(size, 2), dims[dim].max or max(size, 2))
+        for dim, size in original.sizes().items()
+    }
+    return dict(original.at(sizes))
+
+
+def _dynamic(original: Original) -> Any:
+    """Each named axis may vary; which of them are equal, the exporter finds out by itself."""
+    import torch
+
+    axes = original.signature.axes
+    shapes = {
+        name: dict.fromkeys(axes.get(name, {}), torch.export.Dim.DYNAMIC)
+        for name in original.signature.names
+    }
+    return tuple(shapes.values()) if original.signature.positional else shapes

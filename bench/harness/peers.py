@@ -1,0 +1,150 @@
+"""The peers: what the user would otherwise ship, how to make it, and what it needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from strop.bench.harness import exports
+from strop.bench.harness.engines import Compile, Eager, Engine, OnnxFile, OpenVino
+from strop.bench.processes.spawned import EngineError, isolated
+from strop.compiler.util.errors import StropError, UsageError, did_you_mean
+
+Step = Callable[[str, Path], None]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to run the original model.
+
+    Attributes:
+        about: what it is, in words.
+        engine: from its name, the threads, the source and the folder with the steps' files.
+        steps: what to prepare, in order.
+        packages: modules that must be there.
+        install: the command that installs them.
+    """
+
+    about: str
+    engine: Callable[[str, int, str, Path], Engine]
+    steps: tuple[Step, ...] = ()
+    packages: tuple[str, ...] = ()
+    install: str = ""
+
+    def lacks(self) -> str | None:
+        """What is not installed, and how to install it; None if everything is there."""
+        gone = [name for name in self.packages if not _importable(name)]
+        if gone:
+            return f"{', '.join(gone)} not installed: {self.install}"
+        if self.engine is _compile and not shutil.which(os.environ.get("CXX", "g++")):
+            return "torch.compile needs a C++ compiler: apt install g++, or set CXX"
+        return None
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False
+
+
+def _eager(name: str, threads: int, source: str, folder: Path) -> Engine:
+    return Eager(name, threads, source)
+
+
+def _compile(name: str, threads: int, source: str, folder: Path) -> Engine:
+    return Compile(name, threads, source)
+
+
+def _onnx(file: str) -> Callable[[str, int, str, Path], Engine]:
+    return lambda name, threads, source, folder: OnnxFile(name, threads, folder / file)
+
+
+def _openvino(file: str) -> Callable[[str, int, str, Path], Engine]:
+    return lambda name, threads, source, folder: OpenVino(name, threads, folder / file)
+
+
+_HF = (("transformers.exporters",), "pip install -U 'strop[hf]'")
+PEERS: dict[str, Peer] = {
+    "eager": Peer("the original in eager torch", _eager),
+    "compile": Peer("the original under torch.compile", _compile),
+    "ort": Peer("torch.onnx.export", _onnx(exports.EXPORTED), (exports.export_onnx,)),
+    "ort-optimizer": Peer(
+        "the same, through onnxruntime.transformers.optimizer",
+        _onnx(exports.OPTIMIZED),
+        (exports.export_onnx, exports.optimize),
+    ),
+    "ort-dynamic": Peer(
+        "the same, through quantize_dynamic",
+        _onnx(exports.QUANTIZED),
+        (exports.export_onnx, exports.quantize),
+    ),
+    "hf": Peer(
+        "transformers.exporters with ort_fusions", _onnx(exports.HF), (exports.export_hf,), *_HF
+    ),
+    "hf-dynamic": Peer(
+        "the same, and its dynamic quantization",
+        _onnx(exports.HF_QUANTIZED),
+        (exports.quantize_hf,),
+        *_HF,
+    ),
+    "openvino": Peer(
+        "openvino.convert_model",
+        _openvino(exports.OPENVINO),
+        (exports.convert_openvino,),
+        ("openvino",),
+        "pip install 'strop[openvino]'",
+    ),
+    "openvino-nncf": Peer(
+        "the same, through nncf.quantize",
+        _openvino(exports.NNCF),
+        (exports.convert_openvino, exports.quantize_openvino),
+        ("openvino", "nncf"),
+        "pip install 'strop[nncf]'",
+    ),
+}
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Hold names to the peers that there are.
+
+    Raises:
+        UsageError: there is no such peer.
+    """
+    for name in names:
+        if name not in PEERS:
+            raise UsageError(f"--against: no engine '{name}'{did_you_mean(name, list(PEERS))}")
+
+
+class Preparations:
+    """Prepares peers in a folder; a step that several need is done once."""
+
+    def __init__(self, source: str, folder: Path, timeout: float) -> None:
+        self.source = source
+        self.folder = folder
+        self._timeout = timeout
+        self._outcomes: dict[Step, str | None] = {}
+
+    def prepare(self, name: str) -> str | None:
+        """Prepare one peer; why that does not work, or None."""
+        for step in PEERS[name].steps:
+            if step not in self._outcomes:
+                self._outcomes[step] = self._do(step)
+            if self._outcomes[step]:
+                return self._outcomes[step]
+        return None
+
+    def engine(self, name: str, threads: int) -> Engine:
+        """The engine of a prepared peer."""
+        return PEERS[name].engine(name, threads, self.source, self.folder)
+
+    def _do(self, step: Step) -> str | None:
+        try:
+            isolated(step, self.source, self.folder, timeout=self._timeout)
+        except (EngineError, StropError) as error:
+            return f"{step.__name__.replace('_', ' ')}: {error}"
+        return None

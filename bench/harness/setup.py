@@ -1,0 +1,77 @@
+"""What a duel compares and how, and what the original model gives on its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strop.bench.harness.subject import Reference, Sizes, made_up, references
+from strop.bench.processes.spawned import EngineError, isolated
+from strop.bench.records.record import Plan
+from strop.compiler.artifact.folder import Artifact
+from strop.compiler.util.errors import UsageError
+
+
+@dataclass(frozen=True)
+class DuelSetup:
+    """What is to be compared, and how.
+
+    Attributes:
+        artifacts: strop's own, by the name they get in tables.
+        source: of the original model; None where it is not known.
+        against: names of peers; the first that runs is the baseline.
+        sizes: the cases; the example's own sizes if there are none.
+        plan: how to measure.
+    """
+
+    artifacts: Mapping[str, Artifact]
+    source: str | None
+    against: Sequence[str]
+    sizes: Sequence[Sizes]
+    plan: Plan
+
+
+def references_of(setup: DuelSetup) -> list[Reference]:
+    """Inputs of each case, and the original's outputs where it is known.
+
+    Raises:
+        UsageError: the original does not run, or is not what the artifact was built from.
+    """
+    contract = next(iter(setup.artifacts.values())).manifest["contract"]
+    if setup.source is None:
+        return made_up(contract, setup.sizes)
+    source, timeout = setup.source, setup.plan.timeout
+    try:
+        found: list[Reference] = isolated(references, source, setup.sizes, timeout=timeout)
+    except EngineError as error:
+        raise UsageError(f"the original model ({source}) does not run: {error}") from error
+    _require_names(found[0], contract, source)
+    _require_shapes(found[0], contract, source)
+    return found
+
+
+def _require_names(found: Reference, contract: Mapping[str, Any], source: str) -> None:
+    """Refuse an original with other inputs, outputs or dims than the artifact's."""
+    for what, got, want in (
+        ("inputs", found.feeds, contract["inputs"]),
+        ("outputs", found.outputs or {}, contract["outputs"]),
+        ("dims", found.sizes, contract["dims"]),
+    ):
+        if set(got) != {w["name"] for w in want}:
+            names = [", ".join(sorted(n)) or "none" for n in (got, [w["name"] for w in want])]
+            raise UsageError(
+                f"{source} is not what the artifact was built from: it has the {what} {names[0]}, "
+                f"the artifact has {names[1]}. Give its own --source."
+            )
+
+
+def _require_shapes(found: Reference, contract: Mapping[str, Any], source: str) -> None:
+    """Refuse an original whose outputs have other shapes than the artifact's."""
+    for spec in contract["outputs"]:
+        got, want = list((found.outputs or {})[spec["name"]].shape), spec["shape"]
+        if len(got) != len(want) or any(w not in (g, str(w)) for g, w in zip(got, want)):
+            raise UsageError(
+                f"{source} is not what the artifact was built from: its output '{spec['name']}' "
+                f"has the shape {got}, the artifact's has {want}. Give its own --source."
+            )

@@ -1,0 +1,1 @@
+"""Measurements of one figure each; every module is a command."""

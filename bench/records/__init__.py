@@ -1,0 +1,1 @@
+"""What benchmarks put on record: figures with their bounds, and duels; read, judged, compared."""

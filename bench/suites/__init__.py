@@ -1,0 +1,1 @@
+"""What ``strop bench --suite`` and ``python -m strop.bench`` measure."""

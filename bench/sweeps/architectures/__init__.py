@@ -1,0 +1,1 @@
+"""Tiny models of the types of ``transformers``."""
