@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import pydantic
 
 from strop.compiler.util.files.parsing import Strict
+from strop.compiler.util.numerics import DriftValues
 
 Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 
@@ -48,15 +49,8 @@ class ManifestContract(Strict):
     dims: list[ManifestDim]
 
 
-class DriftValues(_Open):
+class OpenDriftValues(DriftValues, _Open):
     """How far outputs moved in one pass."""
-
-    output: str
-    max_abs: float | None
-    sqnr_db: float | None
-    cosine: float | None
-    agreement: float
-    finite: bool
 
 
 class MissValues(Strict):
@@ -79,8 +73,8 @@ class PassValues(_Open):
     bytes_before: Count
     bytes_after: Count
     rewrites: dict[str, Count]
-    previous: DriftValues | None
-    original: DriftValues | None
+    previous: OpenDriftValues | None
+    original: OpenDriftValues | None
     notes: list[str] = []
     misses: list[MissValues] = []
 

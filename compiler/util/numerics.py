@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pydantic
+
+from strop.compiler.util.files.parsing import Strict
 
 Array = np.ndarray[Any, Any]
 # What stands for a ratio of -inf where JSON keeps it: noise, and no signal.
 FLOOR_DB = -300.0
 
 
-@dataclass(frozen=True)
-class Drift:
-    """The distance of outputs from what they should be; each measure is the worst output's.
+class DriftValues(Strict):
+    """The distance of outputs from what they should be, as a record on disk holds it.
 
-    Attributes:
-        output: the output with the largest error relative to its magnitude.
-        max_abs: largest |got - want|.
-        sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum want^2 / sum (want - got)^2),
-            in dB; None if the outputs are equal, -inf if they differ and all of ``want`` is zero.
-        cosine: mean cosine of the rows (last axis); None without float outputs.
-        agreement: share of rows with the same argmax; of equal elements where not float.
-        finite: False if NaN or an infinity appears where the other has none, or a different one.
+    Each measure is the worst output's.
     """
 
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
     output: str
-    max_abs: float
+    """The output with the largest error relative to its magnitude."""
+    max_abs: float | None
+    """Largest |got - want|; null where it is not finite."""
     sqnr_db: float | None
+    """Signal-to-quantization-noise ratio, 10 log10(sum want^2 / sum (want - got)^2), in dB; null
+    where nothing differs."""
     cosine: float | None
+    """Mean cosine of the rows (last axis); null without float outputs."""
     agreement: float
+    """Share of rows with the same argmax; of equal elements where not float."""
     finite: bool
+    """False if NaN or an infinity appears where the other has none, or a different one."""
+
+
+class Drift(DriftValues):
+    """The same as it was measured.
+
+    Attributes:
+        max_abs: may be infinite or NaN.
+        sqnr_db: -inf where outputs differ and all that they should be is zero.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, allow_inf_nan=True)
+
+    max_abs: float
 
     def above(self, noise_db: float) -> bool:
         """Whether this is more than noise; of values that are not float, any difference is."""
@@ -43,13 +59,11 @@ class Drift:
 
     def rounded(self) -> dict[str, Any]:
         """For a manifest: a few significant digits; JSON has neither NaN nor infinity."""
-        return {
-            "output": self.output,
+        return self.model_dump() | {
             "max_abs": float(f"{self.max_abs:.2e}") if math.isfinite(self.max_abs) else None,
             "sqnr_db": None if self.sqnr_db is None else round(max(self.sqnr_db, FLOOR_DB), 1),
             "cosine": None if self.cosine is None else round(self.cosine, 5),
             "agreement": round(self.agreement, 4),
-            "finite": self.finite,
         }
 
 
@@ -90,12 +104,21 @@ def _drift(name: str, got: Array, want: Array) -> Drift:
     a, b = without_shared_infinities(got.astype(np.float64), want.astype(np.float64))
     with np.errstate(invalid="ignore", over="ignore"):
         max_abs = float(np.abs(a - b).max(initial=0.0))
+    finite, ratio, cosine = True, None, None
     if want.dtype.kind != "f":
-        equal = float((got == want).mean()) if want.size else 1.0
-        return Drift(name, max_abs, None, None, equal, True)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return Drift(name, max_abs, -math.inf, -1.0, _same_argmax(a, b), False)
-    return Drift(name, max_abs, sqnr(a, b), row_cosine(a, b), _same_argmax(a, b), True)
+        agreement = float((got == want).mean()) if want.size else 1.0
+    else:
+        agreement = _same_argmax(a, b)
+        finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
+        ratio, cosine = (sqnr(a, b), row_cosine(a, b)) if finite else (-math.inf, -1.0)
+    return Drift(
+        output=name,
+        max_abs=max_abs,
+        sqnr_db=ratio,
+        cosine=cosine,
+        agreement=agreement,
+        finite=finite,
+    )
 
 
 def without_shared_infinities(got: Array, want: Array) -> tuple[Array, Array]:
