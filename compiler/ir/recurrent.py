@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,51 +18,46 @@ aten = torch.ops.aten
 _KEYS = (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd)
 
 
-def _lstm(
-    x: torch.Tensor,
-    hx: list[torch.Tensor],
-    params: list[torch.Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    output = _sequence(x, hx[0], bidirectional, batch_first)
-    return output, torch.empty_like(hx[0]), torch.empty_like(hx[1])
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of a recurrent operator after its input, its states and its weights."""
+
+    has_biases: bool
+    num_layers: int
+    dropout: float
+    train: bool
+    bidirectional: bool
+    batch_first: bool
+
+    @property
+    def directions(self) -> int:
+        """How often each layer reads the sequence."""
+        return 2 if self.bidirectional else 1
 
 
-def _plain(
-    x: torch.Tensor,
-    hx: torch.Tensor,
-    params: list[torch.Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return _sequence(x, hx, bidirectional, batch_first), torch.empty_like(hx)
+def _results(
+    x: torch.Tensor, hx: Any, params: list[torch.Tensor], *settings: Any
+) -> tuple[torch.Tensor, ...]:
+    """The sequence, and a final state for each first one: two of an LSTM, one of the others."""
+    states = [hx] if isinstance(hx, torch.Tensor) else hx
+    given = Settings(*settings)
+    return (_sequence(x, states[0], given), *map(torch.empty_like, states))
 
 
-def _sequence(
-    x: torch.Tensor, state: torch.Tensor, bidirectional: bool, batch_first: bool
-) -> torch.Tensor:
+def _sequence(x: torch.Tensor, state: torch.Tensor, given: Settings) -> torch.Tensor:
     """[time, batch, directions * state] in memory, whatever the order of the axes."""
-    time, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    width = state.shape[-1] * (2 if bidirectional else 1)
-    made = x.new_empty((time, batch, width))
-    return made.transpose(0, 1) if batch_first else made
+    time, batch = (x.shape[1], x.shape[0]) if given.batch_first else (x.shape[0], x.shape[1])
+    made = x.new_empty((time, batch, state.shape[-1] * given.directions))
+    return made.transpose(0, 1) if given.batch_first else made
 
 
-TYPES: dict[Any, Any] = {
-    aten.lstm.input: _lstm,
-    aten.gru.input: _plain,
-    aten.rnn_tanh.input: _plain,
-    aten.rnn_relu.input: _plain,
-}
+_OPERATORS = (
+    aten.lstm.input,
+    aten.gru.input,
+    aten.rnn_tanh.input,
+    aten.rnn_relu.input,
+)
+TYPES: dict[Any, Any] = dict.fromkeys(_OPERATORS, _results)
 """For each recurrent operator a function that gives tensors of the types of its results."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from strop.compiler.ir.families import CONVOLUTIONS
 from strop.compiler.ir.nodes import per_axis, shape_of
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
@@ -16,32 +18,17 @@ strop = torch.ops.strop
 
 
 def _convolution(
-    on: Emitter,
-    op_type: str,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    pads: Any,
-    dilation: Any,
-    groups: int,
-    **attributes: Any,
+    on: Emitter, op_type: str, x: Any, weight: Any, bias: Any, **attributes: Any
 ) -> Any:
-    """``Conv`` or ``ConvTranspose``; ``pads`` holds the start of every axis, then the ends."""
-    count = len(shape_of(weight)) - 2
-    value, batched = _batched(on, x, count)
-    result = on.op(
-        op_type,
-        value,
-        on.value(weight),
-        on.value(bias),
-        strides=per_axis(stride, count),
-        pads=list(pads),
-        **attributes,
-        dilations=per_axis(dilation, count),
-        group=groups,
-    )
+    """``Conv`` or ``ConvTranspose`` of x with a batch axis or without one."""
+    value, batched = _batched(on, x, _axes(weight))
+    result = on.op(op_type, value, on.value(weight), on.value(bias), **attributes)
     return _unbatched(on, result, batched)
+
+
+def _axes(weight: Any) -> int:
+    """The number of spatial axes."""
+    return len(shape_of(weight)) - 2
 
 
 def _batched(on: Emitter, x: Any, count: int) -> tuple[Any, bool]:
@@ -54,7 +41,7 @@ def _unbatched(on: Emitter, result: Any, batched: bool) -> Any:
     return result if batched else on.op("Squeeze", result, on.constant([0]))
 
 
-@lowers(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+@lowers(*CONVOLUTIONS, strop.padded_conv.default)
 def conv(
     on: Emitter,
     x: Any,
@@ -65,34 +52,37 @@ def conv(
     dilation: Any,
     groups: int,
 ) -> Any:
-    pads = per_axis(padding, len(shape_of(weight)) - 2) * 2
-    return _convolution(on, "Conv", x, weight, bias, stride, pads, dilation, groups)
+    count = _axes(weight)
+    dilations = per_axis(dilation, count)
+    return _convolution(
+        on,
+        "Conv",
+        x,
+        weight,
+        bias,
+        strides=per_axis(stride, count),
+        pads=_pads(padding, shape_of(weight)[2:], dilations),
+        dilations=dilations,
+        group=groups,
+    )
 
 
-@lowers(strop.padded_conv.default)
-def padded_conv(
-    on: Emitter, x: Any, weight: Any, bias: Any, stride: Any, pads: Any, dilation: Any, groups: int
-) -> Any:
-    return _convolution(on, "Conv", x, weight, bias, stride, pads, dilation, groups)
+def _pads(padding: Any, kernel: Sequence[Any], dilations: Sequence[int]) -> list[int]:
+    """The zeros before every axis, then those after each.
 
-
-@lowers(aten.conv1d.padding, aten.conv2d.padding)
-def conv_named(
-    on: Emitter,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: str,
-    dilation: Any,
-    groups: int,
-) -> Any:
-    kernel = shape_of(weight)[2:]
-    total = [s * (int(k) - 1) for s, k in zip(per_axis(dilation, len(kernel)), kernel)]
-    if padding == "valid":
-        total = [0] * len(kernel)
-    pads = [t // 2 for t in total] + [t - t // 2 for t in total]
-    return _convolution(on, "Conv", x, weight, bias, stride, pads, dilation, groups)
+    Args:
+        padding: "same", "valid", a number for both sides of one or every axis, or both sides
+            apart, as ``strop::padded_conv`` has them.
+        kernel: its sizes.
+        dilations: one for each axis.
+    """
+    if isinstance(padding, str):
+        wanted = [d * (int(k) - 1) for d, k in zip(dilations, kernel)]
+        total = wanted if padding == "same" else [0] * len(kernel)
+        return [t // 2 for t in total] + [t - t // 2 for t in total]
+    if not isinstance(padding, int) and len(padding) == 2 * len(kernel):
+        return list(padding)
+    return per_axis(padding, len(kernel)) * 2
 
 
 @lowers(aten.conv_transpose1d.default, aten.conv_transpose2d.input)
@@ -107,10 +97,18 @@ def conv_transpose(
     groups: int,
     dilation: Any,
 ) -> Any:
-    count = len(shape_of(weight)) - 2
-    pads, more = per_axis(padding, count) * 2, per_axis(output_padding, count)
+    count = _axes(weight)
     return _convolution(
-        on, "ConvTranspose", x, weight, bias, stride, pads, dilation, groups, output_padding=more
+        on,
+        "ConvTranspose",
+        x,
+        weight,
+        bias,
+        strides=per_axis(stride, count),
+        pads=per_axis(padding, count) * 2,
+        output_padding=per_axis(output_padding, count),
+        dilations=per_axis(dilation, count),
+        group=groups,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.nodes import dtype_of, shape_of
+from strop.compiler.ir.recurrent import Settings
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.table import lowers
 
@@ -73,22 +74,22 @@ class _Layer:
 
 @lowers(aten.lstm.input)
 def lstm(on: Emitter, x: Any, hx: list[Any], params: list[Any], *options: Any) -> Any:
-    return _network(on, LSTM, x, hx, params, *options)
+    return _network(on, LSTM, x, hx, params, Settings(*options))
 
 
 @lowers(aten.gru.input)
 def gru(on: Emitter, x: Any, hx: Any, params: list[Any], *options: Any) -> Any:
-    return _network(on, GRU, x, [hx], params, *options)
+    return _network(on, GRU, x, [hx], params, Settings(*options))
 
 
 @lowers(aten.rnn_tanh.input)
 def rnn_tanh(on: Emitter, x: Any, hx: Any, params: list[Any], *options: Any) -> Any:
-    return _network(on, TANH, x, [hx], params, *options)
+    return _network(on, TANH, x, [hx], params, Settings(*options))
 
 
 @lowers(aten.rnn_relu.input)
 def rnn_relu(on: Emitter, x: Any, hx: Any, params: list[Any], *options: Any) -> Any:
-    return _network(on, RELU, x, [hx], params, *options)
+    return _network(on, RELU, x, [hx], params, Settings(*options))
 
 
 @lowers(aten.lstm_cell.default)
@@ -136,37 +137,31 @@ def _network(
     x: Any,
     hx: list[Any],
     params: list[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    given: Settings,
 ) -> tuple[Any, ...]:
     """All layers; returns the sequence and the final states, as torch does."""
-    count = 2 if bidirectional else 1
+    count = given.directions
     # A state that torch fills with zeros is what ONNX takes where none is given.
     states = [None if n.target is aten.zeros.default else on.value(n) for n in hx]
     value, final = on.value(x), []
-    value = on.op("Transpose", value, perm=[1, 0, 2]) if batch_first else value
-    for number, layer in enumerate(_layers(kind, params, num_layers, count, has_biases)):
+    value = on.op("Transpose", value, perm=[1, 0, 2]) if given.batch_first else value
+    for number, layer in enumerate(_layers(kind, params, given)):
         value, *ends = _run(on, layer, value, [_part(on, s, number, count) for s in states])
         final.append(ends)
-    value = on.op("Transpose", value, perm=[1, 0, 2]) if batch_first else value
-    whole = [e[0] if num_layers == 1 else on.op("Concat", *e, axis=0) for e in zip(*final)]
+    value = on.op("Transpose", value, perm=[1, 0, 2]) if given.batch_first else value
+    whole = [e[0] if given.num_layers == 1 else on.op("Concat", *e, axis=0) for e in zip(*final)]
     return (value, *whole)
 
 
-def _layers(
-    kind: _CellKind, params: list[Node], num_layers: int, count: int, has_biases: bool
-) -> list[_Layer]:
-    size = len(params) // (num_layers * count)
+def _layers(kind: _CellKind, params: list[Node], given: Settings) -> list[_Layer]:
+    count = given.directions
+    size = len(params) // (given.num_layers * count)
     groups = [params[i : i + size] for i in range(0, len(params), size)]
     directions = [
         _Direction(
             group[0],
             group[1],
-            (group[2], group[3]) if has_biases else None,
+            (group[2], group[3]) if given.has_biases else None,
             group[-1] if size % 2 else None,
         )
         for group in groups
