@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from strop.compiler import Model, build, load_recipe
 from strop.compiler.frontend.data import context_of
 from strop.compiler.ir.program import Program
+from strop.compiler.rewriting import learning
 from strop.compiler.rewriting.context import Context, seeded
 from strop.compiler.rewriting.learning import FACTS, TENSORS, Learned, LearningPass
 from strop.compiler.rewriting.passes import Pass
@@ -196,6 +197,7 @@ CHANGES: dict[str, Any] = {
     "more data": lambda p, c: (Fit(), p, replace(c, train=BATCHES * 2)),
     "seed": lambda p, c: (Fit(), p, replace(c, seed=1)),
     "teacher": lambda p, c: (Fit(), p, replace(c, teacher=linear())),
+    "teacher of the same weights": lambda p, c: (Fit(), p, replace(c, teacher=p.clone())),
 }
 
 
@@ -205,6 +207,26 @@ def test_whatever_matters_makes_it_learn_again(what: str, context: Context) -> N
     one, program, changed = CHANGES[what](linear(), context)
     one.run(program, None, changed)
     assert learned_in == ["fit", "fit"]
+
+
+def test_a_weight_is_hashed_once_before_it_learns_and_once_after(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, read = linear(), []
+    kinds = {id(weight) for weight in program.weights.values()}
+    real = learning.digest_of
+
+    def counted(values: Any, digest: Any) -> None:
+        if isinstance(values, Tensor) and id(values) in kinds:
+            read.append(id(values))
+        real(values, digest)
+
+    monkeypatch.setattr(learning, "digest_of", counted)
+    within = replace(context, teacher=program.clone())
+    Fit().run(program, context=within)
+    assert sorted(read) == sorted([*kinds, *kinds])
+    Fit().run(program, context=within)
+    assert len(read) == 3 * len(kinds)
 
 
 def test_another_version_or_another_source_makes_it_learn_again(

@@ -53,6 +53,22 @@ class Learned:
     notes: tuple[str, ...] = ()
 
 
+class WeightHashes:
+    """Hashes of tensors, each computed once; valid as long as nothing writes to them."""
+
+    def __init__(self) -> None:
+        # A tensor is kept with its hash: the id of one that is gone may be given to another.
+        self._known: dict[int, tuple[torch.Tensor, bytes]] = {}
+
+    def of(self, tensor: torch.Tensor) -> bytes:
+        """The hash of a tensor's dtype, shape and elements."""
+        if id(tensor) not in self._known:
+            digest = hashlib.sha256()
+            digest_of(tensor, digest)
+            self._known[id(tensor)] = tensor, digest.digest()
+        return self._known[id(tensor)][1]
+
+
 class _StoredFacts(Strict):
     strop_learned: Literal[1]
     sha256: str
@@ -87,29 +103,30 @@ class LearningPass(Pass):
         self.apply_learned(program, log, learned)
 
     def _learned(self, program: Program, context: Context) -> Learned:
+        hashes = WeightHashes()
         if context.cache is None:
-            return self._learn(program, context)
-        key = self.key(program, context)
+            return self._learn(program, context, _digest(program, hashes))
+        key = self.key(program, context, hashes)
         known = _recall(context.cache, key, self.name, context)
         if known is not None:
             context.progress(f"pass {self.name}: taken from the cache")
             return known
-        learned = self._learn(program, context)
+        learned = self._learn(program, context, _digest(program, hashes))
         try:
             context.cache.put(key, lambda folder: _write(learned, folder))
         except UsageError as error:
             context.say(f"what pass '{self.name}' learned is not kept: {error}")
         return learned
 
-    def _learn(self, program: Program, context: Context) -> Learned:
-        before = _digest(program)
+    def _learn(self, program: Program, context: Context, before: bytes) -> Learned:
         with (
             tempfile.TemporaryDirectory(prefix="strop-learning-") as folder,
             seeded(context.seed),
             torch.enable_grad(),
         ):
             found = self.learn(program.clone(), replace(context, scratch=Path(folder)))
-        if _digest(program) != before:  # torch's own count does not see all of it
+        # Hashed anew: torch's own counters do not see every write.
+        if _digest(program, WeightHashes()) != before:
             raise VerifyError(
                 "it writes to a weight in place while it learns, which programs from before it "
                 "share; train copies, and give them in Learned"
@@ -117,8 +134,15 @@ class LearningPass(Pass):
         tensors = {name: t.detach().contiguous() for name, t in found.tensors.items()}
         return Learned(tensors, dict(found.facts), tuple(found.notes))
 
-    def key(self, program: Program, context: Context) -> str:
-        """What ``learn`` depends on, as a name for the cache."""
+    def key(self, program: Program, context: Context, hashes: WeightHashes | None = None) -> str:
+        """What ``learn`` depends on, as a name for the cache.
+
+        Args:
+            program: what is learned from.
+            context: the data, and the program as captured, which may share weights.
+            hashes: those of weights, if some are known.
+        """
+        hashes = WeightHashes() if hashes is None else hashes
         digest = hashlib.sha256()
         known = {
             "pass": (type(self).__module__, type(self).__qualname__, _source(type(self))),
@@ -130,7 +154,7 @@ class LearningPass(Pass):
         }
         digest.update(json.dumps(known, sort_keys=True, default=repr).encode())
         for one in (program, context.teacher):
-            digest.update(b"" if one is None else _digest(one))
+            digest.update(b"" if one is None else _digest(one, hashes))
         for need, batches in (("calibration", context.calibration), ("train", context.train)):
             if need in self.needs:
                 for batch in batches or ():
@@ -138,10 +162,10 @@ class LearningPass(Pass):
         return f"{self.name}-{digest.hexdigest()[:32]}"
 
 
-def _digest(program: Program) -> bytes:
+def _digest(program: Program, hashes: WeightHashes) -> bytes:
     """The hash of a program's text and weights."""
     digest = hashlib.sha256(program_text(program).encode())
-    digest_of(program.weights, digest)
+    digest_of({name: hashes.of(tensor) for name, tensor in program.weights.items()}, digest)
     return digest.digest()
 
 
