@@ -18,7 +18,7 @@ from strop.compiler.driver.describe import describe
 from strop.compiler.driver.job import Job, Options, job_of
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
 from strop.compiler.driver.verdict import check_file
-from strop.compiler.frontend.coverage import Check
+from strop.compiler.frontend.coverage import CheckScope
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
@@ -46,7 +46,7 @@ def build(
     force: bool = False,
     dump_ir: str | os.PathLike[str] | None = None,
     instruments: Instruments = "cheap",
-    check: Check = "bounded",
+    check: CheckScope = "bounded",
     choices: Choices | None = None,
     progress: Progress = lambda stage: None,
     again: Again | None = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from strop.compiler.artifact.companions import Companions, read_companions
 from strop.compiler.artifact.output import require_output
 from strop.compiler.driver.optimize import Instruments
-from strop.compiler.frontend.coverage import Check
+from strop.compiler.frontend.coverage import CheckScope
 from strop.compiler.frontend.model import Model
 from strop.compiler.lower.choices import Choices
 from strop.compiler.recipes.loading import load_recipe
@@ -26,7 +26,7 @@ class Options:
 
     force: bool
     instruments: Instruments
-    check: Check
+    check: CheckScope
     choices: Choices | None
 
 

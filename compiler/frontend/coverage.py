@@ -16,7 +16,7 @@ from strop.compiler.frontend.inputs import Signature
 from strop.compiler.ir.cost import Cost, CostModel
 from strop.compiler.ir.running import Inputs
 
-Check = Literal["bounded", "full"]
+CheckScope = Literal["bounded", "full"]
 """Which sizes are run: those whose cost fits the allowances, or all corners."""
 Sizes = dict[str, int]
 CostAt = Callable[[Mapping[str, int]], Cost]
@@ -50,7 +50,7 @@ class Coverage:
         calibration: how many calibration inputs there are, and how many of them are cases.
     """
 
-    check: Check = "bounded"
+    check: CheckScope = "bounded"
     run: list[Sizes] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     calibration: dict[str, int] = field(default_factory=dict)

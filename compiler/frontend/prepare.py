@@ -10,7 +10,7 @@ import torch
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.frontend.cases import Case, first_cases, make_cases, make_probe
-from strop.compiler.frontend.coverage import Check, Coverage
+from strop.compiler.frontend.coverage import CheckScope, Coverage
 from strop.compiler.frontend.evaluation import evaluate, module_runner
 from strop.compiler.frontend.export.capture import trace
 from strop.compiler.frontend.export.corners import try_corners
@@ -51,7 +51,7 @@ class Captured:
     milliseconds: float
 
 
-def capture_model(model: Model, stages: Stages, check: Check = "bounded") -> Captured:
+def capture_model(model: Model, stages: Stages, check: CheckScope = "bounded") -> Captured:
     """Compute references and capture; the module itself is not needed afterwards.
 
     The module is captured before it runs at large sizes: the graph tells what those cost.
@@ -71,7 +71,7 @@ def capture_model(model: Model, stages: Stages, check: Check = "bounded") -> Cap
     return _capture_as_declared(model.without_optional_dims(why), stages, check)
 
 
-def _capture_as_declared(model: Model, stages: Stages, check: Check) -> Captured:
+def _capture_as_declared(model: Model, stages: Stages, check: CheckScope) -> Captured:
     module, coverage = model.module, Coverage(check)
     _require_ready(module)
     with torch.no_grad():

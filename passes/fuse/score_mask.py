@@ -15,7 +15,7 @@ from strop.compiler.ir.constants import evaluate, is_weight_expression
 from strop.compiler.ir.nodes import shape_of
 from strop.compiler.ir.program import Program
 from strop.passes.fuse.batch_axes import BatchAxes
-from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, Step
+from strop.passes.fuse.scores import Added, Filled, Scaled, ScaledRows, ScoreStep
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ _MAKE_INFINITE = ("log", "log2", "log10", "log1p", "logit", "reciprocal", "exp",
 class Later:
     """A step, and what multiplies its result after it: a number, and factors of whole rows."""
 
-    step: Step
+    step: ScoreStep
     number: float
     rows: tuple[ScaledRows, ...]
 
@@ -44,7 +44,7 @@ class Later:
         return self.step.number * self.number if isinstance(self.step, Filled) else None
 
 
-def with_later_factors(steps: Sequence[Step]) -> list[Later]:
+def with_later_factors(steps: Sequence[ScoreStep]) -> list[Later]:
     """Each step with the product of the factors after it, in the order of the steps."""
     number, found = 1.0, list[Later]()
     rows: tuple[ScaledRows, ...] = ()
@@ -57,7 +57,7 @@ def with_later_factors(steps: Sequence[Step]) -> list[Later]:
     return found[::-1]
 
 
-def why_not_one_mask(steps: Sequence[Step], program: Program) -> str | None:
+def why_not_one_mask(steps: Sequence[ScoreStep], program: Program) -> str | None:
     """Why no added mask says the same in every row, those that hide everything included."""
     later = with_later_factors(steps)
     filled = {i: one.fill for i, one in enumerate(later) if one.fill is not None}
@@ -81,12 +81,12 @@ def why_not_one_mask(steps: Sequence[Step], program: Program) -> str | None:
     return None
 
 
-def scale_of(steps: Sequence[Step]) -> float:
+def scale_of(steps: Sequence[ScoreStep]) -> float:
     """The product of all numbers by which scores are multiplied."""
     return math.prod(step.factor for step in steps if isinstance(step, Scaled))
 
 
-def scaled_queries(q: Node, steps: Sequence[Step], axes: BatchAxes, build: Builder) -> Node:
+def scaled_queries(q: Node, steps: Sequence[ScoreStep], axes: BatchAxes, build: Builder) -> Node:
     """Queries, [batch, heads, rows, size], with the factors of whole rows of the scores."""
     whole = q
     for step in steps:
@@ -95,7 +95,7 @@ def scaled_queries(q: Node, steps: Sequence[Step], axes: BatchAxes, build: Build
     return whole
 
 
-def build_mask(steps: Sequence[Step], q: Node, axes: BatchAxes, build: Builder) -> Node | None:
+def build_mask(steps: Sequence[ScoreStep], q: Node, axes: BatchAxes, build: Builder) -> Node | None:
     """All that is added to scores, or hides them, as one float mask to add; None if nothing is."""
     total: Node | None = None
     later = with_later_factors(steps)

@@ -81,7 +81,7 @@ class Filled:
     lead: Sizes
 
 
-Step = Scaled | ScaledRows | Added | Filled
+ScoreStep = Scaled | ScaledRows | Added | Filled
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Scores:
 
     q: Node
     kt: Node
-    steps: tuple[Step, ...]
+    steps: tuple[ScoreStep, ...]
     inside: tuple[Node, ...]
     leads: tuple[Sizes, ...]
 
-    def then(self, node: Node, step: Step | None) -> Scores:
+    def then(self, node: Node, step: ScoreStep | None) -> Scores:
         """The scores after one more operator."""
         return replace(
             self,
@@ -142,7 +142,7 @@ def take_apart(node: Any, program: Program, depth: int = NEAR) -> Scores | Miss:
     return best
 
 
-def _why_not_step(node: Node, inner: Node, step: Step | None, depth: int) -> Miss | None:
+def _why_not_step(node: Node, inner: Node, step: ScoreStep | None, depth: int) -> Miss | None:
     """Why an operator on the scores is not what it seems to be."""
     if not _same_matrix(inner, node):
         return Miss("the scores are repeated, or their rows and columns change", node, depth)
@@ -174,7 +174,7 @@ def _sum_of_product(node: Node) -> Scores:
     values = arguments(node)
     first, a, b = list(values.values())[:3]
     lead = lead_of(node)
-    steps: list[Step] = [Scaled(float(values["alpha"]))]
+    steps: list[ScoreStep] = [Scaled(float(values["alpha"]))]
     if values["beta"] != 0 and first.target not in ZEROS:
         steps.append(Added(first, float(values["beta"]), lead))
     return Scores(a, b, tuple(steps), (node,), (lead,))
@@ -210,7 +210,7 @@ def number_factor(node: Any, program: Program) -> tuple[Any, float] | None:
     return (b, number) if number is not None and node.target in MUL else None
 
 
-Reading = tuple[Any, Step | None]
+Reading = tuple[Any, ScoreStep | None]
 """The scores before an operator, and what it did to them; None for other batch axes alone."""
 
 

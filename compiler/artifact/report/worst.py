@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Check = Mapping[str, Any]
+from strop.compiler.artifact.report.tables import Values
 
 
 @dataclass(frozen=True)
@@ -19,16 +18,16 @@ class Worst:
         others: the check with most elements that differ, among outputs that are not float.
     """
 
-    floats: Check | None
+    floats: Values | None
     cosine: float | None
-    others: Check | None
+    others: Values | None
 
 
-def worst_of(checks: Sequence[Check]) -> Worst:
+def worst_of(checks: Sequence[Values]) -> Worst:
     """The worst of the checks that a manifest lists."""
 
     # Manifests of older versions have the share of elements that differ as "max_error" alone.
-    def error(check: Check) -> float:
+    def error(check: Values) -> float:
         return float(check["max_error"])
 
     floats = [check for check in checks if check["cosine"] is not None]
