@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from strop.bench.records.figures import Spread
+from strop.compiler.util.numerics import DriftValues
 
 FORMAT: Literal["strop-bench-2"] = "strop-bench-2"
 # The machine is calm where the canary takes no more than this, over the best it was seen to take.
@@ -28,21 +29,10 @@ class _Part(pydantic.BaseModel):
     )
 
 
-class Fidelity(_Part):
+class Fidelity(DriftValues):
     """An engine's outputs against the original's in eager torch; each is the worst output's."""
 
-    output: str
-    """The output with the largest error relative to its magnitude."""
-    max_abs: float | None
-    """Largest absolute difference; null where it is not finite."""
-    sqnr_db: float | None
-    """Signal-to-quantization-noise ratio in dB; null where nothing differs."""
-    cosine: float | None
-    """Mean cosine of rows (last axis); null without float outputs."""
-    agreement: float
-    """Share of rows with the same argmax; of equal elements where not float."""
-    finite: bool
-    """Whether everything is finite."""
+    model_config = pydantic.ConfigDict(extra="forbid")
 
 
 class Result(_Part):
