@@ -97,3 +97,57 @@ def test_the_folder_is_the_named_one_or_the_systems(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("STROP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/other")
     assert cache_root() == Path("/other/strop")
+
+
+# Work under way -------------------------------------------------------------------------------
+
+
+def test_work_that_is_interrupted_is_found_again_and_removed_when_it_ends(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(KeyboardInterrupt), cache.under_way("a") as folder:
+        (folder / "data").write_text("half")
+        raise KeyboardInterrupt
+    assert cache.entries() == [] and cache.get("a") is None
+    assert [(e.key, e.bytes) for e in cache.interrupted()] == [("a", 4)]
+    with cache.under_way("a") as folder:
+        assert (folder / "data").read_text() == "half"
+        cache.put("a", writing(3))  # type: ignore[arg-type]
+    assert cache.interrupted() == [] and [e.key for e in cache.entries()] == ["a"]
+    with cache.under_way("a") as folder:
+        assert list(folder.iterdir()) == []
+
+
+def test_two_processes_do_not_work_on_one_entry(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with cache.under_way("a"):
+        with pytest.raises(UsageError, match="another process works in"):
+            cache.under_way("a").__enter__()
+        with cache.under_way("b"):
+            pass
+    with cache.under_way("a"):
+        pass
+
+
+def test_those_that_share_the_work_see_its_folder_and_leave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path)
+    with cache.under_way("a") as first:
+        monkeypatch.setenv("RANK", "1")
+        with cache.under_way("a") as second:
+            assert first == second
+        assert first.is_dir()
+        monkeypatch.delenv("RANK")
+
+
+def test_work_that_nobody_takes_up_is_removed_after_two_weeks(tmp_path: Path) -> None:
+    cache, day = Cache(tmp_path), 24 * 3600
+    for key, days in (("old", 15), ("young", 13)):
+        with pytest.raises(KeyboardInterrupt), cache.under_way(key) as folder:
+            raise KeyboardInterrupt
+        then = folder.stat().st_mtime - days * day
+        os.utime(folder, (then, then))
+    cache.put("a", writing(1))  # type: ignore[arg-type]
+    assert [e.key for e in cache.interrupted()] == ["young"]
+    cache.clear()
+    assert cache.interrupted() == []

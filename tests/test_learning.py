@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -233,7 +234,7 @@ def test_another_version_or_another_source_makes_it_learn_again(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Fit().key(linear(), context)
-    monkeypatch.setattr("strop.compiler.rewriting.learning._source", lambda thing: "changed")
+    monkeypatch.setattr("strop.compiler.rewriting.learning._code", lambda thing: "changed")
     assert Fit().key(linear(), context) != key
     monkeypatch.undo()
     assert Fit().key(linear(), context) == key
@@ -301,6 +302,71 @@ def test_a_pass_can_be_stopped_after_any_of_its_weights(context: Context) -> Non
     assert learned_in == ["fit"]
 
 
+# Interrupted learning, and what is recorded ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counts(LearningPass):
+    """Needs three runs to learn, of which the first two are interrupted."""
+
+    name = "counts"
+    needs = (("train", "calibration"),)
+
+    def learn(self, program: Program, context: Context) -> Learned:
+        assert context.kept is not None
+        ran = len(list(context.kept.iterdir()))
+        if ran < 2:
+            (context.kept / str(ran)).touch()
+            raise KeyboardInterrupt
+        return Learned(facts={"ran": ran})
+
+
+def test_an_interrupted_pass_finds_what_it_kept_until_it_has_learned(context: Context) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            Counts().run(linear(), None, context)
+    other = replace(context, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        Counts().run(linear(), None, other)
+    log = Log()
+    Counts().run(linear(), log, context)
+    assert log.learned and log.learned["facts"] == {"ran": 2}
+    assert context.cache and len(context.cache.interrupted()) == 1
+
+
+def test_what_it_learned_from_is_recorded_whether_cached_or_not(context: Context) -> None:
+    logs = [Log(), Log(), Log()]
+    Fit().run(linear(), logs[0], replace(context, teacher=linear(), seed=4))
+    Fit().run(linear(), logs[1], replace(context, teacher=linear(), seed=4))
+    Fit().run(linear(), logs[2], replace(context, cache=None))
+    assert learned_in == ["fit", "fit"]
+    assert logs[0].learned == logs[1].learned
+    first, last = logs[0].learned, logs[2].learned
+    assert first and last and first["facts"] == {"steps": 3}
+    assert first["from"]["program"] == first["from"]["teacher"] == last["from"]["program"]
+    assert first["from"]["data"] == last["from"]["data"] and list(first["from"]["data"]) == [
+        "train"
+    ]
+    assert (first["from"]["seed"], last["from"]["seed"], last["from"]["teacher"]) == (4, 0, None)
+
+
+def test_one_of_several_needs_is_enough(context: Context) -> None:
+    said = "pass 'counts' needs train or calibration: give Model(train=...) in the factory"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Counts().run(linear())
+    only = Context(calibration=BATCHES, cache=context.cache)
+    keys = {Counts().key(linear(), c) for c in (context, only, replace(only, train=BATCHES))}
+    assert len(keys) == 3
+
+
+def test_of_several_processes_the_first_one_keeps_what_was_learned(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    Fit().run(linear(), None, context)
+    assert context.cache and context.cache.entries() == []
+
+
 # Whole builds ---------------------------------------------------------------------------------
 
 FACTORY = """
@@ -330,6 +396,12 @@ def make():
 """
 
 
+def manifest_of(artifact: Path) -> Any:
+    """What the manifest says of what was learned."""
+    passes = json.loads((artifact / "manifest.json").read_text())["passes"]
+    return next(p["learned"] for p in passes if p["name"] == "nudge")
+
+
 def test_builds_bisections_and_questions_learn_once(strop: Strop, tmp_path: Path) -> None:
     file = tmp_path / "nudged.py"
     file.write_text(FACTORY)
@@ -349,5 +421,8 @@ def test_builds_bisections_and_questions_learn_once(strop: Strop, tmp_path: Path
     assert "nudge-" not in strop("cache").out
     assert strop("build", source, "-o", tmp_path / "c", *common).code == 0
     assert learned.read_text() == "xx"
+    assert manifest_of(tmp_path / "a") == manifest_of(tmp_path / "b")
+    learned_from = manifest_of(tmp_path / "a")["from"]
+    assert learned_from["data"].keys() == {"train"} and len(learned_from["teacher"]) == 64
     files = [(tmp_path / out / "model.onnx").read_bytes() for out in "abc"]
     assert files[0] == files[1] == files[2]

@@ -82,6 +82,7 @@ def _step(step: StepRecord) -> dict[str, Any]:
         "rewrites": step.rewrites,
         "previous": step.previous.rounded() if step.previous else None,
         "original": step.original.rounded() if step.original else None,
+        "learned": step.learned,
         "notes": step.notes,
         "misses": [asdict(miss) for miss in step.misses],
     }

@@ -10,6 +10,7 @@ from strop.compiler.util.files.parsing import Strict
 from strop.compiler.util.numerics import DriftValues
 
 Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+Digest = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Open(Strict):
@@ -21,7 +22,7 @@ class _Open(Strict):
 class FileValues(Strict):
     """A file of the artifact."""
 
-    sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Digest
     bytes: Count
 
 
@@ -64,6 +65,22 @@ class MissValues(Strict):
     kind: str = ""
 
 
+class SourceValues(_Open):
+    """What a pass learned from: SHA-256 hashes, and the seed; None of what there was not."""
+
+    program: Digest
+    teacher: Digest | None
+    data: dict[str, Digest | None]
+    seed: int
+
+
+class LearnedValues(_Open):
+    """What a pass that learns says of it: always the same for the same source."""
+
+    source: Annotated[SourceValues, pydantic.Field(alias="from")]
+    facts: dict[str, Any]
+
+
 class PassValues(_Open):
     """What one pass did."""
 
@@ -75,6 +92,7 @@ class PassValues(_Open):
     rewrites: dict[str, Count]
     previous: OpenDriftValues | None
     original: OpenDriftValues | None
+    learned: LearnedValues | None = None
     notes: list[str] = []
     misses: list[MissValues] = []
 

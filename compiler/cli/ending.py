@@ -20,16 +20,20 @@ def exit_code_of(app: Callable[[], None]) -> Any:
         app()
     except SystemExit as end:  # typer's own: the user's code cannot raise it here
         return end.code
-    except Interrupted:
-        say_problem(_interruption())
+    except Interrupted as error:
+        say_problem(_with_notes(_interruption(), error))
     except StropError as error:
-        say_problem("\n".join([str(error), *getattr(error, "__notes__", ())]))
+        say_problem(_with_notes(str(error), error))
         return error.exit_code
     except Exception as error:
         if os.environ.get("STROP_TRACEBACK"):
             raise
         say_problem(_bug(error))
     return 1
+
+
+def _with_notes(sentence: str, error: BaseException) -> str:
+    return "\n".join([sentence, *getattr(error, "__notes__", ())])
 
 
 def _interruption() -> str:

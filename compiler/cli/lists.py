@@ -58,6 +58,8 @@ def show_cache(
     for entry in cache.entries():
         used = datetime.fromtimestamp(entry.used).isoformat(sep=" ", timespec="minutes")
         table.add_row(entry.key, units.size(entry.bytes), used)
+    for entry in cache.interrupted():
+        table.add_row(f"{entry.key} (interrupted)", units.size(entry.bytes), "")
     out_console.print(table)
     out_console.say(f"{cache.root}, at most {units.size(cache.most_bytes)}")
 

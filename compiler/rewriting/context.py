@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ Measure = Callable[[Program], Mapping[str, float]]
 """The user's metrics of a program, by name."""
 Need = Literal["calibration", "train", "loss", "evaluate"]
 NEEDS: tuple[Need, ...] = get_args(Need)
+Needs = tuple[Need | tuple[Need, ...], ...]
+"""What is needed, all of it; of several in a tuple, at least one."""
+
+
+def named(needs: Needs) -> list[Need]:
+    """Everything that is named among needs."""
+    return [one for need in needs for one in ([need] if isinstance(need, str) else need)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Context:
         evaluate: the user's metrics.
         seed: for whatever is drawn at random.
         scratch: an empty folder while a pass learns, removed afterwards; None at other times.
+        kept: a folder that stays if learning is interrupted, and is found again by the same pass on
+            the same program and data; removed when what was learned is kept. None without a cache.
         cache: what passes learned before; None keeps nothing.
         progress: told what is being done, in a few words.
         say: told what the user should know of this run alone, in sentences; it is not recorded in
@@ -56,13 +66,26 @@ class Context:
     evaluate: Measure | None = None
     seed: int = 0
     scratch: Path | None = None
+    kept: Path | None = None
     cache: Cache | None = None
     progress: Callable[[str], None] = lambda what: None
     say: Callable[[str], None] = lambda sentence: None
 
-    def lacks(self, need: Need) -> bool:
-        """Whether a need is not met."""
-        return getattr(self, need) is None
+    def lacks(self, need: Need | tuple[Need, ...]) -> bool:
+        """Whether a need, or each of several, is not met."""
+        return all(getattr(self, one) is None for one in named((need,)))
+
+
+def seed_all(seed: int) -> None:
+    """Let the random numbers of Python, NumPy and torch depend on the seed alone from here on."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def mixed(*parts: int | str) -> int:
+    """One seed of several numbers and words, in 32 bits."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4])
 
 
 @contextmanager
@@ -70,9 +93,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Random numbers of Python, NumPy and torch that depend on the seed alone; restored after."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        seed_all(seed)
         try:
             yield
         finally:

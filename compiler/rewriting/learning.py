@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -26,16 +28,19 @@ from safetensors.torch import save_file
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.snapshots.weight_store import read_tensors
-from strop.compiler.rewriting.context import Context, Need, digest_of, seeded
+from strop.compiler.rewriting.context import Batches, Context, Needs, digest_of, named, seeded
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.cache import Cache
 from strop.compiler.util.errors import UsageError, VerifyError
 from strop.compiler.util.files.parsing import Strict, validated
 from strop.compiler.util.files.reading import file_hash, read_json
+from strop.compiler.util.ranks import rank
 
 PACKAGES = ("strop", "torch", "numpy")
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
+Source = Mapping[str, Any]
+"""What was learned from: hashes of the program, of the teacher and of the data, and the seed."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class _StoredFacts(Strict):
 class LearningPass(Pass):
     """A pass that learns; ``needs`` lists the data that it requires."""
 
-    needs: ClassVar[tuple[Need, ...]] = ("train",)
+    needs: ClassVar[Needs] = ("train",)
 
     @abstractmethod
     def learn(self, program: Program, context: Context) -> Learned:
@@ -98,27 +103,38 @@ class LearningPass(Pass):
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         """Learn, or take the cached result, and rewrite the program with it."""
-        learned = self._learned(program, context)
+        source = self._source(program, context)
+        learned = self._learned(program, context, source)
         log.notes.extend(learned.notes)
+        log.learned = {"from": source, "facts": dict(learned.facts)}
         self.apply_learned(program, log, learned)
 
-    def _learned(self, program: Program, context: Context) -> Learned:
-        hashes = WeightHashes()
+    def _learned(self, program: Program, context: Context, source: Source) -> Learned:
         if context.cache is None:
-            return self._learn(program, context, _digest(program, hashes))
-        key = self.key(program, context, hashes)
+            return self._learn(program, context, source)
+        key = self._key(source, context)
         known = _recall(context.cache, key, self.name, context)
         if known is not None:
             context.progress(f"pass {self.name}: taken from the cache")
             return known
-        learned = self._learn(program, context, _digest(program, hashes))
-        try:
-            context.cache.put(key, lambda folder: _write(learned, folder))
-        except UsageError as error:
-            context.say(f"what pass '{self.name}' learned is not kept: {error}")
+        with ExitStack() as stack:
+            try:
+                kept = stack.enter_context(context.cache.under_way(key))
+            except UsageError as error:
+                self._say_not_kept(context, error)
+                return self._learn(program, context, source)
+            learned = self._learn(program, replace(context, kept=kept), source)
+            if rank() == 0:  # of several processes the first one keeps it
+                try:
+                    context.cache.put(key, lambda folder: _write(learned, folder))
+                except UsageError as error:
+                    self._say_not_kept(context, error)
         return learned
 
-    def _learn(self, program: Program, context: Context, before: bytes) -> Learned:
+    def _say_not_kept(self, context: Context, error: UsageError) -> None:
+        context.say(f"what pass '{self.name}' learned is not kept: {error}")
+
+    def _learn(self, program: Program, context: Context, source: Source) -> Learned:
         with (
             tempfile.TemporaryDirectory(prefix="strop-learning-") as folder,
             seeded(context.seed),
@@ -126,7 +142,7 @@ class LearningPass(Pass):
         ):
             found = self.learn(program.clone(), replace(context, scratch=Path(folder)))
         # Hashed anew: torch's own counters do not see every write.
-        if _digest(program, WeightHashes()) != before:
+        if _digest(program, WeightHashes()) != source["program"]:
             raise VerifyError(
                 "it writes to a weight in place while it learns, which programs from before it "
                 "share; train copies, and give them in Learned"
@@ -134,42 +150,61 @@ class LearningPass(Pass):
         tensors = {name: t.detach().contiguous() for name, t in found.tensors.items()}
         return Learned(tensors, dict(found.facts), tuple(found.notes))
 
-    def key(self, program: Program, context: Context, hashes: WeightHashes | None = None) -> str:
-        """What ``learn`` depends on, as a name for the cache.
+    def key(self, program: Program, context: Context) -> str:
+        """What ``learn`` depends on, as a name for the cache."""
+        return self._key(self._source(program, context), context)
 
-        Args:
-            program: what is learned from.
-            context: the data, and the program as captured, which may share weights.
-            hashes: those of weights, if some are known.
-        """
-        hashes = WeightHashes() if hashes is None else hashes
-        digest = hashlib.sha256()
+    def _key(self, source: Source, context: Context) -> str:
         known = {
-            "pass": (type(self).__module__, type(self).__qualname__, _source(type(self))),
+            "pass": (type(self).__module__, type(self).__qualname__, _code_of_pass(type(self))),
             "options": self.options(),
             "target": context.target.name,
-            "seed": context.seed,
+            "from": source,
             "versions": [version(package) for package in PACKAGES],
-            "functions": [_source(f) for f in (context.loss, context.evaluate) if f is not None],
+            "functions": [_code(f) for f in (context.loss, context.evaluate) if f is not None],
         }
-        digest.update(json.dumps(known, sort_keys=True, default=repr).encode())
-        for one in (program, context.teacher):
-            digest.update(b"" if one is None else _digest(one, hashes))
-        for need, batches in (("calibration", context.calibration), ("train", context.train)):
-            if need in self.needs:
-                for batch in batches or ():
-                    digest_of(batch, digest)
-        return f"{self.name}-{digest.hexdigest()[:32]}"
+        text = json.dumps(known, sort_keys=True, default=repr)
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def _source(self, program: Program, context: Context) -> Source:
+        """Hashes of what it learns from: program, teacher and data; and the seed."""
+        hashes = WeightHashes()
+        read = [need for need in named(self.required()) if need in ("calibration", "train")]
+        return {
+            "program": _digest(program, hashes),
+            "teacher": None if context.teacher is None else _digest(context.teacher, hashes),
+            "data": {need: _data_digest(getattr(context, need)) for need in sorted(read)},
+            "seed": context.seed,
+        }
 
 
-def _digest(program: Program, hashes: WeightHashes) -> bytes:
+def _digest(program: Program, hashes: WeightHashes) -> str:
     """The hash of a program's text and weights."""
     digest = hashlib.sha256(program_text(program).encode())
     digest_of({name: hashes.of(tensor) for name, tensor in program.weights.items()}, digest)
-    return digest.digest()
+    return digest.hexdigest()
 
 
-def _source(thing: Any) -> str:
+def _data_digest(batches: Batches | None) -> str | None:
+    """The hash of all batches."""
+    if batches is None:
+        return None
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest_of(batch, digest)
+    return digest.hexdigest()
+
+
+def _code_of_pass(kind: type[Pass]) -> str:
+    """The hash of the file that holds a pass; of one of strop's, of all of strop's passes."""
+    package = ".".join(kind.__module__.split(".")[:2])
+    if package != "strop.passes":
+        return _code(kind)
+    files = sorted(f for p in sys.modules[package].__path__ for f in Path(p).rglob("*.py"))
+    return hashlib.sha256(" ".join(map(file_hash, files)).encode()).hexdigest()
+
+
+def _code(thing: Any) -> str:
     """The hash of the file that holds a class or what can be called; "" where there is none."""
     thing = inspect.unwrap(thing)
     while isinstance(thing, partial):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.verifier import verify, verify_unchanged, versions_of
-from strop.compiler.rewriting.context import Context, Need
+from strop.compiler.rewriting.context import Context, Needs
 from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
 from strop.compiler.util.errors import StropError, UsageError, VerifyError
 from strop.compiler.util.user_code import blame
@@ -40,13 +40,17 @@ class Pass(ABC):
         name: how recipes call it.
         after: names of passes that must have run before this one.
         before: names of passes that may run only after this one, where a recipe has them.
-        needs: what of the context it cannot do without.
+        needs: what of the context it cannot do without, whatever its options are.
     """
 
     name: ClassVar[str]
     after: ClassVar[tuple[str, ...]] = ()
     before: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[tuple[Need, ...]] = ()
+    needs: ClassVar[Needs] = ()
+
+    def required(self) -> Needs:
+        """What it cannot do without, with these options."""
+        return self.needs
 
     @abstractmethod
     def apply(self, program: Program, log: Log) -> None:
@@ -99,11 +103,13 @@ def require_needs(one: Pass, context: Context) -> None:
     Raises:
         UsageError: something is missing.
     """
-    missing = [need for need in one.needs if context.lacks(need)]
+    missing = [need for need in one.required() if context.lacks(need)]
     if missing:
+        names = [need if isinstance(need, str) else " or ".join(need) for need in missing]
+        given = [need if isinstance(need, str) else need[0] for need in missing]
         raise UsageError(
-            f"pass '{one.name}' needs {' and '.join(missing)}: give "
-            f"Model({', '.join(f'{need}=...' for need in missing)}) in the factory"
+            f"pass '{one.name}' needs {' and '.join(names)}: give "
+            f"Model({', '.join(f'{need}=...' for need in given)}) in the factory"
         )
 
 

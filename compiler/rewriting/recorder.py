@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from strop.compiler.ir.footprint import Footprint, footprint
 from strop.compiler.ir.program import Program
@@ -25,6 +26,7 @@ class StepRecord:
         modified: whether the program's text changed.
         previous: how far the outputs moved from those before the step; None if not measured.
         original: how far they are from the original module's.
+        learned: from what a pass that learns did it, and its facts; None of other passes.
         seconds: wall time of the step.
         peak_bytes: the process's largest resident memory so far.
     """
@@ -41,6 +43,7 @@ class StepRecord:
     peak_bytes: int
     previous: Drift | None = None
     original: Drift | None = None
+    learned: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Recorder(Instrument):
                 misses=result.log.misses,
                 seconds=seconds,
                 peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                learned=result.log.learned,
             )
         )
         self._size = size

@@ -60,6 +60,7 @@ class Log:
         limit: how many rewrites to let happen; None for all of them.
         least_depth: how many nodes of a pattern must match for a miss to be a near miss.
         looking_at: the rule and the root that are being tried.
+        learned: what a pass that learns did it from, and its facts; None of other passes.
     """
 
     rewrites: list[Rewrite] = field(default_factory=list)
@@ -68,6 +69,7 @@ class Log:
     limit: int | None = None
     least_depth: int = NEAR
     looking_at: tuple[str, Node] | None = None
+    learned: dict[str, Any] | None = None
 
     def rewrote(self, rule: str, node: Node) -> None:
         """Count one rewrite; called when it is complete and the program valid again.

@@ -7,23 +7,29 @@ time, and nothing else.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 
 from strop.compiler.util.errors import UsageError
+from strop.compiler.util.ranks import rank
 
 VARIABLE = "STROP_CACHE"
 MOST_BYTES = 4 << 30
 # What a killed process left is not in use any more after this many seconds.
 _STALE = 24 * 3600
 _UNFINISHED = ".unfinished-"
+# What is under way may be taken up again for this long.
+_FORGOTTEN = 14 * 24 * 3600
+_UNDER_WAY = ".under-way-"
 
 
 def cache_root() -> Path:
@@ -89,14 +95,42 @@ class Cache:
             shutil.rmtree(work, ignore_errors=True)
         self._make_room(key)
 
+    @contextmanager
+    def under_way(self, key: str) -> Iterator[Path]:
+        """A folder for work on an entry: kept if the block is left by an exception, else removed.
+
+        The same key finds the same folder again. Of several processes that share the work, the
+        first one holds and removes it.
+
+        Raises:
+            UsageError: the folder cannot be written, or another process works in it.
+        """
+        folder = self.root / f"{_UNDER_WAY}{key}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.utime(folder)
+        except OSError as error:
+            raise UsageError(f"the cache {self.root} cannot be written: {error}") from error
+        if rank() > 0:
+            yield folder
+            return
+        with _locked(folder):
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+
     def remove(self, key: str) -> None:
         """Remove an entry if it is there."""
         shutil.rmtree(self.root / key, ignore_errors=True)
 
     def entries(self) -> list[CacheEntry]:
         """All entries, the one used last first."""
-        found = [_entry(p) for p in self._folders() if not p.name.startswith(_UNFINISHED)]
+        found = [_entry(p) for p in self._folders() if not p.name.startswith(".")]
         return sorted(found, key=lambda e: -e.used)
+
+    def interrupted(self) -> list[CacheEntry]:
+        """What work on entries has kept so far, by the entry's key."""
+        found = [_entry(p) for p in self._folders() if p.name.startswith(_UNDER_WAY)]
+        return [replace(e, key=e.key.removeprefix(_UNDER_WAY)) for e in found]
 
     def clear(self) -> None:
         """Remove all entries, and what killed processes left."""
@@ -109,13 +143,33 @@ class Cache:
     def _make_room(self, newest: str) -> None:
         """Remove what is stale, and the entries used longest ago beyond the bound."""
         for folder in self._folders():
-            if folder.name.startswith(_UNFINISHED) and _age(folder) > _STALE:
+            name, age = folder.name, _age(folder)
+            stale = name.startswith(_UNFINISHED) and age > _STALE
+            if stale or (name.startswith(_UNDER_WAY) and age > _FORGOTTEN):
                 shutil.rmtree(folder, ignore_errors=True)
         taken = 0
         for entry in self.entries():
             taken += entry.bytes
             if taken > self.most_bytes and entry.key != newest:
                 self.remove(entry.key)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes; the system lets go of it if this one is killed.
+
+    Raises:
+        UsageError: another one holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another process works in {folder}") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _age(folder: Path) -> float:
