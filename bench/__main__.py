@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from strop.bench.commands import Wanted, run_suite
+from strop.bench.cli.suites import run_suite
+from strop.bench.cli.wanted import Wanted, plan_of
 from strop.bench.records.figures import console, show_results
-from strop.bench.records.record import Plan
-from strop.bench.suites.catalog import SUITES
+from strop.bench.suites.table import SUITES
 from strop.compiler.util.errors import StropError
 
 
@@ -17,9 +16,8 @@ def run_all() -> int:
     failed = 0
     for name in SUITES:
         console.rule(name)
-        plan = Plan(threads=[os.cpu_count() or 1])
         try:
-            run_suite(name, Wanted([], "", None, [], plan, None, None, []), None)
+            run_suite(name, Wanted(plan_of(threads="")), None)
         except StropError as error:
             failed = error.exit_code
             console.print(f"suite {name}: {error}", style="red")

@@ -25,8 +25,7 @@ from strop.bench.records.record import (
     ratios,
     spread,
 )
-from strop.bench.suites import catalog as suites
-from strop.bench.suites import encoders
+from strop.bench.suites import contests, encoders
 from strop.bench.suites.embeddings import EmbeddingAgreement, agreement, neighbours, pooled
 from strop.compiler.frontend.source import load_model
 
@@ -103,7 +102,7 @@ def small_record() -> DuelRecord:
 
 
 def test_the_encoders_are_held_to_the_bounds_of_their_recipe() -> None:
-    sentences = {"strop cpu-int8": EmbeddingAgreement(0.99, 0.9, 0.8, 10, 400)}
+    sentences = {"strop cpu-int8": EmbeddingAgreement(0.99, 0.8, 10, 400)}
     found = encoders.Found(small_record(), sentences)
     figures = {f.what: f for f in encoders.judge(found, ["cpu-int8"])}
     assert {what: (round(f.value, 3), f.hit) for what, f in figures.items()} == {
@@ -140,9 +139,9 @@ def test_what_is_on_record_can_be_shown() -> None:
     assert readme.duel_tables(found)
 
 
-@pytest.mark.parametrize("source", [c.source for c in (suites.VISION | suites.DECODERS).values()])
-def test_every_model_of_the_suites_is_made(source: str) -> None:
-    model = load_model(source)
+@pytest.mark.parametrize("name", contests.VISION | contests.DECODERS)
+def test_every_model_of_the_suites_is_made(name: str) -> None:
+    model = load_model((contests.VISION | contests.DECODERS)[name].source)
     assert not model.module.training
     assert model.dynamic
 

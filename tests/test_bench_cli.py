@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import SMALL, Strop, Write
 
+from strop.bench.cli.values import size_combinations
 from strop.bench.harness import peers
 from strop.bench.harness.log import DuelLog
-from strop.bench.harness.options import size_combinations
 from strop.bench.harness.peers import Peer
 from strop.bench.harness.setup import DuelSetup, references_of
 from strop.bench.records.reading import read_record
@@ -76,7 +76,7 @@ def test_bad_input_is_refused_before_anything_is_measured(
     strop: Strop, out: Path, source: str, options: list[str], says: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("strop.bench.commands.duel", pytest.fail)
+    monkeypatch.setattr("strop.bench.cli.duels.duel", pytest.fail)
     result = strop("bench", out, "--source", source, *options)
     assert (result.code, says in result.err) == (2, True), result.err
     assert len(result.err.splitlines()) == 1
@@ -102,7 +102,7 @@ def test_no_write_access_is_said_first(
     strop: Strop, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("strop.bench.commands.duel", pytest.fail)
+    monkeypatch.setattr("strop.bench.cli.duels.duel", pytest.fail)
     result = strop("bench", out, "--json", "a.json")
     assert result.code == 2
     assert "no write access to" in result.err
@@ -178,8 +178,8 @@ def test_a_regression_is_exit_3_and_nothing_in_common_is_exit_2(
 def test_a_missing_or_broken_engine_costs_its_row(
     strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = Peer("", peers._eager, (), ("no_such_package",), "pip install 'strop[nothing]'")
-    broken = Peer("", peers._onnx("nothing.onnx"), ())
+    gone = Peer(peers._eager, (), ("no_such_package",), "pip install 'strop[nothing]'")
+    broken = Peer(peers._onnx("nothing.onnx"), ())
     monkeypatch.setattr(peers, "PEERS", peers.PEERS | {"gone": gone, "broken": broken})
     monkeypatch.setattr("strop.bench.harness.duel.PEERS", peers.PEERS)
     result = strop(
@@ -251,7 +251,7 @@ def test_the_schema_describes_every_field(strop: Strop) -> None:
     assert told == "Milliseconds of every round, one list for each bout."
 
 
-def test_sizes_are_combined_and_may_be_parted_by_the_shell() -> None:
+def test_sizes_are_combined_and_may_be_separated_by_the_shell() -> None:
     dims = [{"name": "batch", "min": 1, "max": 8}, {"name": "seq", "min": 2, "max": None}]
     cases = [{"batch": b, "seq": s} for b in (1, 8) for s in (16, 999)]
     assert size_combinations(["batch=1,8 seq=16,999"], dims) == cases

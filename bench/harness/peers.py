@@ -22,14 +22,12 @@ class Peer:
     """One way to run the original model.
 
     Attributes:
-        about: what it is, in words.
         engine: from its name, the threads, the source and the folder with the steps' files.
         steps: what to prepare, in order.
-        packages: modules that must be there.
+        packages: modules that must be installed.
         install: the command that installs them.
     """
 
-    about: str
     engine: Callable[[str, int, str, Path], Engine]
     steps: tuple[Step, ...] = ()
     packages: tuple[str, ...] = ()
@@ -69,48 +67,27 @@ def _openvino(file: str) -> Callable[[str, int, str, Path], Engine]:
 
 
 _HF = (("transformers.exporters",), "pip install -U 'strop[hf]'")
+_OPENVINO = (("openvino",), "pip install 'strop[openvino]'")
+_NNCF = (("openvino", "nncf"), "pip install 'strop[nncf]'")
 PEERS: dict[str, Peer] = {
-    "eager": Peer("the original in eager torch", _eager),
-    "compile": Peer("the original under torch.compile", _compile),
-    "ort": Peer("torch.onnx.export", _onnx(exports.EXPORTED), (exports.export_onnx,)),
-    "ort-optimizer": Peer(
-        "the same, through onnxruntime.transformers.optimizer",
-        _onnx(exports.OPTIMIZED),
-        (exports.export_onnx, exports.optimize),
-    ),
-    "ort-dynamic": Peer(
-        "the same, through quantize_dynamic",
-        _onnx(exports.QUANTIZED),
-        (exports.export_onnx, exports.quantize),
-    ),
-    "hf": Peer(
-        "transformers.exporters with ort_fusions", _onnx(exports.HF), (exports.export_hf,), *_HF
-    ),
-    "hf-dynamic": Peer(
-        "the same, and its dynamic quantization",
-        _onnx(exports.HF_QUANTIZED),
-        (exports.quantize_hf,),
-        *_HF,
-    ),
-    "openvino": Peer(
-        "openvino.convert_model",
-        _openvino(exports.OPENVINO),
-        (exports.convert_openvino,),
-        ("openvino",),
-        "pip install 'strop[openvino]'",
-    ),
+    "eager": Peer(_eager),
+    "compile": Peer(_compile),
+    "ort": Peer(_onnx(exports.EXPORTED), (exports.export_onnx,)),
+    "ort-optimizer": Peer(_onnx(exports.OPTIMIZED), (exports.export_onnx, exports.optimize)),
+    "ort-dynamic": Peer(_onnx(exports.QUANTIZED), (exports.export_onnx, exports.quantize)),
+    "hf": Peer(_onnx(exports.HF), (exports.export_hf,), *_HF),
+    "hf-dynamic": Peer(_onnx(exports.HF_QUANTIZED), (exports.quantize_hf,), *_HF),
+    "openvino": Peer(_openvino(exports.OPENVINO), (exports.convert_openvino,), *_OPENVINO),
     "openvino-nncf": Peer(
-        "the same, through nncf.quantize",
-        _openvino(exports.NNCF),
-        (exports.convert_openvino, exports.quantize_openvino),
-        ("openvino", "nncf"),
-        "pip install 'strop[nncf]'",
+        _openvino(exports.NNCF), (exports.convert_openvino, exports.quantize_openvino), *_NNCF
     ),
 }
+# The peers where none is named; the first is the baseline.
+DEFAULT = ("eager", "ort")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Hold names to the peers that there are.
+    """Refuse names that are no peers.
 
     Raises:
         UsageError: there is no such peer.
@@ -130,7 +107,7 @@ class Preparations:
         self._outcomes: dict[Step, str | None] = {}
 
     def prepare(self, name: str) -> str | None:
-        """Prepare one peer; why that does not work, or None."""
+        """Prepare one peer; returns why that does not work, or None."""
         for step in PEERS[name].steps:
             if step not in self._outcomes:
                 self._outcomes[step] = self._do(step)

@@ -130,7 +130,7 @@ def _number(
     old: DuelRecord, new: DuelRecord, engine: str, metric: str, bound: float
 ) -> Iterator[Change]:
     try:
-        before, after = (METRICS[metric].value(record, engine) for record in (old, new))
+        before, after = (METRICS[metric](record, engine) for record in (old, new))
     except NotMeasuredError:
         return  # missing in one of the records: nothing to compare
     far = [1 - v if metric in ("cosine", "agreement") else v for v in (before, after)]

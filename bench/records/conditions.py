@@ -51,7 +51,7 @@ class Condition:
             if name and record.engine(name).outcome != "ran":
                 raise NotMeasuredError(f"{name} did not run")
         if self.metric != SPEEDUP:
-            return METRICS[self.metric].value(record, self.engine or subject)
+            return METRICS[self.metric](record, self.engine or subject)
         over = self.engine or first
         assert over is not None
         return speedup(record, subject, over)

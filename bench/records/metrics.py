@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from strop.bench.records.figures import Spread
 from strop.bench.records.record import BenchCase, DuelRecord, Fidelity, ratios
@@ -14,24 +13,17 @@ class NotMeasuredError(Exception):
     """Why a metric has no value, as a sentence."""
 
 
-@dataclass(frozen=True)
-class EngineMetric:
-    """A number of one engine.
-
-    Attributes:
-        about: what it is, with its unit.
-        value: reads it from a record, for an engine that ran.
-    """
-
-    about: str
-    value: Callable[[DuelRecord, str], float]
+Metric = Callable[[DuelRecord, str], float]
+"""Reads a number of an engine that ran from a record."""
 
 
 def _latency(record: DuelRecord, engine: str) -> float:
+    """Median milliseconds, the most of all cases."""
     return max(case.results[engine].milliseconds.median for case in record.cases)
 
 
 def _cosine(record: DuelRecord, engine: str) -> float:
+    """Mean cosine with the original, the least of all cases."""
     found = [f.cosine for f in _fidelities(record, engine) if f.cosine is not None]
     if not found:
         raise NotMeasuredError(f"{engine} has no output of floats")
@@ -39,11 +31,13 @@ def _cosine(record: DuelRecord, engine: str) -> float:
 
 
 def _max_abs(record: DuelRecord, engine: str) -> float:
+    """Largest difference from the original."""
     found = [f.max_abs for f in _fidelities(record, engine)]
     return max(math.inf if value is None else value for value in found)
 
 
 def _agreement(record: DuelRecord, engine: str) -> float:
+    """Share of rows with the original's argmax, the least of all cases."""
     return min(f.agreement for f in _fidelities(record, engine))
 
 
@@ -56,6 +50,7 @@ def _fidelities(record: DuelRecord, engine: str) -> Iterator[Fidelity]:
 
 
 def _size(record: DuelRecord, engine: str) -> float:
+    """Megabytes of its files."""
     size = record.engine(engine).bytes
     if size is None:
         raise NotMeasuredError(f"{engine} has no file")
@@ -63,10 +58,12 @@ def _size(record: DuelRecord, engine: str) -> float:
 
 
 def _load(record: DuelRecord, engine: str) -> float:
+    """Median milliseconds to load."""
     return _median(record.engine(engine).load_ms)
 
 
 def _memory(record: DuelRecord, engine: str) -> float:
+    """Median of its process' peak memory in megabytes."""
     return _median(record.engine(engine).peak_memory_bytes) / 1e6
 
 
@@ -74,16 +71,14 @@ def _median(spread: Spread | None) -> float:
     return spread.median if spread else math.nan
 
 
-METRICS: dict[str, EngineMetric] = {
-    "latency_ms": EngineMetric("median milliseconds, most over the cases", _latency),
-    "cosine": EngineMetric("mean cosine with the original, least over the cases", _cosine),
-    "max_abs": EngineMetric("largest difference from the original", _max_abs),
-    "agreement": EngineMetric(
-        "share of rows with the original's argmax, least over cases", _agreement
-    ),
-    "size_mb": EngineMetric("megabytes of its files", _size),
-    "load_ms": EngineMetric("median milliseconds to load", _load),
-    "memory_mb": EngineMetric("median of its process' peak memory in megabytes", _memory),
+METRICS: dict[str, Metric] = {
+    "latency_ms": _latency,
+    "cosine": _cosine,
+    "max_abs": _max_abs,
+    "agreement": _agreement,
+    "size_mb": _size,
+    "load_ms": _load,
+    "memory_mb": _memory,
 }
 
 

@@ -1,4 +1,4 @@
-"""How near an artifact is to its original, in what a user of embeddings would notice."""
+"""How near engines are to the original in what a user of sentence embeddings would notice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from strop.bench.harness.duel import DuelSession
+from strop.bench.harness.engines import Eager, workers
+from strop.bench.harness.subject import Feeds
+from strop.bench.processes.spawned import EngineError
+from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
+
+SENTENCES, BATCH = 400, 16
+REFERENCE = "the original"
 
 
 @dataclass(frozen=True)
@@ -16,17 +24,53 @@ class EmbeddingAgreement:
 
     Attributes:
         cosine: mean cosine between the two embeddings of a sentence.
-        least_cosine: the worst sentence's.
         overlap: mean share of a sentence's ``top`` nearest neighbours that both agree on.
         top: how many neighbours.
         sentences: how many sentences.
     """
 
     cosine: float
-    least_cosine: float
     overlap: float
     top: int
     sentences: int
+
+
+def sentence_fidelity(session: DuelSession, source: str) -> dict[str, EmbeddingAgreement]:
+    """Agreement with the source in eager torch on real sentences, of every engine that still runs.
+
+    Raises:
+        RuntimeRefusedError: eager torch or an artifact does not run on them.
+    """
+    plan = session.setup.plan
+    threads = max(plan.threads)
+    engines = [Eager(REFERENCE, threads, source), *session.engines(threads)]
+    batches = _batches()
+    masks = [feeds["attention_mask"] for feeds in batches.values()]
+    with workers(engines, batches, plan.timeout) as (running, failed):
+        embeddings = {}
+        for name, worker in running.items():
+            try:
+                embeddings[name] = embed([worker.outputs(case)[0] for case in batches], masks)
+            except EngineError as error:
+                failed[name] = f"does not run: {error}"
+    for name in (REFERENCE, *session.setup.artifacts):
+        if name in failed:
+            raise RuntimeRefusedError(f"{name} {failed[name]}, on sentences")
+    original = embeddings.pop(REFERENCE)
+    return {name: agreement(original, found) for name, found in embeddings.items()}
+
+
+def _batches() -> dict[str, Feeds]:
+    """Sentences by length, so that a batch holds little padding."""
+    from strop.bench.models.minilm import tokenize
+    from strop.bench.models.sentences import sentences
+
+    texts = sorted(sentences(SENTENCES), key=len)
+    parts = [texts[i : i + BATCH] for i in range(0, len(texts), BATCH)]
+    return {
+        str(i): {name: tensor.numpy() for name, tensor in tokenize(part).items()}
+        for i, part in enumerate(parts)
+    }
 
 
 def pooled(hidden: Array, mask: Array) -> Array:
@@ -47,13 +91,7 @@ def agreement(original: Array, other: Array, top: int = 10) -> EmbeddingAgreemen
     cosines = (original * other).sum(-1)
     pairs = zip(neighbours(original, top), neighbours(other, top))
     shared = [len(set(a) & set(b)) / top for a, b in pairs]
-    return EmbeddingAgreement(
-        cosine=float(cosines.mean()),
-        least_cosine=float(cosines.min()),
-        overlap=float(np.mean(shared)),
-        top=top,
-        sentences=len(original),
-    )
+    return EmbeddingAgreement(float(cosines.mean()), float(np.mean(shared)), top, len(original))
 
 
 def neighbours(embeddings: Array, top: int) -> Array:

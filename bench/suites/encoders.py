@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from strop.bench.harness.duel import DuelSession, prepared
-from strop.bench.harness.engines import Eager, workers
+from strop.bench.harness.duel import prepared
 from strop.bench.harness.listener import Listener
 from strop.bench.harness.setup import DuelSetup
 from strop.bench.models.sources import source_of
-from strop.bench.processes.spawned import EngineError
+from strop.bench.pages.page import Section, duel_section
 from strop.bench.records.figures import Figure
 from strop.bench.records.metrics import METRICS, median_speedup
 from strop.bench.records.record import DuelRecord, Plan, size_label
-from strop.bench.suites.embeddings import EmbeddingAgreement, agreement, embed
-from strop.compiler.util.errors import RuntimeRefusedError
+from strop.bench.suites.embeddings import EmbeddingAgreement, sentence_fidelity
+from strop.bench.suites.order import Order, finish, print_duel
 
-# What is raced, on rows without padding; and what is built, calibrated on rows with some.
+# What is timed, on rows without padding; and what is built, calibrated on rows with some.
 SOURCE, CALIBRATED = source_of("minilm", "make_full"), source_of("minilm", "make")
 SIZES: tuple[dict[str, int], ...] = (
     {"batch": 1, "seq": 16},
     {"batch": 1, "seq": 128},
     {"batch": 8, "seq": 128},
 )
-SENTENCES = 400
-REFERENCE = "the original"
 # The peer that the bounds on speed and size are about.
 BASELINE = "ort"
 # Required speed over the baseline, by case; and the other bounds.
@@ -53,6 +50,19 @@ def subject(recipe: str) -> str:
     return f"strop {recipe}"
 
 
+def run(order: Order, listener: Listener) -> list[Section]:
+    """The suite, with every recipe that has a bound."""
+    recipes = list(SPEED)
+    found = measure(recipes, order.against, order.plan, listener)
+    print_duel(found.record)
+    measured = {
+        "record": found.record.model_dump(),
+        "sentences": {name: asdict(f) for name, f in found.sentences.items()},
+    }
+    finish("encoders", found.record, judge(found, recipes), measured, order)
+    return [duel_section(found.record, "MiniLM-L6")]
+
+
 def measure(
     recipes: Sequence[str],
     against: Sequence[str],
@@ -60,7 +70,7 @@ def measure(
     listener: Listener,
     keep: Mapping[str, Path] | None = None,
 ) -> Found:
-    """Build the recipes, race them, and compare embeddings; artifacts stay where ``keep`` says."""
+    """Build the recipes, time them, and compare embeddings; artifacts stay where ``keep`` says."""
     from strop.compiler import build
     from strop.compiler.frontend.source import load_model
 
@@ -73,57 +83,24 @@ def measure(
         with prepared(DuelSetup(artifacts, SOURCE, against, SIZES, plan), listener) as session:
             record = session.run(listener)
             listener.stage("comparing embeddings")
-            return Found(record, sentence_fidelity(session, plan))
-
-
-def sentence_fidelity(
-    session: DuelSession, plan: Plan, count: int = SENTENCES
-) -> dict[str, EmbeddingAgreement]:
-    """Agreement with eager torch on real sentences, of every engine that still runs.
-
-    Raises:
-        RuntimeRefusedError: eager torch or an artifact does not run on them.
-    """
-    from strop.bench.models.minilm import tokenize
-    from strop.bench.models.sentences import sentences
-
-    texts = sorted(sentences(count), key=len)
-    starts = range(0, len(texts), 16)
-    batches = {
-        str(i): {n: t.numpy() for n, t in tokenize(texts[i : i + 16]).items()} for i in starts
-    }
-    masks = [feeds["attention_mask"] for feeds in batches.values()]
-    threads = max(plan.threads)
-    engines = [Eager(REFERENCE, threads, SOURCE), *session.engines(threads)]
-    with workers(engines, batches, plan.timeout) as (running, lost):
-        embeddings = {}
-        for name, worker in running.items():
-            try:
-                embeddings[name] = embed([worker.outputs(case)[0] for case in batches], masks)
-            except EngineError as error:
-                lost[name] = f"does not run: {error}"
-    for name in (REFERENCE, *session.setup.artifacts):
-        if name in lost:
-            raise RuntimeRefusedError(f"{name} {lost[name]}, on sentences")
-    original = embeddings.pop(REFERENCE)
-    return {name: agreement(original, found) for name, found in embeddings.items()}
+            return Found(record, sentence_fidelity(session, SOURCE))
 
 
 def judge(found: Found, recipes: Sequence[str]) -> list[Figure]:
-    """Hold what was measured to the figures."""
+    """The figures of all recipes."""
     figures: list[Figure] = []
     for recipe in recipes:
         figures += _speeds(found.record, recipe)
         name = subject(recipe)
         if recipe in MAX_DIFFERENCE:
             what, bound = f"{recipe}, max abs difference", MAX_DIFFERENCE[recipe]
-            worst = METRICS["max_abs"].value(found.record, name)
+            worst = METRICS["max_abs"](found.record, name)
             figures.append(Figure(what, worst, at_most=bound))
         if recipe in LEAST_COSINE:
             what, bound = f"{recipe}, pooled cosine", LEAST_COSINE[recipe]
             figures.append(Figure(what, found.sentences[name].cosine, at_least=bound))
         if recipe in MOST_SIZE and BASELINE in found.record.peers:
-            sizes = [METRICS["size_mb"].value(found.record, n) for n in (name, BASELINE)]
+            sizes = [METRICS["size_mb"](found.record, n) for n in (name, BASELINE)]
             what, bound = f"{recipe}, size over fp32", MOST_SIZE[recipe]
             figures.append(Figure(what, sizes[0] / sizes[1], at_most=bound))
     return figures
