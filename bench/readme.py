@@ -1,7 +1,7 @@
 """``python -m strop.bench.readme``: write the records into README.md and RESULTS.md.
 
-The README gets the encoders at a glance; the page of results all figures, grouped by the machine
-they were measured on, and all duels in full.
+The README gets one table of the encoders; the page of results all figures, grouped by the machine
+they were measured on, all duels in full, the zoo, and the outcomes of operators.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from strop.bench.records.figures import figures_of, results
 from strop.bench.records.machine import machine
 from strop.bench.records.record import DuelRecord
 from strop.bench.sweeps.operators.tables import outcomes, reasons
+from strop.bench.sweeps.zoo.rows import recorded_rows, table
 
 Saved = Mapping[str, Any]
+"""A record of a benchmark, as it was saved."""
 
 
 def figures_tables(found: Sequence[Saved]) -> str:
@@ -47,7 +49,7 @@ def _figures_table(group: Sequence[Saved]) -> str:
     return TextTable("", ("record", "figure", "measured", "wanted", ""), rows).markdown()
 
 
-def records(found: Sequence[Saved]) -> Iterator[tuple[str, DuelRecord]]:
+def duels(found: Sequence[Saved]) -> Iterator[tuple[str, DuelRecord]]:
     """The duels on record, each with the name of its model."""
     for saved in found:
         if saved["name"] == "encoders":
@@ -65,7 +67,7 @@ def _record(values: Saved) -> DuelRecord:
 def duel_tables(found: Sequence[Saved]) -> str:
     """Every duel in full."""
     parts = []
-    for name, record in records(found):
+    for name, record in duels(found):
         parts.append(f"### {name}\n\nOn {machine(record.environment)}.")
         parts += [grid.markdown() for grid in (latency(record), properties(record))]
         if notes := [*absent(record), *disturbances(record)]:
@@ -73,9 +75,9 @@ def duel_tables(found: Sequence[Saved]) -> str:
     return "\n\n".join(parts)
 
 
-def glance(found: Sequence[Saved]) -> str:
+def encoders_table(found: Sequence[Saved]) -> str:
     """The encoders in one table."""
-    record = dict(records(found))["MiniLM-L6"]
+    record = dict(duels(found))["MiniLM-L6"]
     return f"On {machine(record.environment)}:\n\n{overview(record).markdown()}"
 
 
@@ -88,9 +90,10 @@ def operator_tables(found: Sequence[Saved]) -> str:
 def main() -> None:
     """Replace the generated parts by what is on record."""
     found = results()
-    put(README, "glance", glance(found))
+    put(README, "glance", encoders_table(found))
     put(RESULTS_PAGE, "figures", figures_tables(found))
     put(RESULTS_PAGE, "duels", duel_tables(found))
+    put(RESULTS_PAGE, "zoo", table(recorded_rows()).markdown())
     put(RESULTS_PAGE, "operators", operator_tables(found))
 
 

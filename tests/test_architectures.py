@@ -16,13 +16,8 @@ from typer import BadParameter
 from strop.bench.processes.spawned import EngineError
 from strop.bench.sweeps.architectures import __main__ as architectures
 from strop.bench.sweeps.architectures import runs as architecture_runs
-from strop.bench.sweeps.architectures.__main__ import (
-    PeerChoice,
-    by_outcome,
-    figures,
-    main,
-    not_built,
-)
+from strop.bench.sweeps.architectures.__main__ import PeerChoice, main
+from strop.bench.sweeps.architectures.record import by_outcome, figures, not_built
 from strop.bench.sweeps.architectures.runs import (
     ArchitectureOutcome,
     build_it,

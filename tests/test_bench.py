@@ -128,7 +128,7 @@ def test_pages_get_figures_and_latencies_from_what_was_saved(tmp_path: Path) -> 
     ]
     duels = readme.duel_tables(saved)
     assert "| batch=1 seq=16 threads=2 | ort | 4.1 | 4.05 – 4.15 | 1.00 |" in duels
-    assert readme.glance(saved).splitlines()[-1] == (
+    assert readme.encoders_table(saved).splitlines()[-1] == (
         "| strop cpu-int8 | 1.02 (4.00×) | 1.02 (4.00×) | 0.99000 | 0.0 |"
     )
 

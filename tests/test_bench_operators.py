@@ -15,9 +15,9 @@ from torch import Tensor
 
 from strop.bench.processes.spawned import EngineError
 from strop.bench.sweeps.operators import runs as operator_runs
-from strop.bench.sweeps.operators.__main__ import figures, put_on_record
 from strop.bench.sweeps.operators.differences import as_near, difference
 from strop.bench.sweeps.operators.outcomes import SampleOutcome, outcome
+from strop.bench.sweeps.operators.record import figures, put_on_record
 from strop.bench.sweeps.operators.runs import measure
 from strop.bench.sweeps.operators.samples import CallModule, Sample
 from strop.bench.sweeps.operators.tables import by_reason, outcomes, reasons

@@ -8,7 +8,7 @@ import pytest
 
 from strop.bench.models.zoo import ZOO, attention_found
 from strop.bench.pages.markers import replace_between
-from strop.bench.sweeps.zoo import ZooRow, table
+from strop.bench.sweeps.zoo.rows import ZooRow, table
 from strop.compiler import Model, build
 
 TOLERANCE = 1e-4
@@ -42,7 +42,7 @@ def test_table_has_a_row_for_each_model_and_the_reason_of_a_refusal() -> None:
         ZooRow("good", 20, 12, 2, 2, 3.14e-7, None),
         ZooRow("bad", None, None, None, 4, None, "no lowering for 1 operator calls:"),
     ]
-    lines = table(rows).splitlines()[2:]
+    lines = table(rows).markdown().splitlines()[2:]
     assert lines == [
         "| good | 20 | 12 | 2 / 2 | 3.1e-07 |",
         "| bad | – | – | – / 4 | no lowering for 1 operator calls: |",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from strop.bench.harness.subject import Original, load_original
 from strop.bench.processes.spawned import EngineError
 from strop.compiler.util.quiet import quiet_torch
+
+if TYPE_CHECKING:
+    from strop.compiler.frontend.inputs import Signature
 
 EXPORTED, OPTIMIZED, QUANTIZED = "exported.onnx", "optimized.onnx", "quantized.onnx"
 HF, HF_QUANTIZED = "hf.onnx", "hf-quantized.onnx"
@@ -144,6 +147,17 @@ def _export_inputs(original: Original) -> dict[str, Any]:
         for dim, size in original.sizes().items()
     }
     return dict(original.at(sizes))
+
+
+def named_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
+    """What ``torch.export`` is told of the axes of keyword inputs: their dims, with ranges."""
+    from torch.export import Dim
+
+    dims = {name: Dim(name, min=dim.min, max=dim.max) for name, dim in signature.dims.items()}
+    return {
+        name: {axis: dims[dim] for axis, dim in signature.axes.get(name, {}).items()}
+        for name in signature.names
+    }
 
 
 def _dynamic(original: Original) -> Any:

@@ -78,25 +78,20 @@ def _export_seconds(layers: int, path: Path) -> dict[str, float]:
     """Seconds of ``torch.export`` and of ``torch.onnx.export`` for the same model."""
     import torch
 
+    from strop.bench.harness.exports import named_shapes
     from strop.bench.models.llama import SMALL, model
+    from strop.compiler.frontend.inputs import read_inputs
 
     made = model(layers, SMALL)
-    assert isinstance(made.example_inputs, Mapping) and made.dynamic is not None
-    dims = {
-        n: torch.export.Dim(n, min=low, max=high)
-        for axes in made.dynamic.values()
-        for n, low, high in (a for a in axes.values() if not isinstance(a, str))
-    }
-    shapes = {
-        n: {axis: dims[spec[0]] for axis, spec in axes.items()} for n, axes in made.dynamic.items()
-    }
+    signature, example, _ = read_inputs(made)
+    shapes = named_shapes(signature)
     # It warns of every torchvision operator that is not there.
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         start = time.perf_counter()
         exported = torch.export.export(
-            made.module, (), dict(made.example_inputs), dynamic_shapes=shapes, strict=False
+            made.module, (), dict(example), dynamic_shapes=shapes, strict=False
         )
         captured = time.perf_counter()
         torch.onnx.export(exported, f=str(path), dynamo=True, verbose=False, external_data=False)

@@ -18,6 +18,7 @@ from typing import Literal
 import onnxruntime as ort
 import torch
 
+from strop.bench.harness.exports import named_shapes
 from strop.bench.processes.spawned import EngineError, started
 from strop.bench.sweeps.architectures.types import model_of
 from strop.compiler import Model, build
@@ -146,11 +147,7 @@ def convert_it(model: Model) -> None:
 
 
 def _convert(model: Model, signature: Signature, example: Inputs, folder: Path) -> None:
-    dims = {n: torch.export.Dim(n, min=d.min, max=d.max) for n, d in signature.dims.items()}
-    shapes = {
-        name: {axis: dims[of] for axis, of in signature.axes.get(name, {}).items()}
-        for name in signature.names
-    }
+    shapes = named_shapes(signature)
     with quiet_torch(), contextlib.redirect_stdout(io.StringIO()):
         exported = torch.onnx.export(
             model.module, (), kwargs=example, dynamic_shapes=shapes, dynamo=True, verbose=False

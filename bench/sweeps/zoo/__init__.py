@@ -1,0 +1,1 @@
+"""Every model of the zoo, built and put on record."""
