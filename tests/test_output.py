@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, Strop, Write, leftovers
 
-from strop.bench.sweeps.kills import SIGNALS, Stage
+from strop.bench.sweeps.kills.stage import SIGNALS, Stage
 from strop.compiler import build, load
 from strop.compiler.artifact.folder import MANIFEST, read_artifact, read_intact
 from strop.compiler.artifact.history import recall_source
@@ -303,7 +303,7 @@ def test_a_build_ended_by_a_signal_leaves_the_old_artifact_or_the_new_one(tmp_pa
         seconds = stage.begins + share * (stage.ends - stage.begins)
         ending = stage.end(number, seconds)
         assert ending.is_whole and ending.is_told, ending
-    assert stage.swept() == 0
+    assert stage.left_by_a_full_build() == 0
 
 
 @pytest.mark.slow

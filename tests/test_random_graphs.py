@@ -15,10 +15,13 @@ from conftest import run_python
 from torch import nn
 from typer.testing import CliRunner
 
-from strop.bench.sweeps import random_graphs
 from strop.bench.sweeps.operators.differences import difference
+from strop.bench.sweeps.operators.outcomes import SampleOutcome
 from strop.bench.sweeps.operators.samples import Sample
-from strop.bench.sweeps.random_graphs import Graph, main, seeds_of
+from strop.bench.sweeps.random_graphs import __main__ as command_line
+from strop.bench.sweeps.random_graphs import drawing, runs
+from strop.bench.sweeps.random_graphs.__main__ import main, seeds_of
+from strop.bench.sweeps.random_graphs.drawing import Graph
 
 INSTALLED = importlib.util.find_spec("nnsmith") is not None
 
@@ -62,8 +65,8 @@ def one_graph(kinds: list[Any], seed: int) -> Sample:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setattr(random_graphs, "operators", list)
-    monkeypatch.setattr(random_graphs, "draw", one_graph)
+    monkeypatch.setattr(command_line, "operators", list)
+    monkeypatch.setattr(runs, "draw", one_graph)
     return CliRunner()
 
 
@@ -78,9 +81,9 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 import typer
 import test_random_graphs
-from strop.bench.sweeps import random_graphs
-random_graphs.operators, random_graphs.draw = list, test_random_graphs.one_graph
-typer.run(random_graphs.main)
+from strop.bench.sweeps.random_graphs import __main__, runs
+__main__.operators, runs.draw = list, test_random_graphs.one_graph
+typer.run(__main__.main)
 """
 
 
@@ -101,8 +104,8 @@ def test_the_command_counts_what_became_of_each_graph(tmp_path: Path) -> None:
 def test_a_wrong_graph_fails_the_command(
     graphs: CliRunner, monkeypatch: pytest.MonkeyPatch, kind: Any, reason: str, counted: str
 ) -> None:
-    found = random_graphs.SampleOutcome(kind, reason, "why")
-    monkeypatch.setattr(random_graphs, "outcome", lambda sample: found)
+    found = SampleOutcome(kind, reason, "why")
+    monkeypatch.setattr(runs, "outcome", lambda sample: found)
     result = graphs.invoke(command(), ["--seeds", "3"])
     assert result.exit_code == 1
     assert f"3 {counted} {reason}: why" in result.output
@@ -114,7 +117,7 @@ def test_a_graph_that_cannot_be_drawn_is_not_held_against_strop(
     def no_memory(kinds: list[Any], number: int) -> Sample:
         raise RuntimeError("20 GB for a convolution")
 
-    monkeypatch.setattr(random_graphs, "draw", no_memory)
+    monkeypatch.setattr(runs, "draw", no_memory)
     result = graphs.invoke(command(), ["--seeds", "3"])
     assert result.exit_code == 0
     assert "3 not drawn RuntimeError: 20 GB for a convolution" in result.output
@@ -123,7 +126,7 @@ def test_a_graph_that_cannot_be_drawn_is_not_held_against_strop(
 def test_a_graph_that_ends_its_process_is_counted_as_a_traceback(
     graphs: CliRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random_graphs, "outcome", lambda sample: os._exit(1))
+    monkeypatch.setattr(runs, "outcome", lambda sample: os._exit(1))
     result = graphs.invoke(command(), ["--seeds", "3,4"])
     assert result.exit_code == 1
     assert "2 graphs: 2 traceback" in result.output
@@ -150,6 +153,6 @@ def test_a_float_that_comes_from_a_half_is_no_more_exact_than_that(
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="nnsmith is not installed: pip install -e '.[fuzz]'")
 def test_random_graphs_are_right_or_refused() -> None:
-    kinds = random_graphs.operators()
-    rows = list(random_graphs.rows(kinds, range(40), 2))
+    kinds = drawing.operators()
+    rows = list(runs.rows(kinds, range(40), 2))
     assert not [r for r in rows if r.kind not in ("ok", "refused", "not comparable", "not drawn")]

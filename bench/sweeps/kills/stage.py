@@ -1,35 +1,19 @@
-"""End builds at random moments by signals, and check the output folder afterwards.
-
-``python -m strop.bench.sweeps.kills --seed 0`` builds onto an artifact again and again. Each
-build is ended by SIGKILL, SIGINT or SIGTERM, half of them at any moment and half after the build
-began to write. Afterwards the folder must hold the old artifact or the new one, complete, and the
-exit code must say which. Moments are measured in processor time, which does not depend on other
-load.
-"""
+"""Builds onto an artifact that are ended by a signal, and how each ended."""
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
-from typing import Annotated
-
-import typer
 
 from strop.bench.processes.launch import strop_command
-from strop.bench.records.figures import RESULTS, Figure, console, save, show
-from strop.bench.records.machine import environment
 from strop.compiler.artifact.folder import read_intact
 from strop.compiler.util.errors import UsageError
-from strop.compiler.util.terminal import Table
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 # Both factories give a model of their own, so that the two artifacts differ.
@@ -59,9 +43,9 @@ class Ending:
     Attributes:
         name: of the signal.
         seconds: processor time of the process up to the signal.
-        code: of the process; -9 where it was killed.
-        stands: "old", "new", or a description of what is wrong with the output folder.
-        left: workspaces that it left.
+        code: exit code of the process; -9 where it was killed.
+        stands: which artifact is there: "old", "new", or what is wrong with the output folder.
+        left: how many workspaces it left.
         said: the last line of its standard error.
     """
 
@@ -94,7 +78,7 @@ class Ending:
 
 
 class Stage:
-    """A folder with both artifacts for comparison, and the one that is built onto."""
+    """A folder with both artifacts for comparison, and the output folder that is built onto."""
 
     def __init__(self, folder: Path) -> None:
         self.source = folder / "model.py"
@@ -129,7 +113,7 @@ class Stage:
         shutil.copytree(self.known["old"], self.out)
 
     def workspaces(self) -> list[Path]:
-        """What builds at work, or dead, have beside the artifact."""
+        """Folders that builds, running or dead, have beside the artifact."""
         return [p for p in self.out.parent.iterdir() if p != self.out]
 
     def end(self, number: signal.Signals, seconds: float) -> Ending | None:
@@ -163,7 +147,7 @@ class Stage:
         names = [name for name, path in self.known.items() if _content(path) == found]
         return names[0] if names else "an artifact that is neither of the two"
 
-    def swept(self) -> int:
+    def left_by_a_full_build(self) -> int:
         """Build to the end; how many workspaces are left then."""
         assert self._start("new", self.out).wait() == 0
         return len(self.workspaces())
@@ -182,64 +166,3 @@ def _content(folder: Path) -> dict[str, bytes]:
     """Every file, but for those in which any two builds differ."""
     differ = ("build.json", "report.html")
     return {p.name: b"" if p.name in differ else p.read_bytes() for p in folder.iterdir()}
-
-
-def end_builds(stage: Stage, seed: int, moments: int) -> Iterator[Ending]:
-    """End builds by each of the signals at random moments; half of the moments in the writing.
-
-    A moment that a build did not live to see is drawn again.
-    """
-    chance = random.Random(seed)
-    for moment in range(moments):
-        first = stage.begins if moment % 2 else 0.0
-        for number in SIGNALS:
-            ending = None
-            while ending is None:
-                ending = stage.end(number, round(chance.uniform(first, stage.ends), 3))
-            yield ending
-
-
-def heed_interrupts() -> None:
-    """Where SIGINT is ignored, as under nohup, builds would inherit that and ignore it too."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def main(
-    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
-    moments: Annotated[int, typer.Option(min=1, help="How many for each signal.")] = 30,
-    results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
-) -> None:
-    """End builds at random moments; the output must be the old or the new artifact."""
-    heed_interrupts()
-    with tempfile.TemporaryDirectory(prefix="strop-kills-") as folder:
-        stage = Stage(Path(folder))
-        endings = []
-        with console.status("") as status:
-            for ending in end_builds(stage, seed, moments):
-                endings.append(ending)
-                status.update(f"{len(endings)} of {moments * len(SIGNALS)} builds ended")
-        left = stage.swept()
-    wrong = [e for e in endings if not (e.is_whole and e.is_told)]
-    table = Table("signal", "seconds", "code", "stands", "left", "said")
-    for e in wrong:
-        table.add_row(e.name, str(e.seconds), str(e.code), e.stands, str(e.left), e.said)
-    if wrong:
-        console.print(table)
-    figures = [
-        Figure("builds ended by a signal", len(endings)),
-        Figure("neither artifact whole", sum(not e.is_whole for e in endings), at_most=0),
-        Figure("wrong exit code", sum(not e.is_told for e in endings), at_most=0),
-        Figure("workspaces left by the next build", left, at_most=0),
-        Figure("old artifact stands", sum(e.stands == "old" for e in endings)),
-        Figure("new artifact stands", sum(e.stands == "new" for e in endings)),
-    ]
-    show(figures, f"builds ended at random moments, seed {seed}")
-    measured = {
-        "seed": seed,
-        "endings": [{k: v for k, v in asdict(e).items() if k != "said"} for e in endings],
-    }
-    save("kills", environment(), figures, measured, results)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,0 +1,1 @@
+"""Builds that are ended by signals, and what stands at their output folder afterwards."""

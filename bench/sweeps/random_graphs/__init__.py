@@ -1,0 +1,1 @@
+"""Small random models by NNSmith, built and compared."""
