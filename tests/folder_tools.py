@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from folder_cases import Feeds, FolderCase
+from folder_cases import FolderCase
+from folder_inputs import Feeds
 
 from strop.compiler.artifact.folder import Loaded, load
 from strop.compiler.driver.driver import build

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_tools import calm_case, engine_row
 
 from strop.bench import readme
 from strop.bench.measures import build_scaling, check_costs, reproducible
@@ -15,16 +16,7 @@ from strop.bench.measures.builds import WatchedBuild
 from strop.bench.processes.memory import Memory, Watched, watch
 from strop.bench.records.figures import Figure, Spread, results, save
 from strop.bench.records.machine import environment, machine
-from strop.bench.records.record import (
-    BenchCase,
-    DuelRecord,
-    EngineRow,
-    Fidelity,
-    Plan,
-    Result,
-    ratios,
-    spread,
-)
+from strop.bench.records.record import DuelRecord, Fidelity, Plan
 from strop.bench.suites import contests, encoders
 from strop.bench.suites.embeddings import EmbeddingAgreement, agreement, neighbours, pooled
 from strop.compiler.frontend.source import load_model
@@ -65,40 +57,19 @@ def test_a_saved_result_has_figures_and_an_environment_without_paths(tmp_path: P
 
 def small_record() -> DuelRecord:
     """A duel of a peer and an artifact at the sizes of the encoders suite."""
-    bouts = {"ort": [[4.0, 4.2]], "strop cpu-int8": [[1.0, 1.05]]}
+    samples = {"ort": [[4.0, 4.2]], "strop cpu-int8": [[1.0, 1.05]]}
     near = Fidelity(output="y", max_abs=0.5, sqnr_db=20.0, cosine=0.99, agreement=1.0, finite=True)
     return DuelRecord(
         environment=environment(2),
         plan=Plan(threads=[2], bouts=1, rounds=2),
         inputs="the model's",
         baseline="ort",
-        engines=[
-            EngineRow(
-                name=name, subject=name != "ort", outcome="ran", reason=None, bytes=size,
-                load_ms=Spread(1, 1, 1), peak_memory_bytes=Spread(1, 1, 1),
-            )
-            for name, size in (("ort", 100), ("strop cpu-int8", 27))
-        ],
+        engines=[engine_row("ort", False, 100), engine_row("strop cpu-int8", True, 27)],
         cases=[
-            BenchCase(
-                threads=2,
-                sizes=sizes,
-                results={
-                    name: Result(
-                        milliseconds=spread(of),
-                        speedup=Spread.of(ratios(bouts["ort"], of)),
-                        samples=of,
-                        fidelity=near,
-                    )
-                    for name, of in bouts.items()
-                },
-                canary_ms=[[1.0, 1.0]],
-                calm=[[True, True]],
-                all_count=False,
-            )
+            calm_case(sizes, samples, dict.fromkeys(samples, near), "ort")
             for sizes in encoders.SIZES[:2]
         ],
-    )  # fmt: skip
+    )
 
 
 def test_the_encoders_are_held_to_the_bounds_of_their_recipe() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_tools import calm_case, engine_row
 
 from strop.bench.measures import repeatability
 from strop.bench.pages import tables
@@ -14,18 +15,8 @@ from strop.bench.pages.page import build_section, duel_section, page
 from strop.bench.pages.plots import unbeaten
 from strop.bench.records.compare import compare, differences, of_artifacts
 from strop.bench.records.conditions import parse_condition
-from strop.bench.records.figures import Spread
 from strop.bench.records.reading import read_record
-from strop.bench.records.record import (
-    BenchCase,
-    DuelRecord,
-    EngineRow,
-    Fidelity,
-    Plan,
-    Result,
-    ratios,
-    spread,
-)
+from strop.bench.records.record import BenchCase, DuelRecord, EngineRow, Fidelity, Plan, ratios
 from strop.compiler.util.errors import UsageError
 
 ENVIRONMENT = {
@@ -44,47 +35,27 @@ def record(
     as slow."""
     bouts = {"eager": [[eager_ms * n for n in NOISE]] * 2, "strop": [[ms * n for n in NOISE]] * 2}
     near = {"eager": EXACT if fidelity else None, "strop": fidelity}
-    rows = {"eager": None, "strop": size * 1_000_000}
+    absent = EngineRow(
+        name="ort", subject=False, outcome="failed", reason="it crashed", bytes=None,
+        load_ms=None, peak_memory_bytes=None,
+    )  # fmt: skip
     return DuelRecord(
         environment=ENVIRONMENT,
         plan=Plan(threads=[2], bouts=2, rounds=3),
         inputs="the model's",
         baseline="eager",
         engines=[
-            *(
-                EngineRow(
-                    name=name, subject=name == "strop", outcome="ran", reason=None, bytes=size,
-                    load_ms=Spread(50, 45, 55), peak_memory_bytes=Spread(1e8, 1e8, 1e8),
-                )
-                for name, size in rows.items()
-            ),
-            EngineRow(
-                name="ort", subject=False, outcome="failed", reason="it crashed", bytes=None,
-                load_ms=None, peak_memory_bytes=None,
-            ),
+            engine_row("eager", False, None),
+            engine_row("strop", True, size * 1_000_000),
+            absent,
         ],
         cases=[case(batch, bouts, near) for batch in (1, 2)],
-    )  # fmt: skip
+    )
 
 
 def case(batch: int, bouts: dict[str, Any], near: dict[str, Fidelity | None]) -> BenchCase:
     samples = {name: [[batch * t for t in b] for b in of] for name, of in bouts.items()}
-    return BenchCase(
-        threads=2,
-        sizes={"batch": batch, "seq": 16},
-        results={
-            name: Result(
-                milliseconds=spread(of),
-                speedup=Spread.of(ratios(samples["eager"], of)),
-                samples=of,
-                fidelity=near[name],
-            )
-            for name, of in samples.items()
-        },
-        canary_ms=[[1.0] * len(NOISE)] * 2,
-        calm=[[True] * len(NOISE)] * 2,
-        all_count=False,
-    )
+    return calm_case({"batch": batch, "seq": 16}, samples, near, "eager")
 
 
 def write(path: Path, text: str) -> Path:

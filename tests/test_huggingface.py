@@ -9,18 +9,9 @@ import pytest
 import torch
 import transformers
 from conftest import Strop
-from folder_cases import (
-    GPT2,
-    IMAGE,
-    SPEECH,
-    T5,
-    TEXT,
-    FolderCase,
-    cases,
-    detection_processor,
-    extractor,
-    tokenizer,
-)
+from folder_cases import FolderCase, cases
+from folder_inputs import detection_processor, extractor, tokenizer
+from folder_settings import GPT2, IMAGE, SPEECH, T5, TEXT
 from folder_tools import run_case, saved
 
 from strop.compiler import Model

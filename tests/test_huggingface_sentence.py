@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from folder_cases import TEXT, WORDS, tokenizer
+from folder_inputs import WORDS, tokenizer
+from folder_settings import TEXT
 from safetensors.torch import save_file
 
 from strop.compiler.driver.driver import build
