@@ -31,6 +31,11 @@ def arguments(node: Node) -> dict[str, Any]:
     return filled
 
 
+def argument_names(node: Node) -> list[str]:
+    """The names of an operator call's arguments, in schema order."""
+    return list(arguments(node))
+
+
 def arg(node: Node, index: int) -> Any:
     """A positional argument as written, without fx's union of everything it might be."""
     return node.args[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -22,10 +22,22 @@ class Origin:
     Attributes:
         sources: state-dict names in the original module (several when tied).
         made_by: the pass that gave it its values, or "capture".
+        kept: by axis, the position in the original weight of every position that is left; axes of
+            which nothing was dropped are not named.
     """
 
     sources: tuple[str, ...]
     made_by: str = "capture"
+    kept: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def shrunk(self, indices: Mapping[int, torch.Tensor], made_by: str) -> Origin:
+        """The provenance of a weight that keeps these positions of some axes."""
+        kept = dict(self.kept)
+        for axis, positions in indices.items():
+            before = kept.get(axis)
+            numbers = positions.tolist()
+            kept[axis] = tuple(numbers if before is None else (before[i] for i in numbers))
+        return replace(self, made_by=made_by, kept=kept)
 
 
 @dataclass
@@ -130,6 +142,25 @@ class Program:
             nn.Parameter(kept, old.requires_grad) if isinstance(old, nn.Parameter) else kept
         )
         self.origins[name] = replace(self.origins.get(name, Origin((name,))), made_by=made_by)
+
+    def shrink_weight(self, name: str, indices: Mapping[int, torch.Tensor], made_by: str) -> None:
+        """Keep some positions of a weight; programs that share it keep all.
+
+        The types of values that depend on it are the caller's to compute anew.
+
+        Args:
+            name: of a weight that is there.
+            indices: by axis, the positions that stay, in order; int64.
+            made_by: the pass that chose them.
+        """
+        old = self.weights[name]
+        kept = old.detach()
+        for axis, positions in indices.items():
+            kept = kept.index_select(axis, positions)
+        self.weights[name] = (
+            nn.Parameter(kept, old.requires_grad) if isinstance(old, nn.Parameter) else kept
+        )
+        self.origins[name] = self.origins.get(name, Origin((name,))).shrunk(indices, made_by)
 
     def has_other_values(self, other: Program) -> bool:
         """Whether a weight that both have holds another tensor."""

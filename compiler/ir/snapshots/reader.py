@@ -31,6 +31,7 @@ from strop.compiler.ir.snapshots.allowed import allowed_operator, require_kinds
 from strop.compiler.ir.snapshots.schema import (
     ContractValues,
     NodeValues,
+    OriginValues,
     SnapshotValues,
     SpecValues,
     SymbolValues,
@@ -130,9 +131,7 @@ class _Reader:
             str(expression(size)): self.values.symbols[name].name
             for name, size in self.sizes.items()
         }
-        program.origins = {
-            name: Origin(tuple(o.sources), o.made_by) for name, o in self.values.origins.items()
-        }
+        program.origins = {name: _origin(o) for name, o in self.values.origins.items()}
         *calls, last = self.values.nodes
         env = self.mode.shape_env
         assert env is not None
@@ -297,6 +296,11 @@ def _meta(values: NodeValues) -> dict[str, Any]:
     if values.made_by is not None:
         meta["made_by"] = values.made_by
     return meta
+
+
+def _origin(values: OriginValues) -> Origin:
+    kept = {int(axis): tuple(positions) for axis, positions in values.kept.items()}
+    return Origin(tuple(values.sources), values.made_by, kept)
 
 
 def _contract(values: ContractValues) -> Contract:

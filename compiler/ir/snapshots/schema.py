@@ -58,10 +58,11 @@ class ContractValues(Strict):
 
 
 class OriginValues(Strict):
-    """Where a weight came from."""
+    """Where a weight came from; ``kept`` lists, by axis, the original positions that are left."""
 
     sources: list[str]
     made_by: str
+    kept: dict[Annotated[str, pydantic.Field(pattern=r"^\d{1,2}$")], list[int]] = {}
 
 
 class NodeValues(Strict):
