@@ -21,6 +21,7 @@ from strop.passes.fuse.residual import FuseResiduals
 from strop.passes.fuse.rotary import FuseRotary
 from strop.passes.legalize.complex import SplitComplex
 from strop.passes.legalize.dtypes import LegalizeDtypes
+from strop.passes.prune.prune import Prune
 from strop.passes.quantize.dynamic import QuantizeDynamic
 
 PASSES: tuple[type[Pass], ...] = (
@@ -31,6 +32,7 @@ PASSES: tuple[type[Pass], ...] = (
     CommonSubexpressions,
     CanonicalMasks,
     PlainLinears,
+    Prune,
     FuseEmbeddings,
     FuseNorms,
     FuseActivations,

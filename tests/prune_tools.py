@@ -1,4 +1,4 @@
-"""What pruned programs are compared with: the same program with zeros, or with masked statistics."""
+"""What a pruned program is compared with: the same one with zeros, or with masked statistics."""
 
 from __future__ import annotations
 

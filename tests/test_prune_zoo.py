@@ -27,7 +27,7 @@ def captured(name: str) -> tuple[Program, Inputs]:
     return load_recipe("cpu-fp32").pipeline().run(program, stop_after="linears"), example
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.5])
+@pytest.mark.parametrize("ratio", [pytest.param(0.25, marks=pytest.mark.slow), 0.5])
 @pytest.mark.parametrize("name", ZOO)
 def test_slicing_equals_zeroing(name: str, ratio: float) -> None:
     program, example = captured(name)

@@ -1,0 +1,1 @@
+"""Make programs smaller: what must go together, what matters least, and dropping it."""

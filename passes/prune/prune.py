@@ -1,0 +1,114 @@
+"""The pass ``prune``: drop the least important channels, heads or features, and become smaller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Context, Needs
+from strop.compiler.rewriting.learning import Learned, LearningPass
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.errors import UsageError
+from strop.passes.prune.dependency import dependencies
+from strop.passes.prune.groups import Group, groups
+from strop.passes.prune.importance import Method, needs_of, scores
+from strop.passes.prune.question import Question
+from strop.passes.prune.roles import KINDS
+from strop.passes.prune.selection import Scope, Selection, matching
+from strop.passes.prune.shrink import shrink
+
+
+@dataclass(frozen=True)
+class Prune(LearningPass):
+    """Drop whole channels, heads or features; the result is an ordinary, smaller program.
+
+    Attributes:
+        share: of the positions of every group that goes, above 0 and below 1.
+        kinds: of groups: ffn, heads, queries (of grouped heads), head-size, width, channels, other.
+        importance: l0, l1, l2 (size of weights); activation (Wanda) and activation-mean (Minitron),
+            which look at calibration data; taylor; random; first (keep the first ones).
+        scope: "layer" drops the share of every group, "global" of all groups together.
+        only: names of groups, or patterns of them; all if empty.
+        keep: names of groups that stay whole, or patterns of them.
+        round_to: keep a multiple of this many channels; 0 takes 16 for ffn, channels and width.
+        batches: how many batches of data to look at.
+    """
+
+    name: ClassVar[str] = "prune"
+    needs: ClassVar[Needs] = ()
+
+    share: float = 0.5
+    kinds: tuple[str, ...] = ("ffn",)
+    importance: Method = "activation"
+    scope: Scope = "layer"
+    only: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    round_to: int = 0
+    batches: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what would drop nothing or everything.
+
+        Raises:
+            UsageError: an option is out of its range.
+        """
+        if not 0 < self.share < 1:
+            raise UsageError(f"share is {self.share}; it must be above 0 and below 1")
+        if self.round_to < 0 or self.batches < 1:
+            raise UsageError("round_to must be 0 or more, and batches 1 or more")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise UsageError(f"there are no groups of kind '{kind}'; kinds: {', '.join(KINDS)}")
+
+    def required(self) -> Needs:
+        return needs_of(self.importance)
+
+    def learn(self, program: Program, context: Context) -> Learned:
+        found = dependencies(program)
+        chosen = self._chosen(groups(found))
+        question = Question(program, found, chosen, context, self.batches)
+        context.progress(f"pass {self.name}: {self.importance} of {len(chosen)} groups")
+        scored = scores(self.importance, question)
+        kept: dict[str, list[int]] = {}
+        for kind in dict.fromkeys(g.kind for g in chosen):
+            alike = [g for g in chosen if g.kind == kind]
+            kept |= Selection(self.share, self.scope, self._step(kind)).choose(alike, scored)
+        return Learned(
+            tensors={name: torch.tensor(places) for name, places in kept.items()},
+            facts={"kept": {g.name: [len(kept[g.name]), g.size] for g in chosen}},
+        )
+
+    def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
+        found = dependencies(program)
+        every = {group.name: group for group in groups(found)}
+        kept = {every[name].leaf: places.tolist() for name, places in learned.tensors.items()}
+        smaller = {leaf: places for leaf, places in kept.items() if len(places) < leaf.size}
+        if not smaller:
+            log.notes.append("every group is so small that the share rounds to nothing")
+            return
+        for name in shrink(program, found, smaller, self.name):
+            log.changed_weight(self.name, name)
+
+    def _chosen(self, every: list[Group]) -> list[Group]:
+        """The groups to prune.
+
+        Raises:
+            UsageError: there is none, or a name matches nothing.
+        """
+        named = matching(every, self.only) if self.only else every
+        kept = matching(every, self.keep) if self.keep else []
+        wanted = [g for g in named if g.kind in self.kinds and g not in kept]
+        free = [g for g in wanted if not g.frozen]
+        if not free:
+            reasons = [f"\n  {g.name}: {g.frozen[0]}" for g in wanted]
+            raise UsageError(
+                f"pass '{self.name}': nothing of kind {', '.join(self.kinds)} can be pruned"
+                + "".join(reasons)
+            )
+        return free
+
+    def _step(self, kind: str) -> int:
+        return self.round_to or (16 if kind in ("ffn", "channels", "width") else 1)

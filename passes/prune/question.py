@@ -1,0 +1,46 @@
+"""What is to be scored, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import Tensor
+
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Batch, Context
+from strop.passes.prune.axes import Dependencies
+from strop.passes.prune.groups import Group
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be scored, and with what.
+
+    Attributes:
+        program: whose groups these are.
+        found: its dependencies.
+        groups: to score.
+        context: data, loss and seed.
+        batches: how many batches of the data to look at.
+    """
+
+    program: Program
+    found: Dependencies
+    groups: Sequence[Group]
+    context: Context
+    batches: int
+
+    def data(self, labelled: bool = False) -> Iterator[Batch]:
+        """The first batches of the calibration data, or of the training data without it.
+
+        Batches with labels are those of the training data.
+        """
+        context = self.context
+        calibration = None if labelled else context.calibration
+        return islice(context.train or () if calibration is None else calibration, self.batches)
+
+    def inputs(self, batch: Batch) -> list[Tensor]:
+        """What the program takes of a batch."""
+        return [batch[spec.name] for spec in self.program.contract.inputs]

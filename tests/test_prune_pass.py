@@ -1,0 +1,125 @@
+"""The pass ``prune``: what it drops, in what numbers, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Context
+from strop.compiler.util.errors import UsageError
+from strop.passes.prune.importance import METHODS
+from strop.passes.prune.prune import Prune
+
+from program_tools import program_of  # isort: skip
+
+
+class TwoLayers(nn.Module):
+    """Two blocks of an up and a down projection with a residual sum."""
+
+    def __init__(self, hidden: int = 64) -> None:
+        super().__init__()
+        self.ups = nn.ModuleList([nn.Linear(8, hidden), nn.Linear(8, hidden)])
+        self.downs = nn.ModuleList([nn.Linear(hidden, 8), nn.Linear(hidden, 8)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for up, down in zip(self.ups, self.downs):
+            x = x + down(torch.nn.functional.gelu(up(x)))
+        return x
+
+
+@pytest.fixture
+def program() -> Program:
+    torch.manual_seed(0)
+    return program_of(TwoLayers(), torch.randn(4, 8))
+
+
+def data(batches: int = 4) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [{"input_0": torch.randn(4, 8, generator=generator)} for _ in range(batches)]
+
+
+def run(program: Program, context: Context | None = None, **options: Any) -> Program:
+    return Prune(**options).run(program, context=context or Context(calibration=data())).program
+
+
+@pytest.mark.parametrize("importance", METHODS)
+def test_every_method_drops_the_share(program: Program, importance: Any) -> None:
+    new = run(program, importance=importance, share=0.5)
+    assert [tuple(new.weights[f"inner.ups.{i}.weight"].shape) for i in (0, 1)] == [(32, 8)] * 2
+    assert tuple(new.weights["inner.downs.1.weight"].shape) == (8, 32)
+    assert new.run(**data()[0])[0].shape == (4, 8)
+    assert tuple(program.weights["inner.ups.0.weight"].shape) == (64, 8)
+
+
+@pytest.mark.parametrize(
+    "importance", ["l0", "l1", "l2", "activation", "activation-mean", "taylor"]
+)
+def test_channels_that_do_nothing_go_first(program: Program, importance: Any) -> None:
+    with torch.no_grad():
+        for i in (0, 1):
+            for name in (f"inner.ups.{i}.weight", f"inner.ups.{i}.bias"):
+                program.weights[name][::2] = 0
+            program.weights[f"inner.downs.{i}.weight"][:, ::2] = 0
+    new = run(program, importance=importance, share=0.5)
+    assert new.origins["inner.ups.0.weight"].kept == {0: tuple(range(1, 64, 2))}
+    torch.testing.assert_close(new.run(**data()[0])[0], program.run(**data()[0])[0])
+
+
+def test_the_first_are_kept_and_the_numbers_are_those_of_the_original(program: Program) -> None:
+    once = run(program, importance="random", share=0.5)
+    twice = run(once, importance="first", share=0.5)
+    kept = once.origins["inner.ups.0.weight"].kept[0]
+    assert twice.origins["inner.ups.0.weight"].kept == {0: kept[:16]}
+    assert twice.origins["inner.ups.0.weight"].made_by == "prune"
+    torch.testing.assert_close(
+        twice.weights["inner.ups.0.weight"], program.weights["inner.ups.0.weight"][list(kept[:16])]
+    )
+
+
+@pytest.mark.parametrize(("share", "step", "left"), [(0.3, 16, 48), (0.3, 1, 45), (0.9, 16, 16)])
+def test_numbers_are_rounded(program: Program, share: float, step: int, left: int) -> None:
+    new = run(program, importance="l2", share=share, round_to=step)
+    assert new.weights["inner.ups.0.weight"].shape[0] == left
+
+
+def test_globally_the_less_important_layer_loses_more(program: Program) -> None:
+    with torch.no_grad():  # a few strong channels: the others are far below the mean
+        program.weights["inner.ups.0.weight"][:4] *= 100
+    new = run(program, importance="l2", share=0.5, scope="global", round_to=1)
+    first, second = (new.weights[f"inner.ups.{i}.weight"].shape[0] for i in (0, 1))
+    assert first < second and abs(first + second - 64) <= 2
+
+
+def test_groups_are_chosen_by_name(program: Program) -> None:
+    new = run(program, importance="l2", only=("*ups.1",))
+    assert [new.weights[f"inner.ups.{i}.weight"].shape[0] for i in (0, 1)] == [64, 32]
+    new = run(program, importance="l2", keep=("ffn:inner.ups.1",))
+    assert [new.weights[f"inner.ups.{i}.weight"].shape[0] for i in (0, 1)] == [32, 64]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5])
+def test_shares_out_of_range_are_refused(share: float) -> None:
+    with pytest.raises(UsageError, match="above 0 and below 1"):
+        Prune(share=share)
+
+
+def test_a_name_that_matches_nothing_is_refused_with_the_nearest(program: Program) -> None:
+    with pytest.raises(UsageError, match=r"no group is called 'ffn:inner.up.1'.*ffn:inner.ups.1"):
+        run(program, importance="l2", only=("ffn:inner.up.1",))
+
+
+def test_where_nothing_can_go_the_reasons_are_given(program: Program) -> None:
+    with pytest.raises(UsageError, match="it is an axis of the input 'input_0'"):
+        run(program, importance="l2", kinds=("width",))
+    with pytest.raises(UsageError, match="no groups of kind 'heds'"):
+        Prune(kinds=("heds",))
+
+
+def test_a_method_that_looks_at_data_needs_some(program: Program) -> None:
+    with pytest.raises(UsageError, match="calibration or train"):
+        Prune(importance="activation").run(program)
+    assert Prune(importance="l2").run(program).modified
