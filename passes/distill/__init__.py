@@ -1,0 +1,1 @@
+"""Distillation: losses, taps on values inside programs, and recovery from the original."""
