@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -32,6 +32,8 @@ class TensorValues(Strict):
     name: str
     dtype: str
     shape: list[Count | str]
+    tap: Literal[False] = False
+    """Values inside a program, which passes look at while they learn, are no outputs of files."""
 
 
 class ManifestDim(Strict):

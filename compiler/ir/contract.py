@@ -32,11 +32,16 @@ class Dim:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output: its name, short dtype name, and sizes (numbers or dim expressions)."""
+    """One input or output: its name, short dtype name, and sizes (numbers or dim expressions).
+
+    Attributes:
+        tap: it is no output of the user's, but a value inside that a pass looks at while it learns.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    tap: bool = False
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,8 @@ class Pass(ABC):
         verify_unchanged(program, versions)
         new.drop_unused_weights()
         verify(new)
+        if any(spec.tap for spec in new.contract.outputs):
+            raise VerifyError("it leaves taps among the outputs")
         modified = program_text(new) != program_text(program) or new.has_other_values(program)
         if modified != bool(log.rewrites):
             said = f"{len(log.rewrites)} rewrites"

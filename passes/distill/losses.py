@@ -116,8 +116,8 @@ def hidden_cosine(
 def relations(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """KL(R_t ‖ R_s) with R = softmax(A Aᵀ / √d), the mean over heads and queries.
 
-    Wang et al., MiniLM (2020), section 3.2, for values A, and MiniLMv2 (2021), section 3.1, for A of
-    queries, keys and values. d is each side's own, and so may differ.
+    Wang et al., MiniLM (2020), section 3.2, where A are the values; MiniLMv2 (2021), section 3.1,
+    where A are queries, keys or values. d is each side's own, and so may differ.
 
     Args:
         student: A_s, [batch, heads, seq, d_s].

@@ -312,4 +312,4 @@ def _contract(values: ContractValues) -> Contract:
 
 
 def _spec(values: SpecValues) -> TensorSpec:
-    return TensorSpec(values.name, values.dtype, tuple(values.shape))
+    return TensorSpec(values.name, values.dtype, tuple(values.shape), values.tap)

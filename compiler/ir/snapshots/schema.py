@@ -47,6 +47,7 @@ class SpecValues(Strict):
     name: str
     dtype: Dtype
     shape: list[Size | str]
+    tap: bool = False
 
 
 class ContractValues(Strict):
