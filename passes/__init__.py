@@ -9,6 +9,7 @@ from strop.passes.cleanup.cse import CommonSubexpressions
 from strop.passes.cleanup.linears import PlainLinears
 from strop.passes.cleanup.masks import CanonicalMasks
 from strop.passes.cleanup.noops import Noops
+from strop.passes.distill.recover import Recover
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
 from strop.passes.fuse.bias import FoldBiases
 from strop.passes.fuse.conv_bn import FoldBatchNorm
@@ -45,4 +46,5 @@ PASSES: tuple[type[Pass], ...] = (
     FoldBiases,
     FuseBiasGelu,
     QuantizeDynamic,
+    Recover,
 )

@@ -53,3 +53,11 @@ def did_you_mean(word: str, known: list[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(known))}"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return ``; nearest: x, y, z`` for up to three names, of however many there are."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.3) or sorted(known)[:3]
+    return f"; nearest: {', '.join(near)}" if near else "; there are none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,7 +12,7 @@ from torch.fx.node import Node
 from strop.compiler.ir.nodes import shape_of, static_int
 from strop.compiler.ir.printer import describe
 from strop.compiler.ir.program import Program
-from strop.compiler.util.errors import UsageError
+from strop.compiler.util.errors import UsageError, nearest
 from strop.passes.distill.taps import tappable
 
 AUTO = "auto"
@@ -68,7 +67,7 @@ def align(
     for pattern in wanted:
         pairs = list(_pairs(pattern, *places, known))
         if not pairs and pattern != AUTO:
-            near = _near(pattern, *places)
+            near = nearest(pattern, _shared(*places))
             raise UsageError(f"tap '{pattern}' is no value that student and teacher share{near}")
         found |= {pair.student: pair for pair in pairs}
     order = [node.name for node in tappable(student) if node.name in found]
@@ -158,10 +157,6 @@ def _differing(ours: Node, theirs: Node) -> list[int]:
     return [axis for axis, (a, b) in enumerate(sizes) if a != b]
 
 
-def _near(pattern: str, student: _Places, teacher: _Places) -> str:
-    """The names nearest to a pattern that both have."""
-    shared = sorted(
-        name for name in student.modules | student.values if teacher.one(name) is not None
-    )
-    near = difflib.get_close_matches(pattern, shared, n=3, cutoff=0.3) or shared[:3]
-    return f"; nearest: {', '.join(near)}" if near else "; they share none"
+def _shared(student: _Places, teacher: _Places) -> list[str]:
+    """The names of values and modules that both have."""
+    return [name for name in student.modules | student.values if teacher.one(name) is not None]

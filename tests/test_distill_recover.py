@@ -1,0 +1,459 @@
+"""Recovery: a compressed program learns from the original, and nothing else of that ships."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Strop
+from distill_tools import Encoder, batch, captured
+from program_tools import program_of
+from torch import Tensor, nn
+
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Context
+from strop.compiler.rewriting.learning import Learned
+from strop.compiler.rewriting.rules import Log
+from strop.compiler.util.cache import Cache
+from strop.compiler.util.errors import UsageError
+from strop.passes.distill import recover as recover_module
+from strop.passes.distill.objective import Objective
+from strop.passes.distill.recover import Recover
+from strop.passes.distill.taps import tapped
+from strop.passes.distill.teacher import Teacher
+
+BATCHES = [batch(seed=seed) for seed in range(20)]
+SHORT = Recover(steps=4, check_every=2, lr=1e-3)
+
+
+def teacher_of(classes: int = 0) -> Program:
+    """An encoder whose feed-forward networks matter."""
+    program = captured(Encoder(classes=classes))
+    for name, weight in program.weights.items():
+        if ".up." in name or ".down." in name:
+            program.set_weight(name, 4 * weight, "test")
+    return program
+
+
+def halved(teacher: Program) -> Program:
+    """The same without half of the channels of its feed-forward networks."""
+    student = teacher.clone()
+    for name, weight in teacher.weights.items():
+        cut = weight.detach().clone()
+        if ".up." in name:
+            cut[::2] = 0
+        elif ".down.weight" in name:
+            cut[:, ::2] = 0
+        student.set_weight(name, cut, "test")
+    return student
+
+
+def error(program: Program, teacher: Program) -> float:
+    """The squared error of the outputs, relative to the teacher's, where there is no padding."""
+    held = batch(rows=64, seed=999)
+    with torch.no_grad():
+        (got,), (want,) = program.run(**held), teacher.run(**held)
+    counted = held["attention_mask"][..., None] if got.ndim == 3 else torch.ones(())
+    return float(((got - want) * counted).square().sum() / (want * counted).square().sum())
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Program:
+    return teacher_of()
+
+
+def learned(one: Recover, student: Program, context: Context) -> Learned:
+    """What a pass learns."""
+    log = Log()
+    program = one.run(student, log, context).program
+    assert log.learned is not None
+    changed = {n: t for n, t in program.weights.items() if t is not student.weights[n]}
+    return Learned(changed, log.learned["facts"], tuple(log.notes))
+
+
+# What it gains --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "times"), [(0, 10), (3, 5)])
+def test_inputs_alone_bring_back_most_of_what_half_the_channels_did(
+    classes: int, times: float
+) -> None:
+    teacher = teacher_of(classes)
+    student = halved(teacher)
+    log = Log()
+    context = Context(teacher=teacher, calibration=BATCHES * 2)
+    result = Recover(steps=200, lr=3e-3, check_every=50).run(student, log, context)
+    assert error(result.program, teacher) * times < error(student, teacher)
+    assert result.program.contract == student.contract
+    assert result.program.weights.keys() == student.weights.keys()
+    assert log.learned is not None
+    facts = log.learned["facts"]
+    assert facts["validation"]["after"] < 0.25 * facts["validation"]["before"]
+    assert facts["outputs"] == ({"logits": "logits"} if classes else {"hidden": "values"})
+    assert facts["taps"] == ["layer_norm_1=layer_norm_1", "layer_norm_3=layer_norm_3"]
+    assert (facts["data"], facts["mask"], facts["updates"]) == (
+        "calibration",
+        "attention_mask",
+        200,
+    )
+    assert [line["update"] for line in facts["history"]] == [0, 50, 100, 150, 200]
+
+
+def test_where_training_makes_nothing_better_all_weights_stay(teacher: Program) -> None:
+    context = Context(teacher=teacher, calibration=BATCHES)
+    result = replace(SHORT, lr=0.5).run(teacher, None, context)
+    assert not result.modified and not result.log.rewrites
+    assert result.log.notes == [
+        "recovery made no weights better on what is held out: all stay as they were"
+    ]
+
+
+def test_few_batches_hold_nothing_out_and_that_is_said(teacher: Program) -> None:
+    context = Context(teacher=teacher, calibration=BATCHES[:3])
+    (note,) = SHORT.run(halved(teacher), None, context).log.notes
+    assert note.startswith("recovery held nothing out, since there are few batches")
+
+
+def test_training_data_come_before_calibration_and_frozen_weights_stay(teacher: Program) -> None:
+    context = Context(teacher=teacher, calibration=[], train=BATCHES)
+    got = learned(replace(SHORT, freeze=("words.*", "*.norm.*")), halved(teacher), context)
+    assert got.facts["data"] == "train"
+    changed = set(got.tensors)
+    frozen = {n for n in teacher.weights if n.startswith("words") or ".norm." in n}
+    assert frozen and not frozen & changed and "blocks.0.up.weight" in changed
+
+
+def test_metrics_of_the_user_are_measured_before_and_after(teacher: Program) -> None:
+    student = halved(teacher)
+
+    def evaluate(program: Program) -> Mapping[str, float]:
+        assert not any(spec.tap for spec in program.contract.outputs)
+        return {"error": error(program, teacher)}
+
+    context = Context(teacher=teacher, train=BATCHES, evaluate=evaluate)
+    log = Log()
+    result = SHORT.run(student, log, context)
+    assert log.learned is not None
+    metrics = log.learned["facts"]["metrics"]
+    assert metrics["before"] == evaluate(student)
+    assert metrics["after"] == evaluate(result.program)
+
+
+# What it is trained for -----------------------------------------------------------------------
+
+
+def parts(one: Recover, student: Program, context: Context) -> dict[str, float]:
+    """The parts of the first validation loss."""
+    history = learned(one, student, context).facts["history"]
+    return dict(history[0]["validation_parts"])
+
+
+def test_weights_of_losses_choose_the_parts(teacher: Program) -> None:
+    context = Context(teacher=teacher, calibration=BATCHES)
+    student = halved(teacher)
+    assert parts(SHORT, student, context).keys() == {"embedding", "hidden"}
+    assert parts(replace(SHORT, hidden=0), student, context).keys() == {"embedding"}
+    only = replace(SHORT, hidden=0, embedding=0, contrastive=1.0)
+    assert parts(only, student, context).keys() == {"contrastive"}
+    logits = teacher_of(3)
+    context = replace(context, teacher=logits)
+    found = parts(SHORT, halved(logits), context)
+    assert found.keys() == {"soft", "hidden"}
+    hotter = parts(replace(SHORT, temperature=8.0), halved(logits), context)
+    assert hotter["hidden"] == found["hidden"] and hotter["soft"] != found["soft"]
+    asked = replace(SHORT, outputs=("logits=values",))
+    assert parts(asked, halved(logits), context).keys() == {"embedding", "hidden"}
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(teacher: Program) -> None:
+    context = Context(teacher=teacher, calibration=BATCHES)
+    one = replace(SHORT, hidden=0.25, embedding=2.0)
+    first = learned(one, halved(teacher), context).facts["history"][0]
+    found = first["validation_parts"]
+    wanted = 0.25 * found["hidden"] + 2 * found["embedding"]
+    assert first["validation"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_hard_labels_go_through_the_users_loss(teacher: Program) -> None:
+    logits = teacher_of(3)
+    data = [b | {"label": torch.arange(8) % 3} for b in BATCHES]
+
+    def loss(outputs: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(outputs["logits"], given["label"])
+
+    one = replace(SHORT, hard=0.5, soft=0, hidden=0)
+    context = Context(teacher=logits, train=data, loss=loss)
+    assert parts(one, halved(logits), context).keys() == {"hard"}
+    with pytest.raises(UsageError, match="pass 'recover' needs train and loss: give Model"):
+        one.run(logits, None, Context(teacher=logits, calibration=BATCHES))
+
+
+def test_padding_does_not_count(teacher: Program) -> None:
+    """Words that are masked reach the hidden states of their own places only."""
+    student, context = halved(teacher), Context(teacher=teacher)
+    other = [b | {"input_ids": b["input_ids"] + 7 * (1 - b["attention_mask"])} for b in BATCHES]
+    found = [parts(SHORT, student, replace(context, calibration=c)) for c in (BATCHES, other)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    blind = replace(SHORT, mask="")
+    found = [parts(blind, student, replace(context, calibration=c)) for c in (BATCHES, other)]
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
+
+
+def test_projections_are_trained_and_thrown_away(
+    teacher: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Objective] = []
+
+    class Kept(Objective):
+        def __init__(self, *rest: Any) -> None:
+            super().__init__(*rest)
+            made.append(self)
+            self.first = {n: t.detach().clone() for n, t in self.parameters.items()}
+
+    monkeypatch.setattr(recover_module, "Objective", Kept)
+    student = captured(Encoder(hidden=20, seed=4))
+    got = learned(replace(SHORT, taps=("gelu*",)), student, Context(teacher=teacher, train=BATCHES))
+    projections = {n for n in made[0].parameters if n.startswith("projection/")}
+    assert projections == {"projection/gelu", "projection/gelu_1"}
+    for name in projections:
+        assert made[0].parameters[name].shape == (32, 20)
+        assert not torch.equal(made[0].parameters[name], made[0].first[name])  # type: ignore[attr-defined]
+    assert set(got.tensors) <= set(student.weights)
+
+
+def test_what_pruning_left_is_compared_without_projection(teacher: Program) -> None:
+    index = torch.arange(12, 32)
+    student = captured(Encoder(hidden=20))
+    for name, weight in teacher.weights.items():
+        if ".up." in name:
+            student.set_weight(name, weight[index], "test")
+        elif ".down.weight" in name:
+            student.set_weight(name, weight[:, index], "test")
+        else:
+            student.set_weight(name, weight, "test")
+    context = Context(teacher=teacher, calibration=BATCHES)
+    one = replace(SHORT, taps=("gelu",), embedding=0)
+    kept = {"gelu": {2: index}}
+    with torch.enable_grad():
+        got = one.learn_from(student, context, kept)
+    # The first block's channels are the teacher's own.
+    assert got.facts["history"][0]["validation"] == pytest.approx(0, abs=1e-10)
+
+
+# Bad input ------------------------------------------------------------------------------------
+
+
+def test_recovery_needs_data(teacher: Program) -> None:
+    said = "pass 'recover' needs train or calibration: give Model(train=...) in the factory"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Recover().run(teacher, None, Context(teacher=teacher))
+    with pytest.raises(UsageError, match="needs a program to learn from"):
+        Recover().run(teacher, None, Context(train=BATCHES))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"soft": -1.0}, "soft is -1.0; it must be 0 or above"),
+        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ({"steps": 0}, "training has no end"),
+        ({"freeze": ("word.*",)}, "freeze: no weight is 'word.*'; nearest: words.weight"),
+        ({"mask": "attention_mas"}, "no input 'attention_mas'; did you mean 'attention_mask'?"),
+        ({"taps": ("nothing",)}, "tap 'nothing' is no value that student and teacher share"),
+        ({"outputs": ("a=values",)}, "outputs: there is no output 'a'"),
+        ({"embedding": 0, "hidden": 0}, "its outputs are hidden (values), and it has 0 taps"),
+    ],
+)
+def test_options_without_meaning_are_told(
+    options: dict[str, Any], said: str, teacher: Program
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Recover(**options).run(teacher, None, Context(teacher=teacher, train=BATCHES))
+
+
+def test_a_teacher_with_another_contract_is_told(teacher: Program) -> None:
+    def said(other: Program) -> str:
+        with pytest.raises(UsageError) as caught:
+            SHORT.run(teacher_of(3), None, Context(teacher=other, train=BATCHES))
+        return str(caught.value)
+
+    assert "the teacher has the outputs hidden, the student logits" in said(teacher)
+    one = program_of(lambda x, w: x @ w, torch.randn(2, 3), w=torch.eye(3))
+    assert "the teacher has the inputs input_0, the student input_ids, attention" in said(one)
+    assert (
+        "the teacher's output 'logits' is ['batch', 5], the student's ['batch', 3]: both need the "
+        "same sizes, and the same vocabulary or classes"
+    ) in said(teacher_of(5))
+
+
+# The teacher's values -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each run of the teacher."""
+    found: list[str] = []
+    compute = Teacher._compute
+
+    def counted(self: Teacher, given: Mapping[str, Tensor]) -> list[Tensor]:
+        found.append("ran")
+        return compute(self, given)
+
+    monkeypatch.setattr(Teacher, "_compute", counted)
+    return found
+
+
+def test_the_teacher_runs_once_for_each_batch(teacher: Program, runs: list[str]) -> None:
+    context = Context(teacher=teacher, calibration=BATCHES)
+    student = halved(teacher)
+    one = replace(SHORT, steps=40, check_every=10)
+    kept = learned(one, student, context)
+    assert len(runs) == 20
+    anew = learned(replace(one, teacher_gib=0.0), student, context)
+    assert len(runs) == 20 + 40 + 5 * 2
+    assert kept.facts == anew.facts
+    for name, tensor in kept.tensors.items():
+        assert torch.equal(tensor, anew.tensors[name])
+
+
+def test_what_is_kept_of_the_teacher_is_bounded_and_found_again(
+    teacher: Program, runs: list[str], tmp_path: Path
+) -> None:
+    values = tapped(teacher, ["gelu"])
+    size = sum(t.nbytes for t in values.run(**BATCHES[0]))
+    said: list[str] = []
+    for _ in range(2):
+        held = Teacher(values, tmp_path / "t", int(2.9 * size), said.append)
+        for given in BATCHES[:3]:
+            for got, want in zip(held.values(given), values.run(**given)):
+                assert torch.equal(got, want)
+    assert len(runs) == 4 and not said
+    (tmp_path / "t" / "broken").touch()
+    for file in (tmp_path / "t").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-9])
+    held = Teacher(values, tmp_path / "t", 10 * size, said.append)
+    assert torch.equal(held.values(BATCHES[0])[0], values.run(**BATCHES[0])[0])
+    assert len(runs) == 5
+
+
+def test_a_full_disk_is_told_once(
+    teacher: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("strop.passes.distill.teacher.save_file", full)
+    said: list[str] = []
+    held = Teacher(teacher, tmp_path / "t", 10**9, said.append)
+    for given in BATCHES[:2]:
+        held.values(given)
+    assert len(said) == 1 and said[0].startswith("the teacher's values are computed anew in each")
+
+
+# Whole builds ---------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Ends a build as a kill does."""
+
+
+def test_an_interrupted_recovery_goes_on_and_gives_the_same(
+    teacher: Program, tmp_path: Path
+) -> None:
+    class Stops(list[Any]):
+        """Ends the process at the 40th batch that training asks for."""
+
+        asked = -len(BATCHES) - 2
+
+        def __iter__(self) -> Iterator[Any]:
+            return (self[i] for i in range(len(self)))
+
+        def __getitem__(self, place: Any) -> Any:
+            Stops.asked += 1
+            if Stops.asked == 15:
+                raise Killed
+            return super().__getitem__(place)
+
+    student = halved(teacher)
+    one = replace(SHORT, steps=20, check_every=4)
+    context = Context(teacher=teacher, calibration=Stops(BATCHES), cache=Cache(tmp_path))
+    with pytest.raises(Killed):
+        one.run(student, None, context)
+    told: list[str] = []
+    got = learned(one, student, replace(context, progress=told.append))
+    assert told[0] == "training: on from the checkpoint of update 12"
+    whole = learned(one, student, Context(teacher=teacher, calibration=BATCHES))
+    assert got.facts == whole.facts
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(got.tensors[name], tensor)
+
+
+FACTORY = """
+import sys
+from dataclasses import dataclass
+sys.path.insert(0, {tests!r})
+from distill_tools import Encoder, batch, model_of
+from strop.compiler import Pass
+from test_distill_recover import halved
+
+def make():
+    data = [batch(seed=seed) for seed in range(20)]
+    return model_of(Encoder(), calibration=data, evaluate=lambda run: {{"always": 1.0}})
+
+@dataclass(frozen=True)
+class Halve(Pass):
+    name = "halve"
+
+    def apply(self, program, log):
+        for name, tensor in halved(program).weights.items():
+            program.set_weight(name, tensor, "halve")
+            log.changed_weight("halve", name)
+"""
+
+RECIPE = """
+name = "small"
+extends = "cpu-fp32"
+[budget]
+max_error = 10.0
+[[slots.compress]]
+name = "factory.py:Halve"
+[[slots.compress]]
+name = "recover"
+steps = 20
+check_every = 10
+taps = ["auto", "gelu"]
+"""
+
+
+def test_a_recipe_recovers_and_says_in_the_manifest_how(strop: Strop, tmp_path: Path) -> None:
+    tests = str(Path(__file__).parent)
+    (tmp_path / "factory.py").write_text(FACTORY.format(tests=tests))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    built = [
+        strop("build", f"{tmp_path / 'factory.py'}:make", "-o", tmp_path / out,
+              "--recipe", tmp_path / "recipe.toml")
+        for out in ("a", "b")
+    ]  # fmt: skip
+    assert [one.code for one in built] == [0, 0], built[0].err
+    manifests = [(tmp_path / out / "manifest.json").read_bytes() for out in ("a", "b")]
+    assert manifests[0] == manifests[1]
+    manifest = json.loads(manifests[0])
+    (step,) = [p for p in manifest["passes"] if p["name"] == "recover"]
+    facts, source = step["learned"]["facts"], step["learned"]["from"]
+    assert source["teacher"] != source["program"] and source["data"].keys() == {
+        "calibration",
+        "train",
+    }
+    assert source["data"]["train"] is None and len(source["data"]["calibration"]) == 64
+    assert facts["losses"] == {"soft": 1.0, "embedding": 1.0, "hidden": 1.0}
+    assert (facts["temperature"], facts["seed"], facts["updates"]) == (2.0, 0, 20)
+    assert facts["metrics"] == {"before": {"always": 1.0}, "after": {"always": 1.0}}
+    assert len(facts["history"]) == 3
+    assert [o["name"] for o in manifest["contract"]["outputs"]] == ["hidden"]
+    assert step["parameters_before"] == step["parameters_after"]
