@@ -1,4 +1,4 @@
-"""Where an artifact may be written, looked at before anything is compiled.
+"""Check that an artifact can be written to a place, before anything is compiled.
 
 An artifact's own files are those that its manifest names. Whatever else lies in its folder is
 kept; a folder that is not an artifact is written into with ``force`` only, and keeps what the new

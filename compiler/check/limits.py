@@ -13,7 +13,7 @@ from strop.compiler.util.errors import BudgetError, UsageError, did_you_mean
 def hold_to_expectations(
     records: Sequence[StepRecord], expected: Mapping[str, int], rules: Collection[str] = ()
 ) -> None:
-    """Hold steps and rules to how often they were to rewrite.
+    """Check that steps and rules rewrote as often as expected.
 
     Args:
         records: what the steps did.
@@ -58,7 +58,7 @@ def _agreement(output: str, results: Sequence[Comparison]) -> float:
 
 
 def hold_to_budget(results: Sequence[Comparison], budget: Budget, suspect: str) -> None:
-    """Hold comparisons with the original to a budget.
+    """Check comparisons with the original against a budget.
 
     Raises:
         BudgetError: some miss it; the message lists the worst ones and the suspect.

@@ -13,7 +13,7 @@ _ROUNDING = 1.1920929e-07
 
 
 def require_measure(budget: Budget, has_measure: bool) -> None:
-    """Hold a model to having an ``evaluate`` where the budget names metrics.
+    """Check that a model has an ``evaluate`` where the budget names metrics.
 
     Raises:
         UsageError: it has none.
@@ -27,7 +27,7 @@ def require_measure(budget: Budget, has_measure: bool) -> None:
 
 
 def require_metrics(budget: Budget, original: Metrics) -> None:
-    """Hold the metrics of the original to being those that the budget names.
+    """Check that the original has every metric that the budget names.
 
     Raises:
         UsageError: one of them is not there.
@@ -41,7 +41,7 @@ def require_metrics(budget: Budget, original: Metrics) -> None:
 
 
 def require_same_metrics(original: Metrics, found: Metrics, of: str) -> None:
-    """Hold what was measured later to having the metrics of the original.
+    """Check that what was measured later has the same metrics as the original.
 
     Args:
         original: the metrics of the original.

@@ -1,4 +1,4 @@
-"""What each pass did to the numbers: the program after it against the one before, and the original.
+"""How far each pass moved the outputs, from those before it and from the original's.
 
 Programs share their weights and are small, so they are kept while the passes run, and executed
 afterwards: the time of a pass is its own.

@@ -1,9 +1,8 @@
-"""Compute what a program from a file asks for in a process of its own.
+"""Run a program from an untrusted file in a process of its own.
 
-Its operators only compute, but what they are given is anybody's: kernels may crash on it, even
-where only types are computed, and there is no end to what can be computed. A forked process may
-take processor time and memory that grow with the size of the program, and what happens to it
-happens to nobody else.
+Its operators only compute, but their arguments are untrusted: kernels may crash on them, even
+where only types are computed, or compute without end. A forked process may take processor time
+and memory that grow with the size of the program, and its crash does not end this process.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from strop.compiler.util.numerics import Array
 # What any program may take, and how much more for each byte of its weights.
 SECONDS, BYTES = 4.0, 4 << 30
 SECONDS_PER_BYTE, BYTES_PER_BYTE = 1 / (4 << 20), 16
-# Sizes are what a stranger's folder says they are.
+# The sizes come from an untrusted folder.
 MOST_WEIGHTS = 1 << 40
 # Types take longer to compute for a byte of a snapshot's text than values for a byte of weights.
 TYPED_PER_BYTE = 128
@@ -113,7 +112,7 @@ def fails_apart(run: Pass, program: Program) -> Failure | None:
 
 
 def load_apart(path: Path) -> Program:
-    """Read a snapshot of anybody's, after it was read apart without harm.
+    """Read an untrusted snapshot, after a process of its own has read it without harm.
 
     Raises:
         UsageError: as ``load_program`` and ``apart``.
@@ -179,7 +178,7 @@ def _answer(compute: Callable[[], bytes], pipe: int) -> None:
 
 
 def _listen(pipe: int, child: int, seconds: float) -> bytes:
-    """Everything that the far end says; it is ended if it says nothing for too long."""
+    """All that the child sends; the child is ended if it sends nothing for too long."""
     said = bytearray()
     with os.fdopen(pipe, "rb", buffering=0) as stream:
         while True:

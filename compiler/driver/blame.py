@@ -1,4 +1,4 @@
-"""Which step made a file another model than the original: asked once a file misses its budget.
+"""Find the step after which a file differs from the original; run once a file misses its budget.
 
 By then the weights are gone, to save memory. The model is made once more, and the program as
 captured and after each pass is run on the case that missed.

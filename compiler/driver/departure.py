@@ -1,4 +1,4 @@
-"""Where a lowered file departs from its program: the last suspect, when no pass is to blame.
+"""Find the first value at which a lowered file differs from its program, when no pass is to blame.
 
 A value of the program keeps its name in the file, so both can be run and compared value by value,
 the file without the runtime's own optimizations; with them, its outputs.
@@ -27,7 +27,7 @@ LOWERING, RUNTIME = "the lowering", "the runtime's own optimizations"
 
 @dataclass(frozen=True)
 class Departure:
-    """What makes a file another model than its program.
+    """Where a file first differs from its program.
 
     Attributes:
         suspect: ``LOWERING`` or ``RUNTIME``.
@@ -43,7 +43,7 @@ class Departure:
 def departure(
     program: Program, inputs: Inputs, target: Target, noise_db: float = NOISE_DB
 ) -> Departure | None:
-    """Lower a program and compare; None where the file computes what the program does.
+    """Lower a program and compare both; None where the file computes the same.
 
     Args:
         program: at any stage of its passes.
@@ -74,7 +74,7 @@ def departure(
 
 
 def under_ir_names(found: dict[str, Array], program: Program) -> dict[str, Array]:
-    """A file's values by the program's names; its outputs bear the contract's there."""
+    """A file's values under the program's names; in the file, outputs have the contract's names."""
     outputs = _output_names(program)
     others = {n: a for n, a in found.items() if n not in dict(outputs)}
     return others | {node: found[spec] for spec, node in outputs if spec in found}

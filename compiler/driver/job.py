@@ -22,7 +22,7 @@ from strop.compiler.util.stages import Stages
 
 @dataclass(frozen=True)
 class Options:
-    """How to build; the arguments of ``build()`` that do not say what."""
+    """How to build: those arguments of ``build()`` that do not name what is built."""
 
     force: bool
     instruments: Instruments

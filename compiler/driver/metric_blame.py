@@ -45,7 +45,7 @@ def hold_metrics(
     again: Again,
     stages: Stages,
 ) -> None:
-    """Hold the metrics of a written file to their budget.
+    """Check the metrics of a written file against their budget.
 
     Args:
         found: what ``evaluate`` says of the file.
@@ -125,7 +125,7 @@ class _Search:
     known: dict[int, Metrics | str] = field(default_factory=dict)
 
     def first_miss(self) -> int | None:
-        """The place of a program that misses where the one before it does not, if the last does."""
+        """The place of the first program that misses the budget; None if the last one does not."""
         last = len(self.programs) - 1
         if not self._misses(last):
             return None

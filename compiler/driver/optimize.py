@@ -1,4 +1,4 @@
-"""Run the passes of a recipe, and check what they must keep."""
+"""Run the passes of a recipe, and check that the outputs stay the same."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _run_passes(
     dump: Dump | None,
     stages: Stages,
 ) -> Recorder:
-    """Run the pipeline; if a pass raises, leave what it takes to see that again."""
+    """Run the pipeline; if a pass raises, write a crash bundle that reproduces it."""
     recorder = Recorder(announce=lambda name: stages.progress(f"pass {name}"))
     others: list[Instrument] = [] if dump is None else [dump]
     try:

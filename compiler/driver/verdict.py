@@ -1,4 +1,4 @@
-"""Compare the written file with the original, and hold it to the budget of the recipe."""
+"""Compare the written file with the original, and check it against the budget of the recipe."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_file(
 
 
 def _hold_outputs(results: list[Comparison], job: Job, captured: Captured, again: Again) -> None:
-    """Hold the outputs to the budget; where they miss it, name the step that is to blame."""
+    """Check the outputs against the budget; where they miss it, name the step to blame."""
     missed = missed_by(results, job.recipe.budget)
     if not missed:
         return

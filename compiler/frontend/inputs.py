@@ -155,7 +155,7 @@ def _dim(spec: Any, what: str) -> Dim:
 
 
 def _check_like(inputs: Inputs, example: Inputs, signature: Signature, what: str) -> None:
-    """Hold inputs to the example's dtypes, ranks and fixed sizes."""
+    """Check that inputs have the example's dtypes, ranks and fixed sizes."""
     for name, tensor in inputs.items():
         like = example[name]
         moving = signature.axes.get(name, {})
@@ -170,7 +170,7 @@ def _check_like(inputs: Inputs, example: Inputs, signature: Signature, what: str
 
 
 def _check_sizes(inputs: Inputs, signature: Signature, what: str) -> None:
-    """Hold the dynamic axes of one set of inputs to their ranges, and equal names to one size."""
+    """Check that dynamic axes are in their ranges, and that axes of one name have one size."""
     sizes: dict[str, int] = {}
     for name, axes in signature.axes.items():
         for axis, label in axes.items():

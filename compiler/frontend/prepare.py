@@ -98,7 +98,7 @@ def _capture_as_declared(model: Model, stages: Stages, check: CheckScope) -> Cap
 
 
 def _require_ready(module: object) -> None:
-    """Hold a module to being one, in eval mode, with weights that are numbers."""
+    """Check that a module is a module, in eval mode, with finite weights."""
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"Model.module is {type(module).__name__}, not a torch.nn.Module")
     training = [name for name, part in module.named_modules() if part.training]

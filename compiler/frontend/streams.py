@@ -1,4 +1,4 @@
-"""Batches of the user's, which can be passed over any number of times."""
+"""The user's batches, which can be iterated any number of times."""
 
 from __future__ import annotations
 

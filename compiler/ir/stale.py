@@ -1,4 +1,4 @@
-"""Types that no longer say what a value is: found by running the graph on fake tensors."""
+"""Find recorded types that are wrong, by running the graph on fake tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from strop.compiler.util.errors import VerifyError
 
 
 def verify_types(program: Program) -> None:
-    """Hold the type of every value to what its operator gives for its inputs.
+    """Check that the recorded type of every value is what its operator gives for its inputs.
 
     Raises:
         VerifyError: with every value whose ``meta["val"]`` has gone stale.
@@ -48,7 +48,7 @@ def _text(value: Any, node: Node, program: Program) -> str:
 
 
 def _same_at_all_sizes(said: Any, found: Any, program: Program) -> bool:
-    """Whether types that are written otherwise agree at all sizes that the contract allows.
+    """Whether types that are written differently agree at all sizes that the contract allows.
 
     What torch learns of sizes late in a trace it uses when a type is made again: the blocks that a
     sequence is cut into times their length are then one product, and were a quotient before.
@@ -60,7 +60,7 @@ def _same_at_all_sizes(said: Any, found: Any, program: Program) -> bool:
 
 
 def _form_and_sizes(value: Any) -> tuple[Any, list[Any]]:
-    """What of a type no size can change, and its sizes: ints and expressions."""
+    """The part of a type that does not depend on sizes, and its sizes: ints and expressions."""
     leaves, structure = pytree.tree_flatten(value)
     form = [(v.dtype, v.dim()) if isinstance(v, torch.Tensor) else type(v) for v in leaves]
     shapes = [v.shape if isinstance(v, torch.Tensor) else (v,) for v in leaves]

@@ -1,4 +1,4 @@
-"""Which emitter a target takes where an operator has several: measurement, not opinion."""
+"""Which emitter a target uses where an operator has several: the fastest one measured."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Budget(pydantic.BaseModel):
             is above 1. None: not limited.
         min_cosine: least mean cosine of the rows of a float output. None: not limited.
         min_agreement: least share of equal elements of an output that is not float, over all
-            cases together. None: what differs is held to ``max_error``, as a share.
+            cases together. None: the share that differs must not exceed ``max_error``.
         metrics: limits for the metrics that ``evaluate`` returns, by name.
     """
 

@@ -51,7 +51,7 @@ def compose(chain: Sequence[Layer]) -> Recipe:
 
 
 def _require_own_parts(layer: Layer) -> None:
-    """Hold a file to the parts of its kind: a whole recipe, or one that extends another."""
+    """Check that a file has only the keys of its kind: a whole recipe, or an extension of one."""
     file = layer.file
     if file.extends is None:
         for part in ("without", "options", "slots"):

@@ -1,4 +1,4 @@
-"""What the steps of a recipe are called, so that a name stays the same when others are added."""
+"""The ids of the steps of a recipe: an id stays the same when other steps are added."""
 
 from __future__ import annotations
 

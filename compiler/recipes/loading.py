@@ -1,4 +1,4 @@
-"""Where recipes come from: built-in names, TOML files, and what a command line makes of them."""
+"""Load recipes: by built-in name, from TOML files, and with the changes of a command line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def asked_recipe(
     after: str = "",
     target: str = "",
 ) -> Recipe:
-    """The recipe that a command line asks for, looked at before anything is done with it.
+    """The recipe that a command line asks for, checked before anything is built.
 
     Args:
         name: of a built-in one, or a TOML file.

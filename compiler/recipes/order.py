@@ -9,7 +9,7 @@ from strop.compiler.util.errors import UsageError
 
 
 def require_order(steps: Sequence[Step]) -> None:
-    """Hold a pipeline to the ``after`` and ``before`` of its passes.
+    """Check that a pipeline keeps the order that ``after`` and ``before`` of its passes ask for.
 
     Where a pass occurs more than once, its first place counts.
 

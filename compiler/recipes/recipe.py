@@ -1,4 +1,4 @@
-"""A recipe as it runs: which passes, in which order, with which options, to which budget."""
+"""A recipe as it runs: the passes with their order and options, and the budget."""
 
 from __future__ import annotations
 

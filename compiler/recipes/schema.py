@@ -74,7 +74,7 @@ def read_recipe(text: str, where: str) -> RecipeFile:
 
 
 def checked(kind: type[_Checked], values: Any, where: str) -> _Checked:
-    """Hold values to a part of the schema.
+    """Check values against a part of the schema.
 
     Raises:
         UsageError: with every place that is wrong.

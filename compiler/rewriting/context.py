@@ -1,4 +1,4 @@
-"""What a pass may know besides the program that it rewrites."""
+"""What a pass can read besides the program that it rewrites."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ class Pass(ABC):
             context: what the pass sees beside the program; by default the CPU, and no data.
 
         Raises:
-            VerifyError: the pass broke a rule of the IR, wrote to a weight in place, or its log
-                does not say what it did.
+            VerifyError: the pass broke a rule of the IR, wrote to a weight in place, or the
+                rewrites that it counted do not agree with what it did.
             UsageError: the context lacks what the pass needs.
         """
         log = Log() if log is None else log
@@ -175,7 +175,7 @@ class Pipeline:
         return Pipeline(tuple(steps))
 
     def require_needs(self) -> None:
-        """Hold the context of every step to what its pass needs.
+        """Check that the context of every step has what its pass needs.
 
         Raises:
             UsageError: something is missing.
@@ -205,7 +205,7 @@ class Pipeline:
 
 
 def is_strops(run: Pass) -> bool:
-    """Whether a pass comes with strop; the user's own are the user's to mend."""
+    """Whether a pass comes with strop; errors in other passes are the user's to correct."""
     return type(run).__module__.startswith("strop.")
 
 

@@ -58,7 +58,7 @@ class Miss:
 
 
 class Pattern(ABC):
-    """Anything that can be held against a value of the graph."""
+    """Anything that can be matched with a value of the graph."""
 
     @abstractmethod
     def match(self, value: Any, into: Match) -> Miss | None:

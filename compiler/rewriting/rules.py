@@ -138,7 +138,7 @@ class Rule(ABC):
         return rule
 
     def match(self, root: Node, program: Program) -> Match | Miss:
-        """Hold the pattern against one root."""
+        """Try the pattern at one root."""
         assert self.pattern is not None, f"{type(self).__name__} has no pattern and no match"
         match = Match(root)
         return self.pattern.match(root, match) or match

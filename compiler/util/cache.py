@@ -1,7 +1,7 @@
 """strop's one cache folder: entries under a key, bounded in size, whole or not there.
 
-``STROP_CACHE`` names the folder; by default it is where the system keeps caches. Deleting it costs
-time, and nothing else.
+``STROP_CACHE`` names the folder; by default it is where the system keeps caches. It can be deleted
+at any time; what it held is then computed again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Python process of its own that answers over a pipe: what goes wrong there stays there.
+"""A separate Python process that answers over a pipe; when it crashes, this one goes on.
 
 It is started anew instead of forked, and imports nothing but what it serves: not torch, and not
 the user's own main module, which ``multiprocessing`` would run once more.
@@ -34,7 +34,7 @@ FAREWELL = 10.0
 
 
 class Child:
-    """The near end of such a process.
+    """The parent's side of such a process.
 
     Attributes:
         pipe: where it is asked and answers.
@@ -44,8 +44,8 @@ class Child:
         """Start it.
 
         Args:
-            serve: ``module:function``, called there with the far end of the pipe. What the process
-                prints is kept for its last words.
+            serve: ``module:function``, called there with the child's end of the pipe. What the
+                process prints is kept, for the message where it ends early.
             most_bytes: of memory; None for no limit but the system's.
 
         Raises:
@@ -103,7 +103,7 @@ def main() -> None:
         # Not the address space: threads and mapped files reserve much of it that they never use.
         lower_limit(resource.RLIMIT_DATA, int(most_bytes))
     module, _, function = serve.partition(":")
-    # It ends when the near end hangs up.
+    # It ends when the parent closes the pipe.
     with Connection(int(descriptor)) as pipe, suppress(EOFError, BrokenPipeError):
         getattr(import_module(module), function)(pipe)
 

@@ -1,4 +1,4 @@
-"""Python's garbage collector, out of the way where it would find nothing."""
+"""Pause Python's garbage collector where it would find nothing."""
 
 from __future__ import annotations
 

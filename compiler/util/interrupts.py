@@ -1,4 +1,4 @@
-"""Being told to end: by Ctrl-C (SIGINT), by a supervisor (SIGTERM), by a closing terminal (SIGHUP).
+"""Signals that end strop: Ctrl-C (SIGINT), a supervisor's (SIGTERM), a closing terminal's (SIGHUP).
 
 A signal raises ``Interrupted`` in the main thread, wherever that is. Some of the code that runs
 there swallows exceptions (callbacks of native libraries, finalizers), so a signal is also
@@ -20,7 +20,7 @@ _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal told the process to end; no ``Exception``, since nothing may go on behind it."""
+    """A signal told the process to end; no ``Exception``, so that no handler goes on after it."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ def listen() -> None:
 
 
 def stop_listening() -> None:
-    """Let no signal change what the process ends with: it is on its way out."""
+    """Ignore signals from now on: the process ends, and they must not change its exit code."""
     for number in _HEARD:
         signal.signal(number, signal.SIG_IGN)
 
@@ -81,7 +81,7 @@ def check() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """A block that is run in whole, or not begun: a signal takes effect before or behind it.
+    """A block that is run as a whole or not at all: a signal takes effect before or after it.
 
     Raises:
         Interrupted: there was one.
@@ -111,7 +111,7 @@ def exit_code() -> int:
 
 
 def leave() -> NoReturn:
-    """End the process after a signal, without taking native libraries down in an odd state.
+    """End the process after a signal, without running exit handlers of native libraries.
 
     A signal may have come while one was being loaded; its own clean-up then can crash.
     """

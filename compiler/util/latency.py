@@ -1,4 +1,4 @@
-"""A quick look at how long one run takes; `strop bench` is what measures it properly."""
+"""A rough measurement of one run; `strop bench` measures it with care."""
 
 from __future__ import annotations
 

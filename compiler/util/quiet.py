@@ -1,4 +1,4 @@
-"""Torch reports on packages and fallbacks that are no concern of the user's: keep it quiet."""
+"""Silence torch's reports on packages and fallbacks, which do not help the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from outside for rich: no markup, and nothing that commands a terminal."""
+"""Text from outside for rich: without markup and without control characters."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The only place that writes to a terminal, and where text from outside becomes harmless.
+"""The only module that writes to a terminal; it makes text from outside harmless.
 
 Names of values, notes, paths and messages come from users, models and files. They are shown as
-they are: ``[/red]`` is no markup and ``:a:`` no emoji, and what would command the terminal is
-spelled out. Other modules take rich's classes from here, ``shown`` and
+they are: ``[/red]`` is no markup and ``:a:`` no emoji, and control characters are shown as
+escapes. Other modules take rich's classes from here, ``shown`` and
 ``moving`` only.
 """
 

@@ -1,4 +1,4 @@
-"""Text from outside as it can be shown: what would command a terminal or hide is spelled out."""
+"""Text from outside as it can be shown: characters that do not print are shown as escapes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _REAL = DTYPE_NAMES.keys() - {torch.complex64}
 
 
 class ViewIsReshape(Rule):
-    """``reshape`` for every ``view``: memory layout is the runtime's business, not the IR's.
+    """``reshape`` for every ``view``: the IR does not describe memory layout.
 
     Without it, removing a copy would leave a ``view`` that eager torch refuses.
     """

@@ -1,4 +1,4 @@
-"""Embedding sums: what is looked up at constant places needs no look-up.
+"""Embedding sums: a look-up at constant places is a constant.
 
 BERT adds three tables: words, positions 0..n-1, and token types that are all zero by default. The
 last two are one constant table cut to length.

@@ -58,7 +58,7 @@ def with_later_factors(steps: Sequence[ScoreStep]) -> list[Later]:
 
 
 def why_not_one_mask(steps: Sequence[ScoreStep], program: Program) -> str | None:
-    """Why no added mask says the same in every row, those that hide everything included."""
+    """Why a mask that is added would differ in some row, rows that hide everything included."""
     later = with_later_factors(steps)
     filled = {i: one.fill for i, one in enumerate(later) if one.fill is not None}
     if any(later[i].rows for i in filled):
@@ -156,7 +156,7 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
 
 
 def _hides(numbers: torch.Tensor) -> torch.Tensor:
-    """Which numbers hide a score that they are added to, and are not surely infinite or so."""
+    """Which numbers hide a score that they are added to, but are closer to zero than ``_FAR``."""
     return (numbers.abs() >= -_HIDES) & (numbers.abs() <= -_FAR)
 
 

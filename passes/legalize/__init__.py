@@ -1,1 +1,1 @@
-"""Passes that make a program one that the target can compute; before all others."""
+"""Passes that replace what a target cannot compute; they run before all others."""

@@ -20,6 +20,6 @@ def cast(value: Node, dtype: torch.dtype, after: Node) -> Node:
 
 
 def use_instead(old: Node, new: Node) -> None:
-    """Give every user of a value another, made of it."""
+    """Let every user of a value read another node instead, which is computed from it."""
     for user in [u for u in old.users if u is not new]:
         user.replace_input_with(old, new)

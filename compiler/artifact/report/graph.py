@@ -207,7 +207,7 @@ def _in_groups(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _fold(module: Module) -> None:
-    """Leave out modules that say nothing, and fold repeats, from the inside out."""
+    """Leave out modules that add no information, and fold repeats, from the inside out."""
     items: list[Item] = []
     for item in module.items:
         if not isinstance(item, Module):
@@ -233,7 +233,7 @@ def _with_own_lines_folded(module: Module, items: Sequence[Item]) -> Iterator[It
 
 
 def _says_nothing(module: Module) -> bool:
-    """Whether a module only wraps another, or is one of torch's that its weights' names tell."""
+    """Whether a module only wraps another, or is one of torch's own, or has one line only."""
     if any(not isinstance(item, Row) for item in module.items):
         return len(module.items) == 1
     return module.kind.startswith("torch.nn.") or len(module.items) == 1

@@ -1,4 +1,4 @@
-"""Render the page: one file, with its style and script inside, that asks nothing of any network."""
+"""Render the page: one file, with style and script inside, that loads nothing from a network."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _read(name: str) -> str:
 def _environment() -> Environment:
     made = Environment(
         loader=FunctionLoader(_read),
-        # Names come from strangers' models.
+        # Names come from untrusted models.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

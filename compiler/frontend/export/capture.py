@@ -151,7 +151,7 @@ def _export(module: nn.Module, signature: Signature, example: Inputs) -> tuple[A
 
 
 def _require_running(module: nn.Module, signature: Signature, example: Inputs) -> None:
-    """Hold the module itself to the sizes that it is exported at.
+    """Check that the module itself runs at the sizes at which it is exported.
 
     Raises:
         UnsupportedError: it fails there.
@@ -198,7 +198,7 @@ def _traced_inputs(exported: Any, signature: Signature) -> dict[str, Any]:
 
 
 def _require_dynamic(given: Mapping[str, Any], watch: Watch) -> None:
-    """Hold every dim to its sizes: these ways of export fix some without a word.
+    """Check that every dim is still dynamic: these ways of export fix some without a warning.
 
     Raises:
         ValueError: one became a number.

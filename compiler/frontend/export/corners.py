@@ -1,4 +1,4 @@
-"""Program and module are compared at sizes at which an assumption made in tracing does not hold."""
+"""Compare program and module at sizes at which an assumption made in tracing does not hold."""
 
 from __future__ import annotations
 

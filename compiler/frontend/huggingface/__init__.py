@@ -1,6 +1,6 @@
-"""Local Hugging Face checkpoint folders as models: nothing is downloaded, no code of theirs runs.
+"""Local Hugging Face checkpoint folders as models: no downloads, and no code of the folder runs.
 
-The door of this room; importing it imports nothing heavy.
+Importing this package imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The module of a folder: which class it is, and that every weight comes from the checkpoint."""
+"""Load the module of a folder: choose its class, and check that the checkpoint has all weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Checkpoint:
 
     @property
     def takes(self) -> list[str]:
-        """The names of what ``forward`` takes; a wrapper says which of them it passes on."""
+        """The names of ``forward``'s parameters; a wrapper lists those that it passes on."""
         given = getattr(self.module, "takes", None)
         return given or list(inspect.signature(self.module.forward).parameters)
 
@@ -113,7 +113,7 @@ def _class(
 
 
 def _known_class(transformers: Any, request: Request, name: str, values: dict[str, Any]) -> Any:
-    # The name is a stranger's: it is looked up among the classes of models, and nowhere else.
+    # The name is untrusted: it is looked up among the classes of models, and nowhere else.
     kind = getattr(transformers, name, None) if name in dir(transformers) else None
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         code = " and comes with code of its own" if values.get("auto_map") else ""
@@ -130,7 +130,7 @@ def _weights(request: Request, task: Task, kind: Any) -> tuple[Any, list[str]]:
     if missing and all("pooler" in name.split(".") for name in missing):
         # Encoders trained without a pooler are common; what it would return is random.
         module, missing, unused = _load(request, kind, add_pooling_layer=False)
-    # What another task trained to pool with is of no use to this one.
+    # A pooler that was trained for another task is not used by this one.
     unused = [name for name in unused if "pooler" not in name.split(".")]
     missing, random = _split(missing, request.ignored)
     unused, left = _split(unused, request.ignored)
@@ -156,7 +156,7 @@ def _weights(request: Request, task: Task, kind: Any) -> tuple[Any, list[str]]:
 def _load(request: Request, kind: Any, **options: Any) -> tuple[Any, list[str], list[str]]:
     """The module, the names of weights that the checkpoint lacks, and of those left over."""
     with torch.random.fork_rng(devices=[]):
-        # What the user lets be random is the same in every build.
+        # Weights that the user allows to be random are the same in every build.
         torch.manual_seed(0)
         module, info = loaded(
             "the weights", request.path, kind.from_pretrained, output_loading_info=True, **options
@@ -165,7 +165,7 @@ def _load(request: Request, kind: Any, **options: Any) -> tuple[Any, list[str], 
 
 
 def _split(names: Iterable[str], patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those that no pattern names, and those that one does."""
+    """The names that match no pattern, and those that match one."""
     named = [n for n in names if any(fnmatchcase(n, p) for p in patterns)]
     return [n for n in names if n not in named], named
 
@@ -185,7 +185,7 @@ def _way_out(request: Request, task: Task, names: Sequence[str]) -> str:
 
 
 def _for_inference(module: Any) -> Any:
-    """In eval mode, returning a mapping and no cache."""
+    """Put a module into eval mode, and let it return a mapping and no cache."""
     module.config.return_dict = True
     module.config.output_hidden_states = False
     for part in module.modules():

@@ -1,4 +1,4 @@
-"""Example inputs of one kind, and the axes that vary: what the kinds of inputs have in common."""
+"""Example inputs and the axes that vary; shared by the modules for text, images and audio."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def failure(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> str 
     try:
         with torch.no_grad():
             result = scratch(module)(**inputs)
-    # The module and its library are foreign code; whatever it raises is what is asked for here.
+    # The module may raise anything; the exception is the answer to the question asked here.
     except Exception as error:
         return reason(error)
     values = result.values() if isinstance(result, dict) else [result]

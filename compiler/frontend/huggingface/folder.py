@@ -75,7 +75,7 @@ def _loaded(request: Request) -> tuple[Checkpoint, Any]:
 
 
 def _part(checkpoint: Checkpoint, request: Request) -> Any:
-    """What of the loaded module is built.
+    """The part of the loaded module that is built.
 
     Raises:
         UsageError: it generates step by step, or lacks the part that the user names.
@@ -125,7 +125,7 @@ def _require_taken(checkpoint: Checkpoint, examples: Examples) -> None:
     """Run the module on every batch, and at the ends of the ranges of its dims.
 
     Raises:
-        UsageError: it fails there; without this, the factory that nobody wrote would be blamed.
+        UsageError: it fails there. A later message would name a factory, and the user wrote none.
     """
     batches = list(examples.batches)
     ranges = {spec for axes in examples.axes.values() for spec in axes.values()}
@@ -145,7 +145,7 @@ def _require_taken(checkpoint: Checkpoint, examples: Examples) -> None:
 
 
 def _require_equal(whole: Any, part: Any, batches: list[Batch]) -> None:
-    """Hold a rewritten classifier to the numbers of the original.
+    """Check that a rewritten classifier gives the numbers of the original.
 
     Raises:
         UsageError: they differ.

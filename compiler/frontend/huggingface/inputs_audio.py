@@ -63,7 +63,7 @@ def _extracted(checkpoint: Checkpoint, extractor: Any, seconds: tuple[float, ...
     random = generator()
     waves = [torch.randn(int(s * rate), generator=random).numpy() for s in seconds]
     options: dict[str, Any] = {"sampling_rate": rate, "return_tensors": "pt"}
-    # Recordings of two lengths do not make one tensor; some extractors pad of themselves.
+    # Recordings of two lengths do not fit into one tensor; some extractors pad them.
     padding = inspect.signature(type(extractor).__call__).parameters.get("padding")
     if padding is not None and padding.default in (False, None):
         options["padding"] = True

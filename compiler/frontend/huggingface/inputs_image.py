@@ -42,7 +42,7 @@ def image_examples(checkpoint: Checkpoint, beside_texts: bool) -> Examples:
         )
     height, width = _size(checkpoint.module.config, processor)
     batches = [_batch(names, checkpoint, height, width, seed) for seed in range(4)]
-    # Each text is compared with each image there; elsewhere a text belongs to an image.
+    # These models compare each text with each image; in others a text belongs to one image.
     batch_name = "images" if checkpoint.task.name.startswith("zero-shot") else "batch"
     examples = Examples(batches, {n: {0: batch_name} for n in names})
     if beside_texts:

@@ -66,7 +66,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 def _limit(
     checkpoint: Checkpoint, tokenizer: Any, request: Request
 ) -> tuple[int | None, list[str]]:
-    """The largest length to declare, and what is to be said of it."""
+    """The largest length to declare, and a note where it is less than the model's own."""
     limit = own_limit(checkpoint.module, tokenizer)
     if request.longest is not None:
         if limit is not None and request.longest > limit:
@@ -161,7 +161,7 @@ def _names(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
 
 
 def _has_types(module: Any) -> bool:
-    """Whether the model tells segments apart; GPT-2 and others add a word's vector instead."""
+    """Whether the model has an embedding for segments; GPT-2 and others use that of words."""
     return any(
         ("token_type" in name or "seg_embed" in name) and parameter.shape[0] > 1
         for name, parameter in module.named_parameters()
@@ -174,7 +174,7 @@ def _paired(checkpoint: Checkpoint) -> bool:
 
 
 def _random_row(names: Sequence[str], checkpoint: Checkpoint, length: int) -> TokenRow:
-    """A row of a folder without a tokenizer: ones, which are varied afterwards."""
+    """A row for a folder without a tokenizer: ones, which ``_vary`` replaces."""
     types = [int(i > length // 2) for i in range(length)]
     rows = {
         "input_ids": [-1] * length,
@@ -185,10 +185,10 @@ def _random_row(names: Sequence[str], checkpoint: Checkpoint, length: int) -> To
 
 
 def _vary(rows: list[TokenRow], checkpoint: Checkpoint, tokenizer: Any) -> None:
-    """Put random words where a text says nothing: in place of unknown ones.
+    """Replace unknown words by random ones.
 
-    A tokenizer with a small vocabulary takes the example sentences for unknown words, and what
-    does not depend on its input cannot be checked.
+    A tokenizer with a small vocabulary knows no word of the example sentences. The model would
+    give the same for all of them, and the check could not notice a mistake.
 
     Raises:
         UsageError: the tokenizer gives ids that the model has no vectors for.
@@ -222,7 +222,7 @@ def _special(checkpoint: Checkpoint, tokenizer: Any) -> set[int]:
 
 
 def _end(rows: list[TokenRow], checkpoint: Checkpoint) -> None:
-    """Let every text end in the one end token by which some classifiers pool."""
+    """End every text with one end token; some classifiers read their result there."""
     end = number(checkpoint.module.config, "eos_token_id")
     if getattr(checkpoint.module, "ends", False) and end is not None:
         for row in rows:
@@ -230,7 +230,7 @@ def _end(rows: list[TokenRow], checkpoint: Checkpoint) -> None:
 
 
 def _add_boxes(rows: list[TokenRow], checkpoint: Checkpoint) -> None:
-    """Places on a page, which tokenizers of layout models leave to the caller."""
+    """Add the boxes of words on a page, which tokenizers of layout models do not give."""
     if "bbox" not in checkpoint.takes:
         return
     config = checkpoint.module.config
@@ -250,7 +250,7 @@ def _box(index: int) -> list[int]:
 
 
 def _padding(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, Any]:
-    """What fills up the shorter rows of a batch, by input."""
+    """The value that fills up shorter rows of a batch, by input."""
     config = text_config(checkpoint.module.config)
     pad = number(config, "pad_token_id")
     if pad is None:

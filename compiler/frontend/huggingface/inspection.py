@@ -1,4 +1,4 @@
-"""A folder is looked at before transformers reads it: what it would open is regular and its own."""
+"""Check a folder before transformers reads it: it may open regular files inside the folder only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to transformers: imported late, offline, and every failure a sentence."""
+"""Access to transformers: imported late and offline; every failure becomes a clear message."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def loaded(what: str, path: Path, load: Callable[..., Any], **options: Any) -> A
 
 
 def asked(problem: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call code that is not ours on data that is not ours; what it raises becomes a sentence.
+    """Call library code on data from outside; what it raises becomes a clear message.
 
     Raises:
         UsageError: ``problem``, with the type and the first line of what was raised.

@@ -1,4 +1,4 @@
-"""Values of a config, which a stranger wrote: of their type, or not there."""
+"""Read values of an untrusted config: a value of a wrong type counts as missing."""
 
 from __future__ import annotations
 

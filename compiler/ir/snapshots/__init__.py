@@ -1,1 +1,1 @@
-"""A program on disk, and the reader that takes one from anybody."""
+"""A program on disk, and a reader that accepts untrusted ones."""

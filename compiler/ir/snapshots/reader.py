@@ -1,4 +1,4 @@
-"""A snapshot from anybody as a program: checked as data first, then typed on fake tensors.
+"""Read an untrusted snapshot as a program: checked as data first, then typed on fake tensors.
 
 Nothing in a snapshot is code. It names operators of a list, sizes are numbers or names of dims, and
 weights are safetensors in the folder beside it. While it is read no tensor is computed, and no
@@ -55,7 +55,7 @@ from strop.compiler.util.visible import visible
 # Results of one call that splits a tensor.
 MOST_PIECES = 4096
 # Bytes that all values together may have at the sizes at which the program was traced, which are
-# small; and how many more for each byte of a weight, which somebody had to store.
+# small; and how many more for each byte of a weight, which the snapshot had to store.
 MOST_BYTES = 4 << 30
 PER_WEIGHT_BYTE = 16
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
@@ -211,7 +211,7 @@ class _Reader:
         return fake_result(node.target, node.args, node.kwargs, self.mode)
 
     def _require_small(self, node: Node) -> None:
-        """Hold a value to its bounds, and note what stands for a size."""
+        """Check a value against its bounds, and remember the number that stands for a size."""
         for value in pytree.tree_leaves(node.meta["val"]):
             if isinstance(value, torch.Tensor):
                 require_short_sizes(value)
@@ -267,7 +267,7 @@ def _require_element(node: Node) -> None:
 
 
 def _require_few_pieces(node: Node) -> None:
-    """Hold operators that split a tensor to a number of pieces, before they make them."""
+    """Refuse a call that would split a tensor into too many pieces, before it makes them."""
     schema = node.target._schema  # type: ignore[union-attr]
     if [str(r.type) for r in schema.returns] != ["List[Tensor]"]:
         return

@@ -109,7 +109,7 @@ def stand_in(value: Any) -> Number | None:
 
 
 def require_short_sizes(tensor: torch.Tensor) -> None:
-    """Hold the sizes of a tensor to the same bounds.
+    """Check the sizes of a tensor against the same bounds.
 
     Raises:
         UsageError: one is too large, or its expression too long.

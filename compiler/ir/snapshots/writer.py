@@ -1,6 +1,6 @@
 """A program on disk: its graph as JSON, each weight once under the hash of its content.
 
-``snapshot_reader`` reads it again.
+``reader.py`` reads it again.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def emit_call(on: Emitter, node: Node) -> Any:
 
 
 def _require_decomposable(node: Node) -> None:
-    """Hold a call that has no row to what the other candidates can take.
+    """Refuse a call without a row that the other candidates cannot take either.
 
     Raises:
         NotLowered: it is no operator of torch's, or its results are random.

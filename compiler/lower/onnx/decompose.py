@@ -65,7 +65,7 @@ def _table(kept: Container[Any], wanted: Any) -> dict[Any, Any]:
 
 
 class _Unchecked(TorchDispatchMode):
-    """Leaves out the operator that raises an error where a matrix is singular: no file can."""
+    """Leaves out the operator that raises an error for a singular matrix: files cannot raise it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._linalg_check_errors.default:
@@ -140,7 +140,7 @@ def _as_program(made: fx.GraphModule, mode: FakeTensorMode) -> Program:
 
 
 def _require_pure(graph: fx.Graph) -> None:
-    """Hold a traced graph to operators whose results are all that they leave.
+    """Check that a traced graph has only operators without side effects.
 
     Raises:
         NotLowered: torch's decomposition of one writes to a tensor, or draws random numbers.

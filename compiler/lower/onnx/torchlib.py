@@ -55,7 +55,7 @@ def emit_by_torchlib(on: Emitter, node: Node) -> Any:
 
 
 def _require_written(nodes: list[Node]) -> None:
-    """Hold what a call takes and gives to the dtypes that strop writes: NumPy tries no others.
+    """Check that a call takes and gives dtypes that strop writes: NumPy cannot try others.
 
     Raises:
         NotLowered: one is not among them.

@@ -1,4 +1,4 @@
-"""Hold what ``torch.onnx`` made of one operator to torch itself, in the runtime."""
+"""Compare what ``torch.onnx`` made of one operator with torch itself, in the runtime."""
 
 from __future__ import annotations
 

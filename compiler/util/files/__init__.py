@@ -1,1 +1,1 @@
-"""Files of strangers read with bounds; files of strop's own written whole or not at all."""
+"""Files from outside are read with bounds; strop's own files are written whole or not at all."""

@@ -82,7 +82,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def validated_json(kind: type[Validated], text: str, where: str) -> Validated:
-    """Hold JSON to a model; lists stand for tuples, and objects for dataclasses, there.
+    """Read JSON as a pydantic model; tuples are read from lists, and dataclasses from objects.
 
     Raises:
         UsageError: as ``validated``.
@@ -94,7 +94,7 @@ def validated_json(kind: type[Validated], text: str, where: str) -> Validated:
 
 
 def validated(kind: type[Validated], values: Any, where: str) -> Validated:
-    """Hold values to a model; what is used afterwards is what this returns.
+    """Check values against a pydantic model; use what this returns, not the values.
 
     Raises:
         UsageError: with the place of the first value that is missing or of another type.

@@ -44,7 +44,7 @@ def publish(work: Path, out: Path, kind: Kind, force: bool) -> None:
     found = holdings(out, kind)
     shutil.copymode(out, new)
     if not found.foreign and _holds_no_work(out) and exchange(new, out):
-        # What somebody put there in this very moment is in the old folder now.
+        # A file that was added in this very moment is in the old folder now.
         if not holdings(new, kind).foreign:
             return
         exchange(new, out)

@@ -1,6 +1,6 @@
 """The one reader of files that come from outside.
 
-A name may stand for a pipe that never ends, a device, a folder, a link to somebody's secret or a
+A name may stand for a pipe that never ends, a device, a folder, a link to a private file or a
 file larger than memory. So a file is opened here, without waiting for it, and looked at before it
 is read: it is regular, of a bounded size, and inside the folder that it came with.
 """
@@ -27,7 +27,7 @@ MOST_TOML = MEBIBYTE
 # nothing, and its reader memory and time.
 _MAY_BE_HOLES = 64 * MEBIBYTE
 _LEAST_STORED = 1 / 1000
-# Opening a pipe to read from it would wait for somebody to write to it.
+# Opening a pipe to read from it would wait until something writes to it.
 _WITHOUT_WAITING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 

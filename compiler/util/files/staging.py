@@ -210,7 +210,7 @@ def _wait_for(folder: int, out: Path) -> None:
 
 
 def _lock(work: Path, create: int = 0) -> int:
-    """Take the workspace; the kernel lets go of it when the process ends, however it ends.
+    """Lock the workspace; the kernel unlocks it when the process ends, however it ends.
 
     Raises:
         BlockingIOError: a living process holds it.

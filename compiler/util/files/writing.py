@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and places that are looked at before anything is measured."""
+"""Write files whole or not at all, and check beforehand that a place can be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is traced in place of torch's functions that tracing cannot follow.
+"""Functions that are traced in place of those of torch that tracing cannot follow.
 
 They look at values, in order to check them (``cov``, ``ctc_loss``) or to make a size or a place of
 them (``narrow`` with a tensor), have no types without values (``histogram``), or are written for

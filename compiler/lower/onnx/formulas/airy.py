@@ -35,7 +35,7 @@ def _series(x: Tensor) -> Tensor:
 
 @formula(aten.special_airy_ai.default)
 def airy_ai(x: Tensor) -> Tensor:
-    """A wave for negative arguments, a decay for positive ones (DLMF 9.7.5, 9.7.9)."""
+    """Oscillating for negative arguments, decaying for positive ones (DLMF 9.7.5, 9.7.9)."""
     x = as_float(x)
     size = x.abs()
     zeta = 2 * size * size.sqrt() / 3

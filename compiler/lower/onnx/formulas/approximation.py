@@ -33,12 +33,12 @@ def chebyshev_series(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 
 
 def as_float(x: Tensor) -> Tensor:
-    """In the dtype of a function's result: the argument's, or float32 for an integer."""
+    """Convert to the dtype of a function's result: the argument's, or float32 for an integer."""
     return x if x.is_floating_point() else x.to(torch.float32)
 
 
 def like(x: Tensor, value: Tensor) -> Tensor:
-    """What was computed in float64, in the dtype of the result."""
+    """Convert what was computed in float64 to the dtype of the result."""
     return value.to(x.dtype if x.is_floating_point() else torch.float32)
 
 

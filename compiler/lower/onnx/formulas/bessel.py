@@ -17,19 +17,19 @@ from strop.compiler.lower.onnx.formulas.registry import formula
 
 aten = torch.ops.aten
 
-# Up to here a ratio in x², from here on a wave.
+# Up to here a rational function of x² is used, above it the asymptotic wave.
 _FAR = 5.0
 
 
 class _Order(NamedTuple):
-    """What the functions of one order are made of.
+    """The coefficients of the functions of one order.
 
     Attributes:
         zeros: squares of the first two zeros of J.
         near: J over its zeros, in x².
-        second: what Y is near zero, beside its logarithm.
+        second: Y near zero, without its logarithmic term.
         cosine, sine: P and Q of DLMF 10.17.3, in 25 / x², without Q's factor of 5 / x.
-        phase: what the argument of the wave lags behind x.
+        phase: what is subtracted from x in the argument of the wave.
     """
 
     zeros: tuple[float, float]

@@ -1,4 +1,4 @@
-"""What the bits of a float say: its exponent, and its neighbours.
+"""The exponent and the neighbours of a float.
 
 ONNX cannot read bits. But scaling by a power of two is exact, so a number is halved and doubled, by
 fewer and fewer places, until it lies between 1/2 and 1.
@@ -47,7 +47,7 @@ def frexp(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @formula(aten.nextafter.default)
 def nextafter(x: Tensor, other: Tensor) -> Tensor:
-    """The neighbour of a number on the way to another."""
+    """The next float after a number, in the direction of another."""
     dtype = torch.promote_types(x.dtype, other.dtype)
     x, other = torch.broadcast_tensors(x.to(dtype), other.to(dtype))
     info = torch.finfo(dtype)

@@ -1,4 +1,4 @@
-"""Cholesky's factor of positive definite matrices, and what is computed by it.
+"""Cholesky's factor of positive definite matrices, and what is computed from it.
 
 One step a column, as in G. H. Golub and C. F. Van Loan, Matrix Computations, 4th edition, 4.2.5.
 """
@@ -27,7 +27,7 @@ def _column(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list
     going = (failed == 0).unsqueeze(-1).unsqueeze(-1)
     good = going & (pivot > 0)
     column = torch.where(rows >= k, column / pivot.sqrt(), 0.0)
-    # LAPACK leaves a pivot that it could not use in its place.
+    # LAPACK stores a pivot that is not positive as it is.
     kept = torch.where(here & (rows == k) & going, pivot, factor)
     place = torch.where(going & ~good, k + 1, 0).squeeze(-1).squeeze(-1)
     return [

@@ -1,6 +1,6 @@
-"""Functions of float64, of which the runtime has kernels in float32 only.
+"""Functions in float64 for which the runtime has kernels in float32 only.
 
-They use what it has in float64: exp, log, sin, cos, sqrt.
+They use those that it has in float64: exp, log, sin, cos, sqrt.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIDDLE = 3.0
 
 @formula(aten.tan.default)
 def tan(x: Tensor) -> Tensor:
-    """By its definition."""
+    """Sine over cosine."""
     return x.sin() / x.cos()
 
 
@@ -39,13 +39,13 @@ def atan(x: Tensor) -> Any:
 
 @formula(aten.asin.default)
 def asin(x: Tensor) -> Tensor:
-    """By the angle with this sine."""
+    """``atan(x / sqrt(1 - x²))``."""
     return (x / ((1 - x) * (1 + x)).sqrt()).atan()
 
 
 @formula(aten.acos.default)
 def acos(x: Tensor) -> Tensor:
-    """By half the angle."""
+    """``2 atan(sqrt((1 - x) / (1 + x)))``."""
     return 2 * ((1 - x) / (1 + x)).sqrt().atan()
 
 

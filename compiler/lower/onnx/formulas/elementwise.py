@@ -1,4 +1,4 @@
-"""Element by element."""
+"""Elementwise functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ aten = torch.ops.aten
 
 @formula(prims.signbit.default, aten.signbit.default)
 def signbit(x: Tensor) -> Tensor:
-    """Whether there is a minus sign; that of -0.0 shows in its reciprocal."""
+    """True for negative numbers and for -0.0, which is known by its reciprocal."""
     if not x.is_floating_point():
         return x < 0
     return torch.where(x == 0, x.reciprocal() < 0, x < 0)
@@ -21,20 +21,20 @@ def signbit(x: Tensor) -> Tensor:
 
 @formula(aten.angle.default)
 def angle(x: Tensor) -> Tensor:
-    """Of a real number: 0, or pi where it is negative; NaN of NaN."""
+    """Of a real number: 0, or pi where it is negative; NaN for NaN."""
     turned = torch.where(x < 0, torch.pi, 0.0)
     return torch.where(x.isnan(), x, turned) if x.is_floating_point() else turned
 
 
 @formula(prims.fmax.default, aten.fmax.default)
 def fmax(a: Tensor, b: Tensor) -> Tensor:
-    """The larger of two, or the one that is no NaN."""
+    """The larger of two; where one is NaN, the other."""
     return torch.where(a.isnan(), b, torch.where(b.isnan(), a, torch.maximum(a, b)))
 
 
 @formula(prims.fmin.default, aten.fmin.default)
 def fmin(a: Tensor, b: Tensor) -> Tensor:
-    """The smaller of two, or the one that is no NaN."""
+    """The smaller of two; where one is NaN, the other."""
     return torch.where(a.isnan(), b, torch.where(b.isnan(), a, torch.minimum(a, b)))
 
 
@@ -62,7 +62,7 @@ def rrelu(
     training: bool = False,
     generator: None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Out of training: a leaky ReLU with the mean of the two slopes."""
+    """In eval mode: a leaky ReLU with the mean of the two slopes."""
     if training:
         raise NotImplementedError("randomized leaky ReLU in train mode")
     return torch.where(x > 0, x, x * ((lower + upper) / 2)), noise

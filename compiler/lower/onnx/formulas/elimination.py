@@ -1,4 +1,4 @@
-"""Gaussian elimination with row exchanges, and what is computed by it.
+"""Gaussian elimination with row exchanges, and what is computed from it.
 
 One step a column, as in G. H. Golub and C. F. Van Loan, Matrix Computations, 4th edition, 3.4.1.
 Where torch raises an error for a singular matrix, the division by its pivot of 0 gives NaN or
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 
 
 def _cleared(k: Tensor, x: Tensor) -> Tensor:
-    """Take multiples of row k off the rows below; the factors stand where zeros would."""
+    """Subtract multiples of row k from the rows below; the factors are stored in their zeros."""
     column, row = picked(x, -1, k), picked(x, -2, k)
     pivot = picked(column, -2, k)
     below, right = numbered(x, -2) > k, numbered(x, -1) > k
@@ -65,7 +65,7 @@ def _first_zero(lu: Tensor) -> Tensor:
     zero = diagonal(lu) == 0
     last = zero.shape[-1]
     places = torch.arange(1, last + 1, dtype=torch.int32, device=lu.device)
-    # The smallest of no places at all is asked for where a matrix is empty.
+    # One more place, since the minimum of an empty tensor is an error.
     beyond = torch.full((*lu.shape[:-2], 1), last + 1, dtype=torch.int32, device=lu.device)
     first = torch.cat([torch.where(zero, places, beyond), beyond], -1).amin(-1)
     return torch.where(first > last, torch.zeros_like(first), first)
@@ -119,7 +119,7 @@ def lu_factor(
 def lu_unpack(
     lu: Tensor, pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """P, L and U of ``x = P L U``; what is not asked for has no elements."""
+    """P, L and U of ``x = P L U``; factors that are not asked for are empty."""
     rows, columns = lu.shape[-2:]
     nothing = lu.new_zeros(0)
     permutation, lower, upper = nothing, nothing, nothing
@@ -143,7 +143,7 @@ def lu_parts(x: Tensor, *, pivot: bool = True) -> tuple[Tensor, Tensor, Tensor]:
 def lu_solve(
     lu: Tensor, pivots: Tensor, b: Tensor, *, left: bool = True, adjoint: bool = False
 ) -> Tensor:
-    """From the right by transposing both."""
+    """``x`` of ``a x = b``; of ``x a = b`` by transposing both."""
     if left:
         return _by_lu(lu, pivots, b, adjoint)
     return _by_lu(lu, pivots, b.mT, not adjoint).mT

@@ -12,7 +12,7 @@ from strop.compiler.lower.onnx.formulas.registry import formula
 from strop.compiler.lower.onnx.formulas.repeat import repeat
 
 aten = torch.ops.aten
-# The first term left out is below 1 / 19!, less than float64 can tell from 0 beside 1.
+# The first term left out is below 1 / 19!, less than the precision of float64 at 1.
 _DEGREE = 18
 _MOST_SQUARINGS = 64
 
@@ -36,7 +36,7 @@ def matrix_exp(x: Tensor) -> Tensor:
     """
     z = x.to(torch.float64)
     one = identity(z, z.shape[-1])
-    # The largest of no columns at all is asked for where a matrix is empty.
+    # One more column, since the maximum of an empty tensor is an error.
     sums = torch.cat([z.abs().sum(-2), z.new_zeros((*z.shape[:-2], 1))], -1)
     halvings = sums.amax(-1).log2().ceil().clamp(min=0).unsqueeze(-1).unsqueeze(-1)
     series = repeat(_term, _DEGREE, [one], [z * (-halvings).exp2(), one])

@@ -1,4 +1,4 @@
-"""The gamma function's relatives, computed in float64.
+"""Functions related to the gamma function, computed in float64.
 
 Formulas from the NIST Digital Library of Mathematical Functions (dlmf.nist.gov), by number.
 """
@@ -28,7 +28,7 @@ BERNOULLI = (
     -174611 / 330, 854513 / 138, -236364091 / 2730,
 )  # fmt: skip
 _FIRST = BERNOULLI[:6]
-# An asymptotic series is used from here on; below, a recurrence leads there.
+# From here on an asymptotic series is used; smaller arguments are raised by a recurrence.
 _SHIFT = 10
 
 

@@ -5,8 +5,9 @@ Between a and x, both above zero, the lower function P is x^a e^-x / Γ(a) times
     ∫ exp(x (1 + w - e^w) + (a - x) w) dw    over all w < 0,
 
 and the upper function Q the same over all w > 0 (dlmf.nist.gov 8.2.1 and 8.2.2 with t = x e^w). The
-exponent falls from 0 at least as fast as a line. Of the smaller of the two, by whether x < a, the
-integral is summed by the double exponential rule w = exp(t - exp(-t)); the other is 1 less that.
+exponent falls from 0 at least as fast as a line. The
+smaller of the two, P where x < a, is integrated by the double exponential rule
+w = exp(t - exp(-t)); the other one is 1 minus it.
 Below x = 1, P is summed as a power series (8.7.1).
 """
 
@@ -25,11 +26,11 @@ from strop.compiler.lower.onnx.formulas.repeat import repeat
 
 aten = torch.ops.aten
 
-# The rule's points: this many from the first on, at this distance.
+# The number of points of the rule, the first one, and their distance.
 _POINTS, _FIRST, _WIDTH = 78, -3.7, 0.1
 # Terms of the power series for x < 1.
 _TERMS = 20
-# From here on Stirling's series stands for gamma, with so many terms.
+# From here on gamma is computed by Stirling's series; its number of terms.
 _LARGE, _STIRLING = 10, 6
 
 

@@ -20,7 +20,7 @@ from strop.compiler.lower.onnx.formulas.repeat import repeat
 from strop.compiler.lower.onnx.formulas.symmetric import mirrored
 
 aten = torch.ops.aten
-# By which an element must be smaller than another to be no pivot: it keeps growth smallest.
+# Bunch and Kaufman's threshold: an element smaller than this share of another is no pivot.
 _RATIO = (1 + math.sqrt(17)) / 8
 
 
@@ -31,7 +31,7 @@ def _at(x: Tensor, row: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Pivot:
-    """How a step goes on; each [..., 1, 1].
+    """The pivot of a step; each [..., 1, 1].
 
     Attributes:
         row: the row and column to bring to the place of the pivot; int64.

@@ -36,7 +36,7 @@ def power(base: Tensor, exponent: Tensor) -> Tensor:
 
 @formula(aten.pow.Scalar)
 def power_of_number(base: int, exponent: Tensor) -> Tensor:
-    """The same of one number."""
+    """The same for one number."""
     return power(torch.full_like(exponent, base), exponent)
 
 

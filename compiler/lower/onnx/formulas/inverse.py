@@ -22,7 +22,8 @@ def pseudo_inverse(x: Tensor, least: Callable[[Tensor], Tensor]) -> tuple[Tensor
 
     Args:
         x: float64, of fixed sizes.
-        least: up to where singular values count as 0, [...], from the largest of each matrix.
+        least: gives, for the largest singular value of each matrix, the value up to which others
+            count as 0; [...].
 
     Returns:
         The inverse, and how many singular values counted, int64 [...].

@@ -1,4 +1,4 @@
-"""Least squares, by the driver of LAPACK's that torch is asked for."""
+"""Least squares, by the LAPACK driver that the call names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows, columns and masks of matrices: what the formulas of linear algebra have in common."""
+"""Rows, columns and masks of matrices, for the formulas of linear algebra."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def swapped(x: Tensor, row: Tensor, other: Tensor) -> Tensor:
 
 
 def diagonal(x: Tensor) -> Tensor:
-    """The elements on it; [..., the smaller of rows and columns]."""
+    """The elements of the diagonal; [..., the smaller of rows and columns]."""
     count = torch.sym_min(x.shape[-2], x.shape[-1])
     place = torch.arange(count, device=x.device).unsqueeze(-1)
     return x[..., :count, :].gather(-1, place.expand(*x.shape[:-2], count, 1)).squeeze(-1)
 
 
 def zeros(x: Tensor, *sizes: int | torch.SymInt, dtype: torch.dtype | None = None) -> Tensor:
-    """Zeros with the batch axes of x and these sizes behind."""
+    """Zeros of shape [*batch axes of x, *sizes]."""
     return x.new_zeros((*x.shape[:-2], *sizes), dtype=dtype or x.dtype)
 
 
@@ -43,7 +43,7 @@ def identity(x: Tensor, size: int | torch.SymInt) -> Tensor:
 
 
 def require_fixed(x: Tensor) -> None:
-    """Hold matrices to sizes that are fixed.
+    """Check that matrices have fixed sizes.
 
     Raises:
         NotImplementedError: rows or columns are dynamic.

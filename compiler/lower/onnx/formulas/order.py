@@ -12,14 +12,14 @@ Pair = tuple[Tensor, Tensor]
 
 
 def _at(x: Tensor, position: Tensor, dim: int, keepdim: bool) -> Pair:
-    """The value and the index of what stands at a position when one axis is sorted."""
+    """The value and the index of the element at a position of the sorted axis."""
     values, indices = torch.sort(x, dim=dim)
     picked = values.gather(dim, position), indices.gather(dim, position)
     return picked if keepdim else (picked[0].squeeze(dim), picked[1].squeeze(dim))
 
 
 def _number(x: Tensor, per_row: Pair) -> Pair:
-    """Of a tensor without axes: itself, at 0."""
+    """For a tensor without axes: its value, and index 0."""
     return per_row[0].view(x.shape), per_row[1].view(x.shape)
 
 
@@ -55,7 +55,7 @@ def median_all(x: Tensor) -> Tensor:
 
 @formula(aten.nanmedian.dim)
 def nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Pair:
-    """The median of what is no NaN: those are put last."""
+    """The median of the elements that are not NaN; NaN is sorted last."""
     if not x.is_floating_point():
         return median(x, dim, keepdim)
     if x.dim() == 0:
@@ -109,7 +109,7 @@ def cummin(x: Tensor, dim: int) -> Pair:
 def _running(x: Tensor, dim: int, largest: bool) -> Pair:
     """Every element against all before it: n² memory along the axis.
 
-    An element holds the record where none before it beats it; the last record so far counts.
+    An element is a record if no earlier one exceeds it; the result is the last record so far.
     """
     if x.dim() == 0:
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)

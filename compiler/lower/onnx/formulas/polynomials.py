@@ -18,13 +18,13 @@ from strop.compiler.lower.onnx.formulas.repeat import Step, repeat_while
 
 aten = torch.ops.aten
 
-# From here on a float is no int64; torch then takes the degree for a negative one.
+# Floats from here on do not fit into int64; torch then treats the degree as negative.
 _NO_DEGREE = 2.0**63
 # Hermite polynomials of higher degrees are NaN in torch.
 _HERMITE_LIMIT = {torch.float32: 128, torch.float64: 512}
 
 Known = tuple[Tensor, Tensor]
-"""Where the result is known without a recurrence, as truth values, and what it is there."""
+"""A mask of where the result is known without a recurrence, and the result there."""
 
 
 Next = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -33,7 +33,7 @@ Next = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Family:
-    """What sets one family of polynomials apart.
+    """What is specific to one family of polynomials.
 
     Attributes:
         first: ``first(x)``: degree 1.
@@ -61,7 +61,7 @@ class Family:
 
 
 def _going(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> Tensor:
-    """Step k makes degree k + 2."""
+    """Whether step k is needed: it computes degree k + 2."""
     _, n, known = fixed
     return ~known & (n > k + 1) & ~state[1].isnan()
 

@@ -98,7 +98,7 @@ def avg_pool(
     divisor_override: int | None = None,
 ) -> Tensor:
     """Sums over windows, divided by what torch counts as a window's size."""
-    # torch gives every axis its kernel.
+    # torch passes a kernel size for every axis.
     count = len(kernel_size)
     kernel, steps, pads = (_each(v, count) for v in (kernel_size, stride or kernel_size, padding))
     total = torch.ones((), dtype=x.dtype, device=x.device)

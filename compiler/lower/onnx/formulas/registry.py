@@ -1,4 +1,4 @@
-"""The table of formulas: what an operator is in terms of others, where torch does not say."""
+"""The table of formulas: operators in terms of simpler ones, where torch has no decomposition."""
 
 from __future__ import annotations
 

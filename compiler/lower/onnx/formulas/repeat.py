@@ -96,7 +96,7 @@ def _run_while(
 
 
 def _types(*given: Any) -> list[Tensor]:
-    """The state's own, whatever comes before it and the fixed tensors."""
+    """The types of the results: a step does not change those of the state."""
     *_, state, _ = given
     return [torch.empty_like(t) for t in state]
 

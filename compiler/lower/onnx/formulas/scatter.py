@@ -21,7 +21,7 @@ def _most(x: Tensor) -> float:
     return math.inf if x.is_floating_point() else torch.iinfo(x.dtype).max
 
 
-# What changes nothing in a reduction.
+# The neutral element of each reduction.
 _NEUTRAL = {
     "sum": lambda x: 0, "mean": lambda x: 0, "prod": lambda x: 1, "amax": _least, "amin": _most,
 }  # fmt: skip
@@ -31,7 +31,7 @@ _NEUTRAL = {
 def scatter_reduce(
     x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    """Means by sums and counts; without the old values by what changes nothing in their place."""
+    """Means are sums over counts; old values that do not count are set to the neutral element."""
     if not include_self:
         x = x.scatter(dim, index, _NEUTRAL[reduce](x))
     if reduce != "mean":

@@ -1,4 +1,4 @@
-"""Where a value belongs among sorted ones."""
+"""Positions of values in sorted sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reductions over runs of elements, whose lengths the data say."""
+"""Reductions over segments, whose lengths are given as data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def segment_reduce(
 ) -> Tensor:
     """Segments along an axis; the axes before it have lengths of their own.
 
-    A segment without elements gives the initial value, or what changes nothing; its mean is NaN.
+    A segment without elements gives the initial value, or the neutral element; its mean is NaN.
     """
     if lengths is None:
         assert offsets is not None, "torch takes no indices"

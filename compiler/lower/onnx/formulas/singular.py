@@ -1,9 +1,9 @@
-"""Singular values by Jacobi's one-sided rotations, in float64, and what is computed by them.
+"""Singular values by Jacobi's one-sided rotations, in float64, and what is computed from them.
 
-Pairs of columns are turned until all are orthogonal; their lengths are the singular values. Half
+Pairs of columns are rotated until all are orthogonal; their lengths are the singular values. Half
 of the columns meet the other half in each round of a tournament, as in R. P. Brent and F. T. Luk,
 The solution of singular-value and symmetric eigenvalue problems on multiprocessor arrays (1985).
-Before that, two orthogonal factorizations take out what would make it slow, as in Z. Drmač and
+Before that, two orthogonal factorizations make it converge faster, as in Z. Drmač and
 K. Veselić, New fast and accurate Jacobi SVD algorithm I (2008).
 """
 
@@ -44,7 +44,7 @@ def _angle(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned(columns: Tensor, angle: tuple[Tensor, Tensor], order: Tensor) -> Tensor:
-    """Each column of the left half turned with its partner on the right; then all change places."""
+    """Rotate each column of the left half with its partner on the right; then permute them."""
     half = columns.shape[-1] // 2
     x, y, (cosine, sine) = columns[..., :half], columns[..., half:], angle
     both = torch.cat([cosine * x - sine * y, sine * x + cosine * y], -1)
@@ -52,14 +52,14 @@ def _turned(columns: Tensor, angle: tuple[Tensor, Tensor], order: Tensor) -> Ten
 
 
 def _round(k: Tensor, state: Sequence[Tensor], fixed: Sequence[Tensor]) -> list[Tensor]:
-    """A round on the first of the state; the others are turned along."""
+    """A round on the first tensor of the state; the others get the same rotations."""
     half = state[0].shape[-1] // 2
     angle = _angle(state[0][..., :half], state[0][..., half:])
     return [_turned(columns, angle, fixed[0]) for columns in state]
 
 
 def _tournament(columns: int, like: Tensor) -> Tensor:
-    """Where the column of each place comes from: the first stays, the others go round."""
+    """The permutation after a round: the first column stays, the others move by one place."""
     half = columns // 2
     ends = [(0, 1), (half, half + 1), (1, half - 1), (half + 1, columns), (half - 1, half)]
     parts = [torch.arange(a, b, device=like.device) for a, b in (ends if half > 1 else [(0, 2)])]
@@ -67,7 +67,7 @@ def _tournament(columns: int, like: Tensor) -> Tensor:
 
 
 def _orthogonal(columns: Tensor, *others: Tensor) -> list[Tensor]:
-    """Columns turned until they are orthogonal, and others turned along."""
+    """Rotate columns until they are orthogonal, and other tensors by the same rotations."""
     state = [columns, *others]
     count = columns.shape[-1]
     if count % 2:

@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 def _eliminated(k: Tensor, left: Tensor, a: Tensor, upper: bool, unit: bool) -> Tensor:
-    """Solve for row k, and take its share off the rows that are not solved yet."""
+    """Solve for row k, and subtract its contribution from the rows that are not solved yet."""
     rows = numbered(left, -2)
     found, column = picked(left, -2, k), picked(a, -1, k)
     if not unit:
@@ -61,7 +61,7 @@ def substituted(a: Tensor, b: Tensor, upper: bool, unit: bool = False) -> Tensor
 def solve_triangular(
     a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Tensor:
-    """From the right by transposing both."""
+    """``x`` of ``a x = b``; of ``x a = b`` by transposing both."""
     if left:
         return substituted(a, b, upper, unitriangular)
     return substituted(a.mT, b.mT, not upper, unitriangular).mT
