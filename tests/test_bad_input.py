@@ -140,7 +140,7 @@ def test_nan_or_inf_in_weights_is_refused_by_name(
         ),
         (
             "return input + 1 if input.shape[0] == 3 else input",
-            ["another path at batch = 3", "Narrow the ranges in `dynamic`"],
+            ["differently at batch = 3", "Narrow the ranges in `dynamic`"],
         ),
     ],
 )
@@ -400,7 +400,7 @@ def test_a_place_that_cannot_be_written_is_refused(
     (tmp_path / "file").write_text("")
     result = strop("build", small, "-o", tmp_path / "file" / "out")
     assert result.code == 2
-    assert f"cannot be written: {tmp_path / 'file'} is no folder" in result.err
+    assert f"cannot be written: {tmp_path / 'file'} is not a folder" in result.err
 
 
 def test_a_bug_in_strop_is_one_sentence_and_exit_code_1(

@@ -58,7 +58,7 @@ def source(built: tuple[Path, str]) -> str:
         (["--shapes", "batch=1,9"], "batch=9 is outside the range that the artifact was built for"),
         (["--shapes", "batch=0"], "1 to 8"),
         (["--shapes", "bath=1"], "no dim 'bath'; did you mean 'batch'?"),
-        (["--shapes", "1,2"], "'1,2' is no DIM=SIZE,SIZE"),
+        (["--shapes", "1,2"], "'1,2' is not of the form DIM=SIZE,SIZE"),
         (["--shapes", "batch=1", "batch=2"], "'batch' is given twice"),
         (["--threads", "two"], "'two' is no list of numbers"),
         (["--threads", "0"], "'0' is no list of numbers"),

@@ -92,8 +92,8 @@ def test_a_function_is_called_in_a_process_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("trap", "reason"),
     [
-        ("segfault", "its process was ended by SIGSEGV; it said last: the last words"),
-        ("exit", "its process exited with code 7; it said last: the last words"),
+        ("segfault", "its process was ended by SIGSEGV; its last output: the last words"),
+        ("exit", "its process exited with code 7; its last output: the last words"),
         ("hang", "gave no answer within 3 s"),
         ("raise", "ValueError: no such kernel$"),
     ],

@@ -80,7 +80,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         ("[]", "is no record of strop bench"),
         ('{"strop_format": 1}', "is no record of strop bench"),
         ('{"format": "strop-bench-2"}', "is damaged at 'environment'"),
-        ("\x00\udcff", "is no text in UTF-8"),
+        ("\x00\udcff", "is not text in UTF-8"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_a_sentence(tmp_path: Path, text: str, says: str) -> None:

@@ -52,7 +52,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(UsageError, match="missing or is no regular file"):
+        with pytest.raises(UsageError, match="missing or is not a regular file"):
             read_companions(model(files=[path]))
 
 

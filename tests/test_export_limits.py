@@ -85,7 +85,7 @@ def test_another_path_at_a_length_of_one_is_found(low: int, length: int, others:
     def squeezes(x: Tensor) -> Tensor:
         return x[: (x.shape[0] + 2) // 6].squeeze(0) * 2
 
-    words = f"another path at n = {low} than at {others} at .*: %squeeze has another shape there"
+    words = f"differently at n = {low} than at {others} at .*: %squeeze has another shape there"
     with pytest.raises(UnsupportedError, match=words):
         File(squeezes, (x(length, 3),), {"x": {0: ("n", low, 40)}})
 
@@ -118,7 +118,7 @@ def halves(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (by_remainder, "takes another path at n = 1"),
+        (by_remainder, "behaves differently at n = 1"),
         (decides, "decides on a tensor's value"),
         (halves, "n = 1"),
         (makes_a_constant, "inside torch.vmap"),

@@ -111,7 +111,7 @@ OPERATORS = (
 
 @pytest.mark.parametrize("target", OPERATORS)
 def test_an_operator_that_does_more_than_compute_is_refused(target: str) -> None:
-    with pytest.raises(UsageError, match="no operator that a program from a file may call"):
+    with pytest.raises(UsageError, match="not an operator that programs from files may call"):
         allowed_operator(target)
 
 
@@ -304,7 +304,7 @@ ARGUMENTS: dict[str, list[Values]] = {
 @pytest.mark.parametrize("kind", ARGUMENTS)
 def test_a_call_that_is_none_or_without_bounds_is_refused(stranger: Stranger, kind: str) -> None:  # noqa: F811
     said = stranger.refused(*handed(stranger, program(*ARGUMENTS[kind])))
-    assert "is no program, or was damaged" in said
+    assert "is not a program, or was damaged" in said
 
 
 # What only shows when it is run, and would end, stop or fill the process that runs it.

@@ -264,13 +264,13 @@ def test_weights_in_a_pickle_are_read_without_running_code(tmp_path: Path) -> No
             "",
             "#encoder builds its encoder",
         ),
-        (lambda: bert(), "#encoder", "is no encoder-decoder"),
+        (lambda: bert(), "#encoder", "is not an encoder-decoder"),
         (
             lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**IMAGE)),
             "#text-generation",
             "transformers could not load the weights: ValueError",
         ),
-        (lambda: bert(), "#text-embedding", "has no tower for texts"),
+        (lambda: bert(), "#text-embedding", "has no encoder of its own for texts"),
         (lambda: bert(), "#sentence-embedding", "modules.json"),
         (lambda: bert(), "#fill-mask,igore=x", "did you mean 'ignore'?"),
         (lambda: bert(), "#feature-extraction,max-length=50", "the model takes 40 at most"),
@@ -293,7 +293,7 @@ def test_a_folder_or_task_that_strop_cannot_call_is_refused(
         ({"architectures": ["Sorcery"], "auto_map": {"AutoModel": "m.Sorcery"}}, "write a factory"),
         ({"architectures": ["pipeline"]}, "not one of transformers"),
         ({"architectures": "BertModel"}, "'architectures' is str"),
-        ({"architectures": [1]}, "holds something that is no name"),
+        ({"architectures": [1]}, "holds a value that is not a name"),
         ({"hidden_size": "32"}, "could not load the weights"),
         ({"num_hidden_layers": 10**8}, "no model has more than"),
         ({"num_attention_heads": 0}, "could not load the weights"),
@@ -323,7 +323,7 @@ def test_custom_code_beside_a_class_that_transformers_has_is_left_alone(tmp_path
 
 def test_tokens_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, bert(vocab_size=3), tokenizer)
-    with pytest.raises(UsageError, match="they do not belong together"):
+    with pytest.raises(UsageError, match="they are not of one model"):
         load_folder(str(folder))
 
 

@@ -98,7 +98,7 @@ ENDINGS = {
     "os.kill(os.getpid(), 11)": "was ended by SIGSEGV",
     "os.kill(os.getpid(), 9)": r"was ended by SIGKILL \(out of memory, perhaps\)",
     "os._exit(3)": "exited with code 3",
-    "print('no kernel', file=sys.stderr, flush=True); os.abort()": "it said last: no kernel$",
+    "print('no kernel', file=sys.stderr, flush=True); os.abort()": "its last output: no kernel$",
     "np.ones(1 << 50)": "Unable to allocate",
     "time.sleep(60)": "within 1.5 s, and was ended",
 }
@@ -252,8 +252,8 @@ def test_arrays_go_through_a_pipe_as_they_are() -> None:
 def test_an_ending_is_told_with_the_last_line_that_is_not_empty() -> None:
     assert ending(None, "") == "hung up and did not end"
     assert ending(3, "") == "exited with code 3"
-    assert ending(-6, "one\n two \n\n") == "was ended by SIGABRT; it said last: two"
-    assert ending(-9, "x" * 300).endswith("; it said last: " + "x" * 200)
+    assert ending(-6, "one\n two \n\n") == "was ended by SIGABRT; its last output: two"
+    assert ending(-9, "x" * 300).endswith("; its last output: " + "x" * 200)
 
 
 def test_a_process_imports_nothing_heavy_and_not_the_users_modules_first(

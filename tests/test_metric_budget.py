@@ -265,7 +265,7 @@ def test_a_metric_that_keeps_to_its_budget_is_recorded_with_it(tmp_path: Path) -
         "metrics": {"closeness": {"max_drop": 0.05, "min": 0.9}}
     }
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "kept to the budget: the owner’s metrics as below." in page
+    assert "kept to the budget: the user’s own metrics below." in page
     assert "max_drop 0.05" in page
 
 
@@ -401,7 +401,7 @@ def test_a_model_that_nobody_holds_or_that_is_another_is_told_without_a_guess(
         return Model(Other().eval(), {"x": X}, evaluate=closeness)
 
     said = refusal(steps(), tmp_path / "out", held, again=other)
-    assert "seed what is random in it" in said
+    assert "set a seed for what is random in it" in said
 
 
 FACTORY = """

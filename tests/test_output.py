@@ -284,7 +284,7 @@ def test_a_file_is_written_through_a_link_and_over_nothing_but_files(tmp_path: P
         with pytest.raises(UsageError):
             write_whole(tmp_path / name, "new")
     assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(UsageError, match="--json: .*pipe is no regular file"):
+    with pytest.raises(UsageError, match="--json: .*pipe is not a regular file"):
         require_writable(tmp_path / "pipe", "--json")
     with pytest.raises(UsageError, match="too long"):
         require_writable(tmp_path / ("n" * 250), "--json")

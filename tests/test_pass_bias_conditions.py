@@ -56,13 +56,13 @@ STAY: dict[str, Callable[..., object]] = {
         F.linear(x.tanh(), w, 2 * b) + norm(x, g, s)
     ),
     "no bias of its own, read elsewhere": read_elsewhere,
-    "comes out of no norm with a bias": lambda x, w, b, g, s: norm(
+    "is not the result of a norm with a bias": lambda x, w, b, g, s: norm(
         F.linear(x.tanh(), w, b) + norm(x, g)
     ),
-    "comes out of no norm with a bias, but of a function": lambda x, w, b, g, s: norm(
+    "is not the result of a norm with a bias, but of a function": lambda x, w, b, g, s: norm(
         F.linear(x.tanh(), w, b) + x.exp()
     ),
-    "comes out of no norm with a bias, but of a sum": summed,
+    "is not the result of a norm with a bias, but of a sum": summed,
     "more than linear layers": weighed_by_the_stream,
 }
 

@@ -185,7 +185,7 @@ def test_a_sum_with_a_matrix_is_no_bias() -> None:
     before = run_passes(program_of(flattened, X, rows, weight=weight), Noops())
     result = PlainLinears().run(before)
     assert not result.modified
-    assert {m.reason.split(" at ")[0] for m in result.log.misses} == {"the addend is no bias"}
+    assert {m.reason.split(" at ")[0] for m in result.log.misses} == {"the addend is not a bias"}
 
 
 def test_a_cast_through_a_dtype_of_less_range_is_kept() -> None:

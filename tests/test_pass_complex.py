@@ -196,9 +196,9 @@ REFUSED: dict[str, Function] = {
         "bij,bij,bij->bi", z(x), z(x), z(x)
     ),
     "roll of complex numbers over all axes": lambda x: z(x).roll(1),
-    "something else than zeros": lambda x: F.pad(z(x), (1, 0), value=1.0),
-    "something else than zeros, but a mirror image": lambda x: F.pad(z(x), (1, 0), mode="reflect"),
-    "something else than zeros, but a complex number": lambda x: torch.constant_pad_nd(
+    "something other than zeros": lambda x: F.pad(z(x), (1, 0), value=1.0),
+    "something other than zeros, but a mirror image": lambda x: F.pad(z(x), (1, 0), mode="reflect"),
+    "something other than zeros, but a complex number": lambda x: torch.constant_pad_nd(
         z(x), (1, 0), 1j
     ),
     "complex zeros like a real tensor": lambda x: torch.zeros_like(x, dtype=torch.complex64),

@@ -82,9 +82,9 @@ def test_uneven_padding_keeps_its_numbers_and_its_gradient(
 @pytest.mark.parametrize(
     ("pad", "how", "why"),
     [
-        ((1, 1, 1, 1), {"value": 1.0}, "something else than zeros"),
-        ((1, 1, 1, 1), {"mode": "reflect"}, "something else than zeros"),
-        ((-1, 1, 0, 0), {}, "the padding is computed, or cuts"),
+        ((1, 1, 1, 1), {"value": 1.0}, "something other than zeros"),
+        ((1, 1, 1, 1), {"mode": "reflect"}, "something other than zeros"),
+        ((-1, 1, 0, 0), {}, "the padding is computed, or negative"),
         ((0, 0, 0, 0, 0, 1), {}, "other axes are padded"),
     ],
 )

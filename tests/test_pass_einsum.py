@@ -49,10 +49,10 @@ def test_an_equation_in_the_order_of_matmul_is_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("equation", "why"),
     [
-        ("bqd,bkd->bq", "no product of matrices"),
-        ("bhqd,hkd->bhqk", "no product of matrices"),
-        ("bd,bd->bd", "no product of matrices"),
-        ("qd,kh->qk", "no product of matrices"),
+        ("bqd,bkd->bq", "not a product of matrices"),
+        ("bhqd,hkd->bhqk", "not a product of matrices"),
+        ("bd,bd->bd", "not a product of matrices"),
+        ("qd,kh->qk", "not a product of matrices"),
         ("bbd,dk->bk", "takes a diagonal"),
     ],
 )

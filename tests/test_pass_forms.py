@@ -300,4 +300,4 @@ def test_places_of_a_computed_length_stay_and_say_so() -> None:
         return F.embedding(torch.arange(i.shape[1] * 2), p).sum() + i
 
     program = program_of(model, IDS, dims={0: {1: ("seq", 2, 4)}}, p=PLACES)
-    assert_left_alone(FuseEmbeddings(), program, "the length is no dim of an input")
+    assert_left_alone(FuseEmbeddings(), program, "the length is not a dim of an input")

@@ -232,7 +232,7 @@ def of_values(mask: Mask) -> Callable[..., Tensor]:
 
 def test_a_flag_and_a_mask_over_values_of_another_size_are_kept() -> None:
     program = program_of(of_values(lambda i, p: causal(i) & padded(p)), Q, VALUES, PADDING)
-    assert_left_alone(CanonicalMasks(), program, "other batches, heads or sizes of heads")
+    assert_left_alone(CanonicalMasks(), program, "differ in batch, heads or size of heads")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_a_flag_and_a_mask_over_keys_of_one_batch_or_head_for_all_are_kept(axis:
         return F.scaled_dot_product_attention(q, k, k, causal(torch.arange(5)) & padded(p))
 
     program = program_of(model, Q, Q.narrow(axis, 0, 1).clone(), PADDING)
-    assert_left_alone(CanonicalMasks(), program, "other batches, heads or sizes of heads")
+    assert_left_alone(CanonicalMasks(), program, "differ in batch, heads or size of heads")
 
 
 def test_a_causal_mask_of_other_keys_than_queries_is_kept() -> None:

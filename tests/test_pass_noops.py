@@ -206,12 +206,12 @@ def test_other_products_stay(case: str) -> None:
 
 def test_a_product_with_a_matrix_added_stays() -> None:
     program = program_of(lambda x, y, w: torch.addmm(y, x, w), ROWS, torch.randn(6, 5), w=W)
-    assert_left_alone(PlainLinears(), program, "the addend is no bias")
+    assert_left_alone(PlainLinears(), program, "the addend is not a bias")
 
 
 def test_one_number_added_is_no_bias() -> None:
     program = program_of(lambda x, w: torch.addmm(w[0, 0], x, w), ROWS, w=W)
-    assert_left_alone(PlainLinears(), program, "the addend is no bias")
+    assert_left_alone(PlainLinears(), program, "the addend is not a bias")
 
 
 def test_a_transposed_weight_is_taken_as_it_lies() -> None:

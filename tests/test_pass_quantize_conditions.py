@@ -24,12 +24,12 @@ def test_a_weight_that_is_computed_from_an_input_stays() -> None:
 
 def test_a_weight_in_another_dtype_stays() -> None:
     program = program_of(lambda x, w: F.linear(x, w), X.double(), w=TABLE.double())
-    assert_left_alone(QuantizeDynamic(), program, "cpu has no int8 operators beside torch.float64")
+    assert_left_alone(QuantizeDynamic(), program, "cpu has no int8 operators for torch.float64")
 
 
 def test_a_weight_of_one_row_without_an_axis_for_it_stays() -> None:
     program = program_of(lambda x, w: F.linear(x, w), X, w=TABLE[0])
-    assert_left_alone(QuantizeDynamic(), program, "the weight is no matrix")
+    assert_left_alone(QuantizeDynamic(), program, "the weight is not a matrix")
 
 
 def test_a_table_that_is_computed_stays() -> None:
@@ -39,7 +39,7 @@ def test_a_table_that_is_computed_stays() -> None:
 
 def test_a_table_in_another_dtype_stays() -> None:
     program = program_of(lambda i, w: F.embedding(i, w), IDS, w=TABLE.double())
-    assert_left_alone(QuantizeDynamic(), program, "no int8 operators beside torch.float64")
+    assert_left_alone(QuantizeDynamic(), program, "no int8 operators for torch.float64")
 
 
 def test_tables_below_a_number_of_rows_stay() -> None:
@@ -106,7 +106,7 @@ def test_a_table_that_is_named_is_not_cut_in_int8() -> None:
 
 def test_a_table_in_another_dtype_is_not_cut_in_int8() -> None:
     program = program_of(cut, X.double(), table=TABLE.double(), dims=ROWS)
-    assert_left_alone(QuantizeDynamic(), program, "no int8 operators beside torch.float64")
+    assert_left_alone(QuantizeDynamic(), program, "no int8 operators for torch.float64")
 
 
 def test_a_table_is_stored_once_by_a_second_run() -> None:

@@ -242,8 +242,8 @@ LEFT: dict[str, tuple[Steps, str]] = {
     "divided by the scores": (lambda s, m, o: BIAS[:, :1] / s, "stands aten.div"),
     "a number by the scores": (lambda s, m, o: torch.tensor(2.0) / s, "stands aten.div"),
     "over zero": (lambda s, m, o: s / 0.0, "stands aten.div"),
-    "taken from a bias": (lambda s, m, o: BIAS - s, "no product of queries and keys"),
-    "added to a bias twice": (lambda s, m, o: torch.add(BIAS, s, alpha=2), "no product of"),
+    "taken from a bias": (lambda s, m, o: BIAS - s, "not a product of queries and keys"),
+    "added to a bias twice": (lambda s, m, o: torch.add(BIAS, s, alpha=2), "not a product of"),
     "a number added": (lambda s, m, o: s + 1.0, "stands aten.add"),
     "hidden, then scaled": (
         lambda s, m, o: s.masked_fill(m, -1e9) * BIAS[:, :1],

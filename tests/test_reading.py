@@ -104,7 +104,7 @@ def test_a_link_that_stays_in_its_folder_is_read(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="is no text in UTF-8"):
+    with pytest.raises(UsageError, match="is not text in UTF-8"):
         read_text(tmp_path / "file", "the file")
 
 

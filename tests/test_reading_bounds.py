@@ -69,7 +69,7 @@ def test_a_large_file_of_which_a_thousandth_is_stored_is_read(
         with opened(path, "the file") as stream:
             assert stream.read(1) in (b" ", b"\0")
     else:
-        with pytest.raises(UsageError, match="is mostly holes"), opened(path, "the file"):
+        with pytest.raises(UsageError, match="is a sparse file"), opened(path, "the file"):
             pass
 
 
@@ -126,7 +126,7 @@ def test_what_is_put_there_while_it_is_opened_is_looked_at_again(
     (tmp_path / "file").write_text("text")
     regular = (tmp_path / "file").stat()
     monkeypatch.setattr(Path, "stat", lambda self, **_: regular)
-    with pytest.raises(UsageError, match="is no regular file"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         read_bytes(tmp_path / "pipe", "it")
 
 

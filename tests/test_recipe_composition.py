@@ -277,21 +277,21 @@ def test_an_absolute_path_and_a_long_chain_are_read(tmp_path: Path) -> None:
         ),
         (
             {"a": 'extends = "cpu-fp23"'},
-            "a.toml extends 'cpu-fp23', which is no recipe; did you mean 'cpu-fp32'?",
+            "a.toml extends 'cpu-fp23', which is not a recipe; did you mean 'cpu-fp32'?",
         ),
         (
             {"a": 'extends = "bsae.toml"', "base": ""},
-            "extends 'bsae.toml', which is no recipe; did you mean 'base.toml'?",
+            "extends 'bsae.toml', which is not a recipe; did you mean 'base.toml'?",
         ),
         (
             {"a": 'extends = "base"', "base": ""},
-            "extends 'base', which is no recipe; did you mean 'base.toml'?",
+            "extends 'base', which is not a recipe; did you mean 'base.toml'?",
         ),
         (
             {"a": 'extends = "aa.toml"'},
-            "extends 'aa.toml', which is no recipe; known: cpu-fp32, cpu-int8",
+            "extends 'aa.toml', which is not a recipe; known: cpu-fp32, cpu-int8",
         ),
-        ({"a": 'extends = ""'}, "a.toml extends '', which is no recipe; known: "),
+        ({"a": 'extends = ""'}, "a.toml extends '', which is not a recipe; known: "),
         ({"a": 'extends = "b.toml"', "b": "x = 1"}, "b.toml: unknown key 'x'"),
         ({"a": "extends = 3"}, "a.toml: extends: "),
     ],

@@ -46,14 +46,14 @@ REASONS: dict[str, tuple[str, ...]] = {
         "no output", "an output of no list", "an output of nothing",
     ),
     "it returns before its last node": ("an output in the middle", "nodes after the output"),
-    "it returns something that is no value": ("an output of a number",),
+    "it returns something that is not a value": ("an output of a number",),
     "has no dtype": ("no dtype",),
     "there is no dtype 'f31'": ("an unknown dtype",),
     "'rows' has a size outside its range": ("a symbol outside its range", "a range from above"),
-    "is no name of a weight": ("a weight elsewhere", "a weight by a path"),
+    "is not the name of a weight": ("a weight elsewhere", "a weight by a path"),
     "No such file": ("a weight that is not there",),
     "names the weight '__class__', which it lacks": ("a weight that no one has",),
-    "raised to a power that is no small number": (
+    "raised to a power that is not a small number": (
         "a power of numbers", "a power of a size", "a size as exponent",
     ),
     "the arithmetic on sizes fails": (
@@ -61,7 +61,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "has more than 63 bits": ("squares of squares",),
     "an expression that is too long": ("an expression that doubles",),
-    "on something that is no size": (
+    "on something that is not a size": (
         "a list times a number", "a text times a number", "arithmetic on a tensor",
     ),
     "picks a result where there are none": (
@@ -376,27 +376,27 @@ NUMBERS: list[tuple[Any, tuple[Any, ...], Any]] = [
     (operator.sub, (2 - 2**63, 1), 1 - 2**63),
     (operator.sub, (1 - 2**63, 1), "more than 63 bits"),
     (operator.neg, (2**63 - 1,), 1 - 2**63),
-    (operator.neg, (2**63,), "no size"),
-    (operator.neg, (-2**63,), "no size"),
+    (operator.neg, (2**63,), "not a size"),
+    (operator.neg, (-2**63,), "not a size"),
     (operator.neg, (1 - 2**63,), 2**63 - 1),
     (operator.pow, (1, 64), 1),
-    (operator.pow, (1, 65), "no small number"),
+    (operator.pow, (1, 65), "not a small number"),
     (operator.pow, (1, -64), 1),
-    (operator.pow, (1, -65), "no small number"),
+    (operator.pow, (1, -65), "not a small number"),
     (operator.pow, (2, 62), 2**62),
     (operator.pow, (2, 63), "more than 63 bits"),
-    (operator.pow, (2,), "no small number"),
-    (operator.pow, (2, 3, 5), "no small number"),
+    (operator.pow, (2,), "not a small number"),
+    (operator.pow, (2, 3, 5), "not a small number"),
     (operator.pow, (2, 0.5), 2**0.5),
-    (operator.mul, (3, "a"), "no size"),
-    (operator.mul, (3, [2]), "no size"),
+    (operator.mul, (3, "a"), "not a size"),
+    (operator.mul, (3, [2]), "not a size"),
     (operator.eq, (3, True), False),
     (torch.sym_sum, ([1, 2, 3],), 6),
-    (torch.sym_sum, ([1, 2**63],), "no size"),
+    (torch.sym_sum, ([1, 2**63],), "not a size"),
     (torch.sym_max, (3, 5), 5),
     (operator.truediv, (1, 0), "arithmetic on sizes fails"),
-    (math.floor, (math.inf,), "no size"),
-    (operator.lt, (1, math.nan), "no size"),
+    (math.floor, (math.inf,), "not a size"),
+    (operator.lt, (1, math.nan), "not a size"),
 ]  # fmt: skip
 
 
@@ -497,7 +497,7 @@ def test_what_is_no_weight_is_refused(tmp_path: Path) -> None:
     digest = WeightStore(folder).put(TENSORS["plain"])
     path = folder / f"{digest}.safetensors"
     for name in ("", "a" * 31, "a" * 33, "A" * 32, f"{digest}x", "g" * 32):
-        with pytest.raises(UsageError, match="is no name of a weight"):
+        with pytest.raises(UsageError, match="is not the name of a weight"):
             WeightStore(folder).get(name)
     for tensors in (
         {"weight": torch.zeros(2, 3)}, {"weights": TENSORS["plain"]},

@@ -62,7 +62,7 @@ def ours_and_more(out: Path) -> None:
 
 
 def ours_with_links(out: Path) -> None:
-    """What the seal names, but is no regular file, is not ours."""
+    """What the seal names, but is not a regular file, is not ours."""
     write(out, OLD)
     fill(out.parent, {"elsewhere/x": "mine"})
     (out / "sub" / "c").unlink()

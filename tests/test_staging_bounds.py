@@ -71,7 +71,7 @@ def no_access(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PLACES: list[tuple[Callable[[Path | None, str], None], str, str]] = [
     (require_writable, "folder", "is a folder; name a file"),
-    (require_writable, "pipe", "is no regular file; name another"),
+    (require_writable, "pipe", "is not a regular file; name another"),
     (require_writable, "nowhere/file", "there is no folder"),
     (require_writable, "n" * 246, "is too long"),
     (require_folder, "file", "cannot be a folder"),
@@ -132,8 +132,8 @@ def test_a_file_is_written_whole_with_the_users_own_rights(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("folder", "it is no regular file"),
-        ("pipe", "it is no regular file"),
+        ("folder", "it is not a regular file"),
+        ("pipe", "it is not a regular file"),
         ("nowhere/file", "No such file"),
         ("loop", "could not be written: "),
     ],
@@ -195,8 +195,8 @@ TAKEN: list[tuple[str, bool, str]] = [
     ("folder/new", False, ""),
     ("theirs", False, "which is not strop's and would be replaced. Name another folder."),
     ("theirs", True, ""),
-    ("folder", True, "which is no regular file"),
-    ("link", True, "which is no regular file"),
+    ("folder", True, "which is not a regular file"),
+    ("link", True, "which is not a regular file"),
     ("theirs/new", True, "holds 'theirs', where a folder must be"),
     ("way/new", True, "holds 'way', where a folder must be"),
     ("folder/deep/file/new", True, "holds 'folder/deep/file', where a folder must be"),
@@ -423,8 +423,8 @@ def test_a_folder_that_cannot_be_looked_for_is_refused(
     for path, says in (
         (tmp_path / "loop", "cannot be used"),
         (Path("a\0b"), "cannot be used"),
-        (tmp_path / "file", "is no folder"),
-        (tmp_path / "file" / "below", "is no folder"),
+        (tmp_path / "file", "is not a folder"),
+        (tmp_path / "file" / "below", "is not a folder"),
         (tmp_path / ("n" * 240), "is too long"),
     ):
         with pytest.raises(UsageError, match=says):

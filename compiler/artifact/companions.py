@@ -44,7 +44,7 @@ def read_companions(model: Model) -> Companions:
             taken = "strop's own" if path.name in OWN_NAMES else "another of Model.files"
             raise UsageError(f"Model.files: {path} has the name of {taken} ('{path.name}')")
         if not path.is_file():
-            raise UsageError(f"Model.files: {path} is missing or is no regular file")
+            raise UsageError(f"Model.files: {path} is missing or is not a regular file")
         # A factory may change the working folder later; the path is read when the file is copied.
         files[path.name] = path.absolute()
     return Companions(files, _labels(model.labels))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from strop.compiler.rewriting.passes import Pass
 
 
-def list_passes(name: Annotated[str, typer.Argument(help="One pass in full.")] = "") -> None:
+def list_passes(name: Annotated[str, typer.Argument(help="Show one pass in full.")] = "") -> None:
     """List the passes, or show the options and documentation of one."""
     from strop.compiler.recipes.registry import pass_classes
 

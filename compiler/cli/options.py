@@ -25,17 +25,17 @@ DumpIr = Annotated[
     Path | None, typer.Option(file_okay=False, help="Folder for the IR after each pass.")
 ]
 Expect = Annotated[
-    list[str], typer.Option(help="NAME=COUNT: rewrites by a pass or rule; else exit 3.")
+    list[str], typer.Option(help="NAME=COUNT: rewrites that a pass or rule must make; else exit 3.")
 ]
 Instruments = Annotated[
     Literal["off", "cheap", "full"], typer.Option(help="What to measure after every pass.")
 ]
 Check = Annotated[
     Literal["bounded", "full"],
-    typer.Option(help="Sizes to check at: those that cost seconds, or all corners."),
+    typer.Option(help="Sizes to check at: as many as take seconds, or all corners."),
 ]
-PrintRecipe = Annotated[bool, typer.Option(help="Write the recipe in force.")]
+PrintRecipe = Annotated[bool, typer.Option(help="Print the recipe as TOML, with all settings.")]
 Force = Annotated[
     bool, typer.Option(help="Write into a folder that is not an artifact, and keep its files.")
 ]
-Tune = Annotated[bool, typer.Option(help="Measure emitter choices on this machine.")]
+Tune = Annotated[bool, typer.Option(help="Measure on this machine which ONNX nodes are fastest.")]

@@ -49,7 +49,7 @@ def _pass_table(artifact: Artifact) -> Table:
     idle = [r["name"] for r in artifact.manifest["passes"] if not r["rewrites"]]
     caption = (
         f"changed nothing: {', '.join(idle) or 'none'}\n"
-        "SQNR in dB against the pass before, largest error against the original, on a small probe"
+        "SQNR in dB against the pass before, largest error against the original, on a small example"
     )
     heads = ("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
     table = Table(*heads, caption=caption)

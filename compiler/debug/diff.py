@@ -202,5 +202,5 @@ def snapshot_of(path: Path) -> Path:
     """
     file = path.with_suffix(".json") if path.name else path
     if not is_there(file):
-        raise UsageError(f"{path} is no IR snapshot: --dump-ir writes them, as 003_pass.json")
+        raise UsageError(f"{path} is not an IR snapshot: --dump-ir writes them, as 003_pass.json")
     return file

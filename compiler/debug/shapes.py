@@ -25,7 +25,9 @@ def parse_sizes(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> dict
     chosen: dict[str, list[int]] = {}
     for word in " ".join(words).split():
         if not WORD.fullmatch(word):
-            raise UsageError(f"--shapes: '{word}' is no DIM=SIZE,SIZE; write batch=1,8 seq=16,128")
+            raise UsageError(
+                f"--shapes: '{word}' is not of the form DIM=SIZE,SIZE; write batch=1,8 seq=16,128"
+            )
         name, _, sizes = word.partition("=")
         if not ranges:
             raise UsageError(f"--shapes: '{word}', but the model was built for fixed sizes")

@@ -67,7 +67,10 @@ class Model:
             name: {axis: d for axis, d in axes.items() if _name(d) not in self.optional_dims}
             for name, axes in (self.dynamic or {}).items()
         }
-        note = f"{named}: fixed at the example's sizes, since the model was not built else: {why}"
+        note = (
+            f"{named}: fixed at the example's sizes, since the model could not be built otherwise: "
+            f"{why}"
+        )
         notes = (*self.notes, note)
         return replace(self, dynamic=kept, optional_dims=(), notes=notes)
 

@@ -134,8 +134,8 @@ def _not_numbers(cases: list[Case]) -> list[str]:
         if not any(np.isfinite(array).any() for array in found.values()):
             notes.append(
                 f"WARNING: the original gives nothing but NaN or infinities in '{name}', in every "
-                "case. The check compared their places, and not one number: give example inputs "
-                "for which the model computes numbers"
+                "case. The check compared their positions only, and no numbers: give example "
+                "inputs for which the model computes numbers"
             )
         elif case := next((c for c, array in found.items() if np.isnan(array).any()), None):
             notes.append(

@@ -19,7 +19,7 @@ Invariant = Callable[[Program], Iterator[str]]
 def _values_are_typed(program: Program) -> Iterator[str]:
     for node in program.graph.nodes:
         if node.op in ("call_function", "placeholder", "get_attr") and "val" not in node.meta:
-            yield f"{describe(node)} has no meta['val']; whoever creates a node gives it its type"
+            yield f"{describe(node)} has no meta['val']; the code that creates a node must set it"
 
 
 def _defined_before_used(program: Program) -> Iterator[str]:

@@ -113,7 +113,7 @@ def _base(name: str, where: str) -> str:
         return str(path)
     near = sorted(p.name for p in folder.glob(f"*{_SUFFIX}") if p != Path(where))
     known = [*recipe_names(), *near]
-    raise UsageError(f"{where} extends '{name}', which is no recipe{did_you_mean(name, known)}")
+    raise UsageError(f"{where} extends '{name}', which is not a recipe{did_you_mean(name, known)}")
 
 
 def _circle(names: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def ending(code: int | None, said: str) -> str:
     ``code`` is what it exited with, minus the number of a signal, or None while it still runs.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = f"; it said last: {lines[-1][:200]}" if lines else ""
+    last = f"; its last output: {lines[-1][:200]}" if lines else ""
     if code is None:
         return f"hung up and did not end{last}"
     if code >= 0:

@@ -45,7 +45,7 @@ class EinsumProduct(Rule):
             return Miss("the equation takes a diagonal", root, NEAR)
         product = _product(terms[0], terms[1], result)
         if product is None:
-            return Miss("the equation is no product of matrices", root, NEAR)
+            return Miss("the equation is not a product of matrices", root, NEAR)
         sizes = [dict(zip(term, shape_of(x))) for term, x in zip(terms, values)]
         if not all(same_size(sizes[0][n], sizes[1][n]) for n in product.batch + product.k):
             return Miss("an axis of the equation is repeated", root, NEAR)

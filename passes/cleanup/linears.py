@@ -54,7 +54,7 @@ class FlattenedAddmm(Rule):
         x, out = shape_of(match["x"]), shape_of(match.root)
         if not same_shape(x[:-1], out[:-1]) or x[-1] != shape_of(match["weight"])[0]:
             return "the views around it do more than flatten rows"
-        return None if _is_bias(match["bias"], match["weight"]) else "the addend is no bias"
+        return None if _is_bias(match["bias"], match["weight"]) else "the addend is not a bias"
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         weight = _transposed(match["weight"], build)
@@ -72,11 +72,11 @@ class WeightProduct(Rule):
         bias = values.pop(0) if root.target is aten.addmm.default else None
         x, weight = values[:2]
         if root.kwargs or not is_weight_expression(weight) or is_weight_expression(x):
-            return Miss("the second factor is no weight", root)
+            return Miss("the second factor is not a weight", root)
         if len(shape_of(weight)) != 2 or len(shape_of(x)) < 2:
-            return Miss("the factors are no matrices", root, NEAR)
+            return Miss("the factors are not matrices", root, NEAR)
         if bias is not None and not _is_bias(bias, weight):
-            return Miss("the addend is no bias", root, NEAR)
+            return Miss("the addend is not a bias", root, NEAR)
         return Match(root, {"x": x, "weight": weight, "bias": bias}, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:

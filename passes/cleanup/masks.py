@@ -239,10 +239,11 @@ class CanonicalMasks(Pass):
                 log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, NEAR))
             elif len(meaning) > 1 and Causal() in meaning and not _one_size(root):
                 # With both a mask and the flag, torch runs only what its fused kernel takes.
-                reason = "queries, keys and values have other batches, heads or sizes of heads"
+                reason = "queries, keys and values differ in batch, heads or size of heads"
                 log.missed("masks", root, Miss(reason, mask, NEAR))
             elif Causal() in meaning and not _square(root, mask):
-                log.missed("masks", root, Miss("causal, but queries and keys differ", mask, NEAR))
+                reason = "causal, but the numbers of queries and keys differ"
+                log.missed("masks", root, Miss(reason, mask, NEAR))
             else:
                 _rewrite(program, root, mask, meaning, masks)
                 log.rewrote("masks", root)

@@ -94,7 +94,7 @@ class CastChain(Rule):
         if dtype_of(source) != dtype_of(root):
             return Miss("ends in another dtype", root)
         if not torch.can_cast(dtype_of(source), dtype_of(inner)):
-            return Miss("the inner cast may lose something", inner, NEAR)
+            return Miss("the inner cast may lose digits", inner, NEAR)
         return Match(root, {"x": source}, [root, inner])
 
     def check(self, match: Match, program: Program) -> str | None:
@@ -132,7 +132,7 @@ class ViewChain(Rule):
             return Miss("no view inside", root)
         source = input_node(inner)
         if not same_shape(shape_of(source), shape_of(root)):
-            return Miss("the first shape does not come back", root)
+            return Miss("the second view does not restore the first shape", root)
         return Match(root, {"x": source}, [root, inner])
 
     def rewrite(self, match: Match, build: Builder) -> Node:

@@ -46,7 +46,7 @@ class BiasIntoNorm(Rule):
         norm = _norm_of(stream)
         beta = None if norm is None else arguments(norm)["bias"]
         if beta is None:
-            return Miss("the other summand comes out of no norm with a bias", stream, NEAR)
+            return Miss("the other summand is not the result of a norm with a bias", stream, NEAR)
         if not same_shape(shape_of(beta), shape_of(bias)):
             return Miss("the norm is over several axes, or the bias is one number", stream, NEAR)
         readers = [user for user in stream.users if user is not root]
@@ -105,7 +105,7 @@ class KeyBias(Rule):
     def match(self, root: Node, program: Program) -> Match | Miss:
         key = input_node(root, 1)
         if key.target is not aten.linear.default:
-            return Miss("the keys come out of no linear layer", key)
+            return Miss("the keys are not the result of a linear layer", key)
         if arguments(key)["bias"] is None:
             return Miss("the keys have no bias", key)
         if len(key.users) > 1 or any(root.args[i] is key for i in (0, 2)):

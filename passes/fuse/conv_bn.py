@@ -43,7 +43,7 @@ class LayerBatchNorm(Rule):
                 return Miss("the value before the batch norm is used elsewhere too", node, NEAR)
             before = _axis_before(node, axis)
             if before is None:
-                return Miss("batch norm comes after no convolution or linear layer", node, NEAR)
+                return Miss("no convolution or linear layer comes before it", node, NEAR)
             between.append(node)
             node, axis = input_node(node), before
         if len(node.users) > 1:
@@ -56,15 +56,15 @@ class LayerBatchNorm(Rule):
         weight = arguments(layer)["weight"]
         if layer.target is aten.linear.default:
             if match["axis"] != len(shape_of(layer)) - 1:
-                return "batch norm counts another axis as channels than the linear layer makes"
+                return "batch norm and the linear layer have different axes for channels"
         elif len(shape_of(layer)) != len(shape_of(weight)):
-            return "the convolution has no batch axis, so batch norm counts another one as channels"
+            return "the convolution has no batch axis, so batch norm has another axis for channels"
         elif match["axis"] != _CHANNELS:
-            return "batch norm counts another axis as channels than the convolution makes"
+            return "batch norm and the convolution have different axes for channels"
         used = [weight, *(norm[n] for n in ("weight", "bias", "running_mean", "running_var"))]
         dtypes = {dtype_of(value) for value in used if value is not None}
         if not dtypes <= {torch.float32, torch.float64}:
-            return "its weights are in half precision, and would be rounded once more"
+            return "its weights are in half precision, and would be rounded again"
         return None
 
     def rewrite(self, match: Match, build: Builder) -> Node:

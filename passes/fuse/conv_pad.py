@@ -39,12 +39,12 @@ class ConvPad(Rule):
         around = arguments(pad)
         axes = len(shape_of(conv["weight"])) - 2
         if around.get("mode", "constant") != "constant" or around["value"]:
-            return Miss("it is padded with something else than zeros", pad, NEAR)
+            return Miss("it is padded with something other than zeros", pad, NEAR)
         if len(shape_of(pad)) != axes + 2 or len(around["pad"]) > 2 * axes:
             return Miss("other axes are padded than those of the kernel", pad, NEAR)
         zeros = _before_and_after(around["pad"], axes)
         if zeros is None:
-            return Miss("the padding is computed, or cuts", pad, NEAR)
+            return Miss("the padding is computed, or negative", pad, NEAR)
         own = per_axis(conv["padding"], axes)
         total = [z + o for z, o in zip(zeros, [*own, *own])]
         bound = {**conv, "input": around["self"], "pads": total}

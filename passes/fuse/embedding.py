@@ -86,13 +86,13 @@ class PositionRows(Rule):
         if len(shape) > 1 and not (len(shape) == 2 and same_size(shape[0], 1)):
             return Miss("the positions are repeated over the batch", indices, NEAR)
         if not is_weight_expression(table):
-            return Miss("the table is no weight", table, NEAR)
+            return Miss("the table is not a weight", table, NEAR)
         return Match(root, {"table": table, "shape": shape}, [root])
 
     def check(self, match: Match, program: Program) -> str | None:
         length = match["shape"][-1]
         if isinstance(length, torch.SymInt) and input_axis(program, length) is None:
-            return "the length is no dim of an input"
+            return "the length is not a dim of an input"
         return None
 
     def rewrite(self, match: Match, build: Builder) -> Node:

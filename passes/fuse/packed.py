@@ -49,7 +49,7 @@ class _Packed(Rule):
         found = [projection_of(values[name]) for name in self.arguments]
         linears = list(dict.fromkeys(n for n in found if n is not None))
         if not linears:
-            return Miss("its inputs are no linear layers", root)
+            return Miss("its inputs are not linear layers", root)
         groups = [[n for n in linears if n.args[0] is x.args[0]] for x in linears]
         group = max(groups, key=len)
         if len(group) < 2:

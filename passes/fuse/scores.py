@@ -126,7 +126,7 @@ def take_apart(node: Any, program: Program, depth: int = NEAR) -> Scores | Miss:
         depth: how deep a match has come, for the miss.
     """
     if not isinstance(node, Node) or node.op != "call_function":
-        return Miss("the scores are no product of queries and keys", node, depth)
+        return Miss("the scores are not a product of queries and keys", node, depth)
     if len(node.users) > 1:
         return Miss("the attention scores are used elsewhere too", node, depth)
     if node.target in PRODUCTS:

@@ -164,7 +164,7 @@ def shift(on: Pairs, node: Node, x: Node, dims: Any = None) -> Node:
 def pad(on: Pairs, node: Node, x: Node, *_: Any, **__: Any) -> Node:
     given = arguments(node)
     if given.get("mode", "constant") != "constant" or given["value"]:
-        raise NotSplitError("padding of complex numbers with something else than zeros")
+        raise NotSplitError("padding of complex numbers with something other than zeros")
     return on.call(aten.constant_pad_nd.default, on.pair(x), [0, 0, *given["pad"]])
 
 

@@ -33,7 +33,7 @@ def _kept(names: list[str], keep: tuple[str, ...]) -> str | None:
 def _why_not_int8(target: Target, weight: Node) -> str | None:
     """Why operators on int8 weights cannot take the place of those on a weight."""
     dtype = dtype_of(weight)
-    return None if target.fuses(dtype) else f"{target.name} has no int8 operators beside {dtype}"
+    return None if target.fuses(dtype) else f"{target.name} has no int8 operators for {dtype}"
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class DynamicLinear(Rule):
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         if not self.target.dynamic_int8:
-            return Miss(f"{self.target.name} gains nothing from activations in int8", root, NEAR)
+            return Miss(f"{self.target.name} is not faster with activations in int8", root, NEAR)
         values = arguments(root)
         weight = values["weight"]
         if not is_weight_expression(weight):
             return Miss("the weight is computed from an input", root, NEAR)
         if len(shape_of(weight)) != 2:
-            return Miss("the weight is no matrix", root, NEAR)
+            return Miss("the weight is not a matrix", root, NEAR)
         if reason := _why_not_int8(self.target, weight):
             return Miss(reason, root, NEAR)
         names = weight_names(weight)
@@ -119,7 +119,7 @@ class Int8Table(Rule):
             return Miss("it is cut to a fixed length: the rest is not stored at all", root, NEAR)
         names = weight_names(table)
         if not all(isinstance(program.weights[n], torch.nn.Parameter) for n in names):
-            return Miss("the table is a buffer: a mask, perhaps, and not on one scale", root, NEAR)
+            return Miss("the table is a buffer: one scale may not fit its values", root, NEAR)
         if reason := _kept(names, self.keep):
             return Miss(reason, root, NEAR)
         return Match(root, {"table": table}, [root])

@@ -27,8 +27,8 @@ def bisect(
     metric: Annotated[
         str, typer.Option(help="cosine, sqnr_db, agreement or max_abs, against the original.")
     ] = "",
-    least: Annotated[float | None, typer.Option("--min", help="Least that is good.")] = None,
-    most: Annotated[float | None, typer.Option("--max", help="Most that is good.")] = None,
+    least: Annotated[float | None, typer.Option("--min", help="Lowest value that is good.")] = None,
+    most: Annotated[float | None, typer.Option("--max", help="Highest value that is good.")] = None,
     passes: options.Passes = [],  # noqa: B006  (typer copies it)
     before: options.Before = "",
     after: options.After = "",

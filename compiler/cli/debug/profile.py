@@ -17,8 +17,8 @@ def profile(
         list[str], typer.Option(help="Sizes of dynamic dims: 'batch=1 seq=128'; repeatable.")
     ] = [],  # noqa: B006  (typer copies it)
     source: Annotated[str, typer.Option(help="Where inputs come from: FILE.py:make.")] = "",
-    runs: Annotated[int, typer.Option(min=1, help="How many to make.")] = 20,
-    depth: Annotated[int, typer.Option(min=1, help="Names of a module path to keep.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 20,
+    depth: Annotated[int, typer.Option(min=1, help="How many names of a module path to show.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Rows of each table, at most.")] = 15,
     as_json: Annotated[
         Path | None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def why_not(
     name: Annotated[str, typer.Argument(metavar="PASS", help="A pass of the recipe.")],
     source: Annotated[
-        str, typer.Argument(help="FILE.py:make, or hf:PATH, to run it; or an artifact, to look.")
+        str, typer.Argument(help="FILE.py:make or hf:PATH, to run it; or an artifact, to read it.")
     ],
     at: Annotated[str, typer.Option(help="FILE.py:LINE; all rules at that line.")] = "",
     recipe: options.RecipeName = "cpu-fp32",

@@ -56,7 +56,7 @@ def capture(module: nn.Module, signature: Signature, example: Inputs) -> Program
     """Trace a module, and try what was assumed of its sizes, as ``trace`` and ``try_corners``.
 
     Raises:
-        UnsupportedError: the module cannot be exported, or takes another path at other sizes.
+        UnsupportedError: the module cannot be exported, or behaves differently at other sizes.
     """
     traced = trace(module, signature, example)
     try_corners(module, signature, traced.program, traced.corners, traced.example, Coverage())

@@ -49,7 +49,7 @@ def try_corners(
         coverage: whether what costs too much is left out, and what was.
 
     Raises:
-        UnsupportedError: they differ: the model takes another path at those sizes.
+        UnsupportedError: they differ: the model behaves differently at those sizes.
     """
     traced = signature.sizes(example)
     wanted = [corner.sizes for corner in corners]
@@ -63,7 +63,7 @@ def try_corners(
         if different:
             others = _text(traced) if sizes != traced else "other sizes"
             raise UnsupportedError(
-                f"the model takes another path at {_text(sizes)} than at {others}"
+                f"the model behaves differently at {_text(sizes)} than at {others}"
                 f"{corner.place}: {different}. Narrow the ranges in `dynamic`, or remove the "
                 "branch on sizes."
             )

@@ -66,5 +66,5 @@ def labels(checkpoint: Checkpoint) -> dict[int, str] | None:
         type(i) is int and isinstance(n, str) for i, n in found.items()
     )
     if not whole:
-        raise UsageError(f"hf:{checkpoint.path}: id2label in the config is no table of names")
+        raise UsageError(f"hf:{checkpoint.path}: id2label in the config is not a table of names")
     return dict(found)

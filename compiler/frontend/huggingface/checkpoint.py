@@ -140,12 +140,12 @@ def _weights(request: Request, task: Task, kind: Any) -> tuple[Any, list[str]]:
     if missing:
         raise UsageError(
             f"{request}: the checkpoint lacks weights that a {name} has: {_listed(missing)}; they "
-            f"would be random. Is it another task's? {_way_out(request, task, missing)}"
+            f"would be random. Was it made for another task? {_way_out(request, task, missing)}"
         )
     if unused:
         raise UsageError(
             f"{request}: the checkpoint has weights that a {name} does not use: "
-            f"{_listed(unused)}. Is it another task's? {_way_out(request, task, unused)}"
+            f"{_listed(unused)}. Was it made for another task? {_way_out(request, task, unused)}"
         )
     notes = [f"weights of the checkpoint that are not used: {_listed(left)}"] if left else []
     if random:

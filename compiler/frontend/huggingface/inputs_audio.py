@@ -90,7 +90,7 @@ def _features(checkpoint: Checkpoint) -> torch.Tensor:
         return torch.randn(2, 100, size, generator=random)
     raise UsageError(
         f"hf:{checkpoint.path}: there is no feature extractor in that folder, and the config does "
-        "not say what the model hears; write a factory and give the inputs"
+        "not say what input the model takes; write a factory and give the inputs"
     )
 
 

@@ -199,7 +199,7 @@ def _vary(rows: list[TokenRow], checkpoint: Checkpoint, tokenizer: Any) -> None:
     if largest >= words:
         raise UsageError(
             f"hf:{checkpoint.path}: its tokenizer gives the token {largest}, but the model has "
-            f"vectors for {words}: they do not belong together"
+            f"vectors for {words}: they are not of one model"
         )
     special = _special(checkpoint, tokenizer)
     unknown = getattr(tokenizer, "unk_token_id", None)

@@ -63,12 +63,12 @@ def _require_plain_shards(path: Path, root: Path) -> None:
 def _config(path: Path, root: Path) -> dict[str, Any]:
     values = read_json(path, "the config", most_bytes=_MOST_CONFIG, within=root)
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is no config: it holds {type(values).__name__}, not an object")
+        raise UsageError(f"{path} is not a config: it holds {type(values).__name__}, not an object")
     for key, kind in (("model_type", str), ("architectures", list), ("auto_map", dict)):
         if values.get(key) is not None and not isinstance(values[key], kind):
             raise UsageError(f"{path}: '{key}' is {type(values[key]).__name__}")
     if not all(isinstance(name, str) for name in values.get("architectures") or []):
-        raise UsageError(f"{path}: 'architectures' holds something that is no name")
+        raise UsageError(f"{path}: 'architectures' holds a value that is not a name")
     _require_possible_layers(path, values)
     return values
 

@@ -93,7 +93,7 @@ def encoder_of(whole: Any, request: Request) -> Any:
     """
     if not getattr(whole.config, "is_encoder_decoder", False):
         raise UsageError(
-            f"{request}: {type(whole).__name__} is no encoder-decoder; '#feature-extraction' "
+            f"{request}: {type(whole).__name__} is not an encoder-decoder; '#feature-extraction' "
             "gives its hidden states"
         )
     return whole.get_encoder()
@@ -111,7 +111,7 @@ def tower_of(whole: Any, request: Request) -> Any:
     # A tower saved alone: CLIPTextModelWithProjection, SiglipVisionModel.
     if f"{'Text' if wanted == 'text' else 'Vision'}Model" in type(whole).__name__:
         return whole
-    raise UsageError(f"{request}: {type(whole).__name__} has no tower for {wanted}s")
+    raise UsageError(f"{request}: {type(whole).__name__} has no encoder of its own for {wanted}s")
 
 
 def keep_outputs(module: nn.Module, names: tuple[str, ...]) -> None:

@@ -50,7 +50,8 @@ def parse_request(text: str) -> Request:
         name, equals, value = option.partition("=")
         if name not in OPTIONS or not equals or not value:
             raise UsageError(
-                f"hf:{text}: '{option}' is no option=value{did_you_mean(name, list(OPTIONS))}"
+                f"hf:{text}: '{option}' is not of the form option=value"
+                f"{did_you_mean(name, list(OPTIONS))}"
             )
         if name == "ignore":
             ignored.append(value)
@@ -61,5 +62,5 @@ def parse_request(text: str) -> Request:
 
 def _length(value: str, text: str) -> int:
     if not value.isdecimal() or not 2 <= int(value) <= 1 << 20:
-        raise UsageError(f"hf:{text}: max-length={value} is no length from 2 to {1 << 20}")
+        raise UsageError(f"hf:{text}: max-length={value} is not a length from 2 to {1 << 20}")
     return int(value)

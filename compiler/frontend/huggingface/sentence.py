@@ -192,7 +192,7 @@ def _modules(folder: Path) -> list[_Values]:
         for m in values
     )
     if not whole or not values:
-        raise UsageError(f"{path} is no list of modules with 'type' and 'path'")
+        raise UsageError(f"{path} is not a list of modules with 'type' and 'path'")
     return list(values)
 
 
@@ -219,7 +219,7 @@ def _stage(folder: Path, module: _Values) -> nn.Module:
     settings = place / "config.json"
     values = read_json(settings, "the settings", within=home(folder)) if settings.exists() else {}
     if not isinstance(values, dict):
-        raise UsageError(f"{settings} is no JSON object")
+        raise UsageError(f"{settings} is not a JSON object")
     made = _STAGES[kind](values, settings)
     if made.state_dict():
         _fill(made, place, home(folder))
@@ -280,4 +280,4 @@ def _fill(stage: nn.Module, place: Path, root: Path) -> None:
         pass
     read = library().modeling_utils.load_state_dict
     weights = asked(f"hf:{place}: its weights could not be read", read, str(file))
-    asked(f"hf:{place}: its weights are others", stage.load_state_dict, weights)
+    asked(f"hf:{place}: its weights do not fit", stage.load_state_dict, weights)

@@ -145,7 +145,7 @@ def allowed_operator(name: str) -> OpOverload[..., object]:
             and torch._C._dispatch_has_kernel(target.name())
         ):
             return target
-    raise UsageError(f"it calls {name}, which is no operator that a program from a file may call")
+    raise UsageError(f"it calls {name}, which is not an operator that programs from files may call")
 
 
 def require_kinds(

@@ -84,7 +84,7 @@ def load_program(path: Path) -> Program:
         said = str(error).strip().splitlines()
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         raise UsageError(
-            f"the snapshot {path} is no program, or was damaged: {kind}{said[0] if said else ''}"
+            f"the snapshot {path} is not a program, or was damaged: {kind}{said[0] if said else ''}"
         ) from error
     return program
 
@@ -187,7 +187,7 @@ class _Reader:
         if values.op != "output" or len(results) != 1 or not isinstance(results[0], list):
             raise UsageError("its last node returns nothing")
         if not all(isinstance(r, Node) for r in results[0]):
-            raise UsageError("it returns something that is no value")
+            raise UsageError("it returns something that is not a value")
         program.graph.output(tuple(results[0]))
 
     def _value(self, values: NodeValues, program: Program, node: Node) -> Any:

@@ -62,7 +62,7 @@ def require_bounded(function: Any, args: Sequence[Any], numbers: Mapping[Node, N
         for a in args
     ]
     if function is operator.pow and not _is_small_power(args):
-        raise UsageError("a size is raised to a power that is no small number")
+        raise UsageError("a size is raised to a power that is not a small number")
     try:
         result: Number = function(*values)
     except (ArithmeticError, TypeError, ValueError) as error:
@@ -77,7 +77,7 @@ def _number(value: Any, numbers: Mapping[Node, Number]) -> Number:
         return numbers[value]
     if isinstance(value, (bool, int, float)) and -LARGEST < value < LARGEST:
         return value
-    raise UsageError("arithmetic on sizes is done on something that is no size")
+    raise UsageError("arithmetic on sizes is done on something that is not a size")
 
 
 def _is_sum(function: Any, argument: Any) -> bool:

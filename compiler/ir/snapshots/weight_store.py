@@ -41,7 +41,7 @@ class WeightStore:
         """
         if digest not in self._read:
             if not _DIGEST.fullmatch(digest):
-                raise UsageError(f"{digest!r} is no name of a weight")
+                raise UsageError(f"{digest!r} is not the name of a weight")
             path = self._path(digest)
             held = read_tensors(path, "the weight", within=self.folder.parent)
             if set(held) != {"weight"} or _digest(held["weight"]) != digest:

@@ -29,13 +29,13 @@ def read_model(path: Path) -> onnx.ModelProto:
     """The model in a file, without its external data.
 
     Raises:
-        UsageError: the file is no ONNX model.
+        UsageError: the file is not an ONNX model.
     """
     content = read_bytes(path, "the model", most_bytes=MOST_BYTES)
     try:
         return onnx.load_model_from_string(content)
     except Exception as error:  # protobuf has exceptions of its own, by its backend
-        raise UsageError(f"{path} is no ONNX model, or was damaged: {error}") from error
+        raise UsageError(f"{path} is not an ONNX model, or was damaged: {error}") from error
 
 
 def _line(node: Any) -> str:

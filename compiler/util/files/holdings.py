@@ -103,7 +103,7 @@ def require_replaceable(
         if not os.path.lexists(out / name):
             continue
         if not _is(stat.S_ISREG, out / name):
-            raise UsageError(f"{out} holds '{name}', which is no regular file; move it away")
+            raise UsageError(f"{out} holds '{name}', which is not a regular file; move it away")
         if not force:
             raise UsageError(
                 f"{out} holds '{name}', which is not strop's and would be replaced. {kind.advice}"

@@ -43,7 +43,7 @@ def opened(
         within: the folder that it came with, which no link may lead out of.
 
     Raises:
-        UsageError: it is not there, is no regular file, leads out of the folder, or may not be
+        UsageError: it is not there, is not a regular file, leads out of the folder, or may not be
             read.
     """
     if within is not None:
@@ -91,9 +91,9 @@ def is_there(path: Path) -> bool:
 
 def _require_regular(status: os.stat_result, path: Path, what: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{what} {path} is no regular file")
+        raise UsageError(f"{what} {path} is not a regular file")
     if status.st_size > _MAY_BE_HOLES and status.st_blocks * 512 < status.st_size * _LEAST_STORED:
-        raise UsageError(f"{what} {path} is mostly holes; such files are not read")
+        raise UsageError(f"{what} {path} is a sparse file; such files are not read")
 
 
 def read_bytes(
@@ -126,7 +126,7 @@ def read_text(
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{what} {path} is no text in UTF-8") from error
+        raise UsageError(f"{what} {path} is not text in UTF-8") from error
 
 
 def read_json(

@@ -110,7 +110,7 @@ def _tried(out: Path, kind: Kind) -> Iterator[Path]:
     """
     there = next(p for p in (out, *out.parents) if os.path.lexists(p))
     if not there.is_dir():
-        raise UsageError(f"{out} cannot be written: {there} is no folder")
+        raise UsageError(f"{out} cannot be written: {there} is not a folder")
     require_short(out, "", _SUFFIX)
     if out.parent.exists():
         with _workspace(out, kind) as work:

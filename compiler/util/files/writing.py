@@ -47,7 +47,7 @@ def require_writable(path: Path | None, option: str) -> None:
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; name a file")
     if path.exists() and not path.is_file():
-        raise UsageError(f"{option}: {path} is no regular file; name another")
+        raise UsageError(f"{option}: {path} is not a regular file; name another")
     if not folder.is_dir():
         raise UsageError(f"{option}: {path} cannot be written: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -81,7 +81,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         path = path.resolve()
         if path.exists() and not path.is_file():
-            raise UsageError(f"{path} could not be written: it is no regular file")
+            raise UsageError(f"{path} could not be written: it is not a regular file")
         with tempfile.NamedTemporaryFile(
             "w", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
         ) as stream:
