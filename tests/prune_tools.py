@@ -146,7 +146,9 @@ def _group_norm(given: Any, mask: Tensor) -> Tensor:
     spread = (centred**2 * seen).sum(-1, True) / seen.sum(-1, True).clamp(min=1)
     made = (centred * (spread + given["eps"]).rsqrt()).reshape(x.shape)
     shape = [1, -1, *[1] * (x.dim() - 2)]
-    return (made * given["weight"].reshape(shape) + given["bias"].reshape(shape)) * mask
+    if given["weight"] is not None:
+        made = made * given["weight"].reshape(shape) + given["bias"].reshape(shape)
+    return made * mask
 
 
 MASKED: dict[Any, Callable[[Any, Tensor], Tensor]] = {

@@ -164,6 +164,12 @@ def _new_size(old: Any, new: Size) -> Any:
     return int(new) if isinstance(old, int) and old >= 0 else old
 
 
+def axes_of(asked: Any, x: Axes) -> list[int]:
+    """An axis, or a list of them, from the front."""
+    several = [asked] if isinstance(asked, int) else asked
+    return [int(axis) % len(x) for axis in several] if x else []
+
+
 def fresh(shape: Sequence[Size]) -> Axes:
     """Axes of which nothing is known."""
     return [leaf(size) for size in shape]

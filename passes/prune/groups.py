@@ -120,5 +120,7 @@ def _text(dim: Dim, leaf: Dim) -> str:
     one = dim.of
     if one.kind == "leaf":
         return f"*{one.size}*" if one is leaf else str(one.size)
+    if not one.parts:
+        return "1"
     sign = " x " if one.kind == "product" else " + "
     return "(" + sign.join(_text(part, leaf) for part in one.parts) + ")"

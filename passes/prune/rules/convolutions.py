@@ -81,7 +81,8 @@ def _pool(spatial: int, *names: str) -> None:
 
     for name in names:
         packet = getattr(aten, name)
-        rule(*(getattr(packet, o) for o in packet.overloads()))(rule_of_pool)
+        plain = [o for o in packet.overloads() if "out" not in o]
+        rule(*(getattr(packet, o) for o in plain))(rule_of_pool)
 
 
 for _axes in (1, 2, 3):

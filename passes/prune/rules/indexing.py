@@ -9,7 +9,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.nodes import static_int
-from strop.passes.prune.axes import Axes, Call, fresh
+from strop.passes.prune.axes import Axes, Call, axes_of, fresh
 from strop.passes.prune.dims import leaf
 from strop.passes.prune.rules.pointwise import broadcast
 from strop.passes.prune.rules.registry import rule
@@ -134,8 +134,7 @@ def gather(call: Call) -> list[Axes]:
 def moved(call: Call) -> list[Axes]:
     """The same positions in another order."""
     x = call.axes("self")
-    asked = call.given["dims"]
-    axes = [int(i) % len(x) for i in (asked if not isinstance(asked, int) else [asked])]
+    axes = axes_of(call.given["dims"], x)
     call.freeze("it moves positions", [x[i] for i in axes] if axes else x)
     return [x] if axes else [fresh(call.shape())]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from strop.passes.prune.axes import Axes, Call
+from strop.passes.prune.axes import Axes, Call, axes_of
 from strop.passes.prune.dims import leaf
 from strop.passes.prune.rules.norms import inexact
 from strop.passes.prune.rules.registry import rule
@@ -58,6 +58,4 @@ def _over(call: Call, x: Axes) -> list[int]:
     asked: Any = call.given.get("dim")
     if asked is None or asked == []:
         return list(range(len(x)))
-    return (
-        [int(i) % len(x) for i in (asked if not isinstance(asked, int) else [asked])] if x else []
-    )
+    return axes_of(asked, x)

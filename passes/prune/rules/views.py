@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from strop.compiler.ir.families import VIEWS
-from strop.passes.prune.axes import Axes, Call, fresh
+from strop.passes.prune.axes import Axes, Call, axes_of, fresh
 from strop.passes.prune.dims import Dim, Size, leaf, product
 from strop.passes.prune.roles import COPIES, mark
 from strop.passes.prune.rules.registry import rule
@@ -70,13 +70,15 @@ def _smaller(one: Size, other: Size) -> bool:
     return bool((other / one).is_polynomial()) if one != 0 else False
 
 
-@rule(aten.transpose.int, aten.permute.default, aten.t.default, aten.movedim.intlist)
+@rule(
+    aten.transpose.int, aten.permute.default, aten.t.default, aten.movedim.intlist, aten.movedim.int
+)
 def reorder(call: Call) -> list[Axes]:
     """Axes in another order."""
     x = list(call.axes("self"))
     if call.node.target is aten.permute.default:
         return [[x[int(i)] for i in call.given["dims"]]]
-    if call.node.target is aten.movedim.intlist:
+    if "source" in call.given:
         return [_moved(x, call)]
     a, b = (0, 1) if "dim0" not in call.given else (call.given["dim0"], call.given["dim1"])
     if len(x) > 1:
@@ -85,11 +87,10 @@ def reorder(call: Call) -> list[Axes]:
 
 
 def _moved(x: Axes, call: Call) -> Axes:
-    given = call.given
-    targets = {int(d) % len(x): int(s) % len(x) for s, d in
-               zip(given["source"], given["destination"])}  # fmt: skip
-    rest = iter(i for i in range(len(x)) if i not in targets.values())
-    return [x[targets[i]] if i in targets else x[next(rest)] for i in range(len(x))]
+    sources, targets = (axes_of(call.given[name], x) for name in ("source", "destination"))
+    places = dict(zip(targets, sources))
+    rest = iter(i for i in range(len(x)) if i not in sources)
+    return [x[places[i]] if i in places else x[next(rest)] for i in range(len(x))]
 
 
 @rule(aten.unsqueeze.default)
@@ -104,12 +105,7 @@ def unsqueeze(call: Call) -> list[Axes]:
 def squeeze(call: Call) -> list[Axes]:
     """Without axes of one position."""
     x = call.axes("self")
-    asked = call.given.get("dim", range(len(x)))
-    wanted = (
-        {int(i) % len(x) for i in (asked if not isinstance(asked, int) else [asked])}
-        if x
-        else set()
-    )
+    wanted = axes_of(call.given.get("dim", range(len(x))), x)
     return [[dim for i, dim in enumerate(x) if i not in wanted or dim.size != 1]]
 
 
