@@ -24,7 +24,7 @@ HEADS = ("torch eager", "torch.onnx + ORT", ARTIFACT)
 
 
 def summary(found: encoders.Found) -> Table:
-    """Original against artifact: one column an engine, one row a quantity."""
+    """Original and artifact side by side: a column for each engine, a row for each quantity."""
     record, names = found.record, (EAGER, BASELINE, ARTIFACT)
     table = Table("MiniLM-L6, 22.7 million weights", *HEADS)
     for case in record.cases:

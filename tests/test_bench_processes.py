@@ -18,8 +18,9 @@ import pytest
 
 from strop.bench.harness.bout import Bout
 from strop.bench.harness.canary import Best, Canary, Patience, canary
-from strop.bench.harness.engines import Engine, Runner, workers
+from strop.bench.harness.engines import Engine, Runner
 from strop.bench.harness.subject import Feeds
+from strop.bench.harness.workers import workers
 from strop.bench.processes.spawned import EngineError, isolated
 from strop.bench.records.record import Plan
 from strop.compiler.util.errors import UsageError

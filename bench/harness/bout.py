@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from strop.bench.harness.canary import Canary
-from strop.bench.harness.engines import Worker
+from strop.bench.harness.workers import Worker
 from strop.bench.processes.spawned import EngineError
 from strop.bench.records.record import Plan
 

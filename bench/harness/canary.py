@@ -18,14 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from strop.bench.harness.engines import OnnxFile, Worker
+from strop.bench.harness.engines import OnnxFile
+from strop.bench.harness.workers import Worker
 from strop.bench.processes.spawned import EngineError
 from strop.bench.records.record import is_calm
 from strop.compiler.util.errors import RuntimeRefusedError
 
-# Rows, width and number of products: each is too small to hide a slow hand-over.
+# Rows, width and number of products: each is so small that a slow hand-over shows.
 ROWS, WIDTH, DEPTH = 16, 384, 24
-# Runs of one look; the median of them counts.
+# Runs that are timed together; their median counts.
 RUNS = 15
 # Seconds after which a canary that does not answer is given up.
 TIMEOUT = 60.0
@@ -34,7 +35,7 @@ PAUSE = 0.25
 
 
 class Patience:
-    """Seconds that a bout may last longer for the sake of calm."""
+    """Seconds by which a bout may become longer, waiting for a calm machine."""
 
     def __init__(self, seconds: float) -> None:
         self._kept = seconds
@@ -42,12 +43,12 @@ class Patience:
 
     @property
     def left(self) -> float:
-        """What is left of them, now."""
+        """Seconds that are left now."""
         return self._kept - (0.0 if self._since is None else time.monotonic() - self._since)
 
     @contextmanager
     def spent(self) -> Iterator[None]:
-        """The block is time that calm costs; a block within another costs nothing more."""
+        """Count the time of the block; a block within another is not counted twice."""
         if self._since is not None:
             yield
             return
@@ -59,13 +60,13 @@ class Patience:
 
 
 class Best:
-    """The least that the canary was seen to take, in milliseconds."""
+    """The shortest time of the canary so far, in milliseconds."""
 
     def __init__(self) -> None:
         self.milliseconds = float("inf")
 
     def see(self, milliseconds: float) -> None:
-        """Take note of one look."""
+        """Enter one time of the canary."""
         self.milliseconds = min(self.milliseconds, milliseconds)
 
     def calm(self, milliseconds: float) -> bool:
@@ -75,12 +76,12 @@ class Best:
 
 @dataclass(frozen=True)
 class Canary:
-    """Watches one bout.
+    """Tells during one bout whether the machine is calm.
 
     Attributes:
         times: runs the canary that many times and gives the seconds of each.
         best: shared by all bouts on as many threads.
-        patience: what waiting for calm may cost.
+        patience: how long it may wait for a calm machine.
     """
 
     times: Callable[[int], list[float]]
@@ -88,13 +89,13 @@ class Canary:
     patience: Patience
 
     def look(self) -> float:
-        """Milliseconds of the canary now."""
+        """Time the canary now; the median in milliseconds."""
         taken = 1000 * statistics.median(self.times(RUNS))
         self.best.see(taken)
         return taken
 
     def settle(self) -> float:
-        """Wait until the machine is calm or patience is at its end; milliseconds seen last."""
+        """Wait until the machine is calm or patience is used up; the last time in milliseconds."""
         taken = self.look()
         while not self.best.calm(taken) and self.patience.left > 0:
             with self.patience.spent():

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from strop.bench.harness.bout import Bout, Samples
 from strop.bench.harness.canary import canary
-from strop.bench.harness.engines import Engine, OnnxFile, Worker, workers
+from strop.bench.harness.engines import Engine, OnnxFile
 from strop.bench.harness.listener import Listener
 from strop.bench.harness.log import DuelLog
 from strop.bench.harness.peers import PEERS, Preparations
 from strop.bench.harness.setup import DuelSetup, references_of
+from strop.bench.harness.workers import Worker, workers
 from strop.bench.processes.spawned import EngineError
 from strop.bench.records.machine import environment
 from strop.bench.records.record import DuelRecord

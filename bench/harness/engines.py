@@ -1,26 +1,15 @@
-"""Engines: ways to run one model, each loaded in a process of its own and asked over a pipe."""
+"""Engines: ways to run one model."""
 
 from __future__ import annotations
 
 import os
-import resource
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from strop.bench.harness.subject import Feeds
-from strop.bench.processes.spawned import EngineError, Process
 from strop.compiler.util.numerics import Array
-
-# Untimed runs at the start of every request: caches and thread pools wake up.
-WARM_UP = 2
 
 
 class Runner(ABC):
@@ -164,97 +153,3 @@ class _Module(Runner):
             inputs = {n: torch.from_numpy(a) for n, a in feeds.items()}
             outputs = self.signature.call(self.module, inputs)
         return [t.numpy() for t in output_leaves(outputs).values()]
-
-
-class Worker:
-    """The near end of one engine's process.
-
-    Attributes:
-        engine: what it runs.
-        load_ms: milliseconds from the imported runtime to the loaded engine.
-    """
-
-    def __init__(self, engine: Engine, feeds: Mapping[str, Feeds], timeout: float) -> None:
-        self.engine = engine
-        self._process = Process(partial(_serve, engine), timeout)
-        try:
-            self.load_ms: float = self._process.ask(dict(feeds))
-        except BaseException:
-            self.stop()
-            raise
-
-    def outputs(self, case: str) -> list[Array]:
-        """Run once on the inputs of a case and return the outputs."""
-        result: list[Array] = self._process.ask("outputs", case, 1)
-        return result
-
-    def times(self, case: str, count: int) -> list[float]:
-        """Run ``count`` times after a warm-up; seconds of each."""
-        result: list[float] = self._process.ask("times", case, count)
-        return result
-
-    def peak_memory(self) -> int:
-        """The most memory that the process has had so far, in bytes, its runtime included."""
-        result: int = self._process.ask("memory", "", 0)
-        return result
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.stop()
-
-
-@contextmanager
-def workers(
-    engines: Sequence[Engine], feeds: Mapping[str, Feeds], timeout: float = 300.0
-) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
-    """A process for each engine, ended at the end of the block.
-
-    Yields:
-        the workers by name, and why the engines that did not load did not.
-    """
-    with ExitStack() as stack:
-        running, refused = {}, {}
-        for engine in engines:
-            try:
-                running[engine.name] = Worker(engine, feeds, timeout)
-                stack.callback(running[engine.name].stop)
-            except EngineError as error:
-                refused[engine.name] = f"does not load: {error}"
-        yield running, refused
-
-
-def _serve(engine: Engine, pipe: Connection) -> None:
-    """The far end: load, then answer until the near end hangs up."""
-    (feeds,) = pipe.recv()
-    import_module(engine.runtime)
-    start = time.perf_counter()
-    runner = engine.load()
-    pipe.send(1000 * (time.perf_counter() - start))
-    while True:
-        kind, case, count = pipe.recv()
-        if kind == "memory":
-            pipe.send(_peak_memory())
-        elif kind == "outputs":
-            pipe.send(runner.run(feeds[case]))
-        else:
-            pipe.send(_times(runner, feeds[case], count))
-
-
-def _times(runner: Runner, feeds: Feeds, count: int) -> list[float]:
-    for _ in range(WARM_UP):
-        runner.run(feeds)
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        runner.run(feeds)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def _peak_memory() -> int:
-    """Of this process, in bytes."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:  # macOS; there the figure counts what the parent had when it began, in bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return next(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))

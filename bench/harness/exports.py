@@ -1,7 +1,7 @@
-"""What the peers make of the original model, each step in a process of its own.
+"""How the peers export, convert and quantize the original model.
 
-Every step takes the model's source and a folder, and leaves its file in the folder; steps that
-build on another find that one's file there.
+Each step runs in a process of its own. It takes the model's source and a folder, and writes its
+file into the folder, where a later step may read it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _call_with(original: Original) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _export_inputs(original: Original) -> dict[str, Any]:
-    """The example, with two of whatever is dynamic where it has one: 0 and 1 become constants."""
+    """The example at sizes of 2 or more where they are dynamic: export fixes sizes of 0 and 1."""
     dims = original.signature.dims
     sizes = {
         dim: min(max(size, 2), dims[dim].max or max(size, 2))
@@ -161,7 +161,7 @@ def named_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
 
 
 def _dynamic(original: Original) -> Any:
-    """Each named axis may vary; which of them are equal, the exporter finds out by itself."""
+    """All named axes as dynamic; the exporter itself finds out which of them are equal."""
     import torch
 
     axes = original.signature.axes

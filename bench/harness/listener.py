@@ -1,4 +1,4 @@
-"""A benchmark tells what it is doing on standard error, where that is a terminal."""
+"""The progress of a benchmark, on standard error where that is a terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from strop.compiler.util.terminal import Console
 
 
 class Listener:
-    """Told what is going on; this one keeps it to itself."""
+    """Is told of the progress; this one shows nothing."""
 
     def stage(self, what: str) -> None:
-        """Something begins that takes a while."""
+        """A stage begins."""
 
     def share(self, done: float) -> None:
-        """That much of the racing is done, 0 to 1."""
+        """This share of the rounds is done, 0 to 1."""
 
 
 class _Bar(Listener):

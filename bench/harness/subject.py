@@ -1,4 +1,4 @@
-"""The original model of an artifact: its source, its inputs at given sizes, and what it gives."""
+"""The original model of an artifact: its source, its inputs at given sizes, and its outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Sizes = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Original:
-    """A model as it is raced: as it is, but in float32 where it holds bfloat16, as artifacts are.
+    """A model as it is measured: bfloat16 becomes float32, as in artifacts; all else is unchanged.
 
     Attributes:
         module: in eval mode.
@@ -75,7 +75,7 @@ def _without_bfloat16(tensor: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """Inputs at some sizes.
+    """Inputs at given sizes, and the original's outputs for them.
 
     Attributes:
         sizes: by dim.

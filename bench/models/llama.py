@@ -1,4 +1,4 @@
-"""Llamas with random weights: for build time and memory, where values are no matter."""
+"""Llamas with random weights: for build time and memory, where the values do not matter."""
 
 from __future__ import annotations
 

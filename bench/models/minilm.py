@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from strop.bench.models.sentences import sentences
 from strop.compiler import Model
+from strop.compiler.frontend.model import DimSpec
 
 
 def folder() -> Path:
@@ -33,50 +35,41 @@ def encoder() -> torch.nn.Module:
     return module.eval()
 
 
-def tokenize(sentences: list[str]) -> dict[str, torch.Tensor]:
+def tokenize(texts: list[str]) -> dict[str, torch.Tensor]:
     """Sentences as padded ids and mask, int64 [batch, seq]."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder(), local_files_only=True)
     batch: Any = tokenizer(
-        sentences, padding=True, truncation=True, max_length=128, return_tensors="pt"
+        texts, padding=True, truncation=True, max_length=128, return_tensors="pt"
     )
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
 
 def make() -> Model:
     """The factory: ``strop build bench/models/minilm.py:make -o out``."""
-    from strop.bench.models.sentences import sentences
-
     texts = sentences(16)
-    calibration = [tokenize(texts[i : i + 8]) for i in (0, 8)]
-    axes: dict[int, Any] = {0: "batch", 1: ("seq", 1, 512)}
+    return _model([tokenize(texts[i : i + 8]) for i in (0, 8)], batch="batch")
+
+
+def make_wide() -> Model:
+    """The same model with wide ranges and 30 calibration rows, each by itself."""
+    return _model([tokenize([text]) for text in sentences(30)], batch=("batch", 1, 64))
+
+
+def make_full() -> Model:
+    """The same model, with 8 rows of 128 real tokens without padding: the factory of the duels."""
+    model, rows = make(), 8
+    model.example_inputs = tokenize([" ".join(sentences(rows * 12)[i::rows]) for i in range(rows)])
+    return model
+
+
+def _model(calibration: list[dict[str, torch.Tensor]], batch: DimSpec) -> Model:
+    """The encoder for up to 512 tokens; the first calibration inputs are the example."""
+    axes: dict[int, DimSpec] = {0: batch, 1: ("seq", 1, 512)}
     return Model(
         encoder(),
         example_inputs=calibration[0],
         dynamic={"input_ids": axes, "attention_mask": axes},
         calibration=calibration,
     )
-
-
-def make_wide() -> Model:
-    """The same model with wide ranges and 30 calibration rows, each by itself."""
-    from strop.bench.models.sentences import sentences
-
-    rows = [tokenize([text]) for text in sentences(30)]
-    axes: dict[int, Any] = {0: ("batch", 1, 64), 1: ("seq", 1, 512)}
-    return Model(
-        encoder(),
-        example_inputs=rows[0],
-        dynamic={"input_ids": axes, "attention_mask": axes},
-        calibration=rows,
-    )
-
-
-def make_full() -> Model:
-    """The same model, with 8 rows of 128 real tokens without padding: the factory of the races."""
-    from strop.bench.models.sentences import sentences
-
-    model, rows = make(), 8
-    model.example_inputs = tokenize([" ".join(sentences(rows * 12)[i::rows]) for i in range(rows)])
-    return model

@@ -1,7 +1,7 @@
-"""What a mutant changes: cosmic-ray's operators, less those that say little, and two of our own.
+"""What a mutant changes: cosmic-ray's operators, except those that show little, and two more.
 
 An arithmetic operator is replaced by one other, not by all eleven: most of those fail at once and
-would only flatter the figure.
+would only raise the figure.
 """
 
 from __future__ import annotations

@@ -34,12 +34,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Mutant:
-    """One file with one slip.
+    """One file with one small error.
 
     Attributes:
-        line: where the slip is, from 1.
+        line: where the error is, from 1.
         before, after: the lines that differ, without indentation, joined by a space.
-        source: the whole file with the slip.
+        source: the whole file with the error.
     """
 
     file: str
@@ -77,7 +77,7 @@ def draw(
 ) -> Iterator[Mutant]:
     """Mutants of these files in the order that a seed gives, each place once.
 
-    The order hangs on a hash of the seed and the line, so that it stays nearly the same while
+    The order depends on a hash of the seed and the line, so that it stays nearly the same while
     other lines change. Mutants that are known to be equivalent are left out.
     """
     known = {(e.file, e.before, e.after) for e in equivalent}

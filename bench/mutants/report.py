@@ -16,7 +16,7 @@ AT_LEAST = 0.9
 
 @dataclass(frozen=True)
 class MutantOutcome:
-    """One mutant's fate.
+    """What came of one mutant.
 
     Attributes:
         fate: "killed", "timeout" (which counts as killed), "survived", "no test" or "not tried".

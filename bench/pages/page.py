@@ -1,4 +1,4 @@
-"""``--html``: one page that needs nothing else, with the tables and plots of a measurement."""
+"""``--html``: one self-contained page with the tables and plots of a measurement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Plot:
 
 
 def require_plotting() -> None:
-    """Refuse a page before the work for it begins.
+    """Refuse a page before anything is measured for it.
 
     Raises:
         UsageError: a package for it is missing.
@@ -91,7 +91,7 @@ def build_section(
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole page as HTML."""
+    """The page as HTML."""
     import jinja2
 
     loader = jinja2.PackageLoader("strop.bench.pages", "")

@@ -1,4 +1,4 @@
-"""The plots people look at, as SVG to put into a page."""
+"""Plots of records, as SVG to put into a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from strop.bench.records.record import BenchCase, DuelRecord, Result
 
 COLUMNS = 3
-# Okabe and Ito's colours, told apart by everybody; the markers tell apart who shares one.
+# Okabe and Ito's colours, which colour-blind people can tell apart. Where there are more engines,
+# colours are used again with other markers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = "osD^vPX*<>p"
 # An output without any difference has no ratio; it is drawn on this line.
@@ -26,7 +27,7 @@ Panel = Callable[[Axes], None]
 
 
 def pareto(record: DuelRecord) -> str:
-    """Latency against fidelity, a panel for each case; what nothing beats in both is joined."""
+    """Latency against fidelity, a panel for each case; a line joins what no other beats in both."""
     known = [c for c in record.cases if any(r.fidelity for r in c.results.values())]
     return _panels([partial(_pareto, record=record, case=case) for case in known])
 

@@ -31,7 +31,7 @@ class ForkedCall:
 
     Attributes:
         function: called without arguments; what it returns must be picklable.
-        limit: CPU seconds after which the copy is ended; it may wait five times as long.
+        limit: CPU seconds after which the copy is ended; by the clock it may take five times that.
         about: handed back with the result.
     """
 
@@ -111,7 +111,7 @@ def _run(call: ForkedCall, pipe: Connection) -> None:
         os.dup2(silence.fileno(), 2)
     try:
         pipe.send(("returned", call.function()))
-    except Exception:  # of whatever kind: the near end says where it came from
+    except Exception:  # of whatever kind: the parent says where it came from
         pipe.send(("raised", traceback.format_exc()))
     pipe.close()
     # Threads that a test left behind must not keep the copy alive.

@@ -1,8 +1,9 @@
-"""Memory of a process and its descendants, watched from outside while it runs."""
+"""Memory of processes: of this one, and of a command and its descendants while they run."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,3 +120,12 @@ def _tree(root: int) -> Iterator[int]:
             continue
         for child in children:
             yield from _tree(int(child))
+
+
+def own_peak() -> int:
+    """The most memory that this process has had so far, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # macOS; there the figure counts what the parent had when it began, in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))

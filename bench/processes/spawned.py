@@ -1,4 +1,4 @@
-"""A process of its own for each engine and each preparation: what goes wrong there stays there."""
+"""New processes that answer over a pipe: an error, a crash or a hang there is an exception here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Serve = Callable[[Connection], None]
 
 
 class EngineError(Exception):
-    """Why an engine has no row: it raised, crashed or hung. The message is for people."""
+    """A process raised, crashed or hung; the message says which, for people."""
 
 
 class Process:
-    """The near end of a process that answers over a pipe."""
+    """A process that answers over a pipe, as its parent sees it."""
 
     def __init__(self, serve: Serve, timeout: float) -> None:
         self._timeout = timeout
@@ -46,7 +46,7 @@ class Process:
         try:
             self._pipe.send(request)
         except OSError as error:
-            raise EngineError(self._epitaph()) from error
+            raise EngineError(self._ending()) from error
         return self.answer()
 
     def answer(self) -> Any:
@@ -57,13 +57,13 @@ class Process:
                 raise EngineError(f"gave no answer within {self._timeout:g} s")
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise EngineError(self._epitaph()) from error
+            raise EngineError(self._ending()) from error
         if isinstance(answer, (EngineError, StropError)):
             raise answer
         return answer
 
     def stop(self) -> None:
-        """End the process: it is asked to, then made to."""
+        """End the process: close its pipe, and kill it if it does not end by itself."""
         self._pipe.close()
         self._process.join(timeout=FAREWELL)
         if self._process.is_alive():
@@ -71,22 +71,22 @@ class Process:
             self._process.join()
         self._log.unlink(missing_ok=True)
 
-    def _epitaph(self) -> str:
-        """How a process that is gone ended, and the last thing it said."""
+    def _ending(self) -> str:
+        """How a process that is gone ended, and the last line that it printed."""
         self._process.join(timeout=FAREWELL)
         said = self._log.read_text(errors="replace")
         return f"its process {ending(self._process.exitcode, said)}"
 
 
 def _run(serve: Serve, pipe: Connection, log: str) -> None:
-    """The far end: what it prints goes to the log, what it raises to the near end."""
+    """In the child: what it prints goes to the log, what it raises to the parent."""
     with Path(log).open("w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     try:
         serve(pipe)
     except EOFError:
-        return  # the near end hung up
+        return  # the parent closed the pipe
     except (EngineError, StropError) as error:
         pipe.send(error)
     except Exception as error:

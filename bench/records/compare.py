@@ -2,10 +2,10 @@
 
 A time got worse if its median did by more than 5 %, and the better quartile of the new one is
 still worse than the worse quartile of the old one. Times are compared relative to the baseline
-where both records have the same one, since that takes the machine's phases out of them. Loading
-is looked at in the same way, from 25 % on. Numbers without noise have bounds of their own: 1 %
-of file size, 10 % of peak memory, and of the distance from the original (largest difference,
-1 - cosine, share of changed argmaxes) 10 %.
+where both records have the same one, since both are slow while the machine is.
+Load times have a bound of 25 %. Numbers without noise have bounds of their own: 1 % of file size,
+10 % of peak memory, and 10 % of the distance from the original (largest difference, 1 - cosine,
+share of changed argmaxes).
 """
 
 from __future__ import annotations

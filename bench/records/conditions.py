@@ -1,4 +1,4 @@
-"""``--fail-if``: a condition on what was measured, with which a CI job should not pass."""
+"""``--fail-if``: a condition on what was measured under which a CI job fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Condition:
     holds: Callable[[float], bool]
 
     def check(self, record: DuelRecord, subject: str, first: str | None) -> str | None:
-        """What there is to complain about, or None; what was not measured is complained about."""
+        """A sentence where the condition holds, or its number was not measured; otherwise None."""
         try:
             value = self._value(record, subject, first)
         except NotMeasuredError as error:
@@ -62,7 +62,7 @@ def parse_condition(text: str, engines: Sequence[str], against: Sequence[str]) -
 
     Args:
         text: as written on the command line.
-        engines: everybody who takes part.
+        engines: all that take part.
         against: the peers among them.
 
     Raises:

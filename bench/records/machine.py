@@ -38,7 +38,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
 
 
 def machine_speed() -> dict[str, float]:
-    """What the machine gives at this moment; its name does not tell.
+    """How fast the machine is at this moment, which its name does not say.
 
     Returns:
         "gemm_gflops": of a float32 product of [1024, 384] and [384, 1536]; "copy_gb_s": read and

@@ -1,4 +1,4 @@
-"""Read a record again: its types, and whether its parts fit together."""
+"""Read a record: check its types, and that its parts fit together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_record(path: Path) -> DuelRecord:
 
 
 def require_whole(record: DuelRecord, where: str) -> None:
-    """Hold a record to what every duel leaves.
+    """Refuse a record that no duel can have written.
 
     Raises:
         UsageError: with the first thing that does not fit.

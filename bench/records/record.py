@@ -1,4 +1,4 @@
-"""What a duel leaves behind: the JSON of ``strop bench --json``.
+"""The record of a duel: the JSON of ``strop bench --json``.
 
 ``strop bench --schema`` prints its JSON schema; the descriptions there are the docstrings here.
 """
@@ -57,7 +57,7 @@ class BenchCase(_Part):
     results: dict[str, Result]
     """By engine; engines that did not run are missing."""
     canary_ms: list[list[float]]
-    """What the canary took around each round, the longer of before and after, by bouts."""
+    """Milliseconds of the canary before or after each round, whichever is longer; by bouts."""
     calm: list[list[bool]]
     """Whether the machine was calm in that round: the canary was near its best."""
     all_count: bool
@@ -74,7 +74,7 @@ class BenchCase(_Part):
 
 
 class EngineRow(_Part):
-    """One engine, whatever the case."""
+    """One engine, over all cases."""
 
     name: str
     subject: bool
@@ -98,13 +98,13 @@ class Plan(_Part):
     bouts: int = 5
     """How often all engines are started anew."""
     rounds: int = 5
-    """In each bout: how often each engine has its turn at each case."""
+    """In each bout: how often each engine is timed at each case."""
     turn_seconds: float = 0.2
-    """How long a turn takes."""
+    """How long an engine is timed at a case in one round."""
     timeout: float = 300.0
     """Seconds after which an engine that does not answer is given up."""
     patience: float = 30.0
-    """Seconds that a bout may last longer, for a disturbed machine to become calm."""
+    """Seconds by which a bout may become longer, waiting for a calm machine."""
 
 
 class DuelRecord(_Part):
@@ -132,7 +132,7 @@ class DuelRecord(_Part):
         return min(shares) >= QUIET and not any(case.all_count for case in self.cases)
 
     def canary_best(self, threads: int) -> float:
-        """The least milliseconds that the canary took on so many threads."""
+        """The shortest time of the canary on that number of threads, in milliseconds."""
         cases = [case for case in self.cases if case.threads == threads]
         return min(look for case in cases for bout in case.canary_ms for look in bout)
 

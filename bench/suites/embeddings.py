@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from strop.bench.harness.duel import DuelSession
-from strop.bench.harness.engines import Eager, workers
+from strop.bench.harness.engines import Eager
 from strop.bench.harness.subject import Feeds
+from strop.bench.harness.workers import workers
 from strop.bench.processes.spawned import EngineError
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array

@@ -1,1 +1,1 @@
-"""Searches for faults over many models; every module and package is a command."""
+"""Searches for faults over many models; every package is a command."""

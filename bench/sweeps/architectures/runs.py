@@ -1,4 +1,4 @@
-"""What becomes of a type of ``transformers``, built by strop or converted by ``torch.onnx``."""
+"""The outcome of a type of ``transformers``, built by strop or converted by ``torch.onnx``."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _tried(name: str, who: Who) -> tuple[Kind, str]:
 
 
 def _without_markup(text: str) -> str:
-    """Without what colours a terminal, which errors of ``torch.onnx`` hold."""
+    """Without the colours of a terminal, which errors of ``torch.onnx`` contain."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 

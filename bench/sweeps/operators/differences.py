@@ -1,7 +1,7 @@
 """Whether what a file gives for a sample is what torch gives, within the tolerance of its dtype.
 
-Torch rounds on the way, and a file may round in other places. Where the two lie apart, both are
-held to what torch gives in a wider dtype: a file that is as near to that as torch is right.
+Torch rounds on the way, and a file may round in other places. Where the two differ, both are
+compared with what torch gives in a wider dtype: a file that is as near to that as torch is right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What becomes of one operator sample: built and right, wrong, refused, or not comparable."""
+"""The outcome of one operator sample: built and right, wrong, refused, or not comparable."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ _UNINITIALISED = (
 class _Repeatable(TorchDispatchMode):
     """Raises where an operator draws random numbers; torch says in a tag which ones do.
 
-    Memory that nothing has written to is filled with another number at every run: what it shows
-    up in differs, whatever the memory happened to hold.
+    Memory that nothing has written to is filled with another number at every run, so that results
+    that depend on it differ.
     """
 
     def __init__(self, number: int) -> None:

@@ -118,7 +118,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
 
 
 def _made_up(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Normal floats; numbers that may be indices change places only."""
+    """Normal floats; integers, which may be indices, are only put into another order."""
     generator = torch.Generator().manual_seed(2)
     return tuple(_other_values(t, generator) for t in inputs)
 

@@ -1,4 +1,4 @@
-"""What becomes of random models, each in a process of its own."""
+"""The outcomes of random models, each in a process of its own."""
 
 from __future__ import annotations
 
