@@ -23,10 +23,12 @@ from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.cache import Cache
 from strop.compiler.util.errors import UsageError
 from strop.passes.distill import recover as recover_module
+from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective
 from strop.passes.distill.recover import Recover
 from strop.passes.distill.taps import tapped
 from strop.passes.distill.teacher import Teacher
+from strop.passes.prune.prune import Prune
 
 BATCHES = [batch(seed=seed) for seed in range(20)]
 SHORT = Recover(steps=4, check_every=2, lr=1e-3)
@@ -228,22 +230,28 @@ def test_projections_are_trained_and_thrown_away(
 
 
 def test_what_pruning_left_is_compared_without_projection(teacher: Program) -> None:
-    index = torch.arange(12, 32)
-    student = captured(Encoder(hidden=20))
-    for name, weight in teacher.weights.items():
-        if ".up." in name:
-            student.set_weight(name, weight[index], "test")
-        elif ".down.weight" in name:
-            student.set_weight(name, weight[:, index], "test")
-        else:
-            student.set_weight(name, weight, "test")
+    pruned = Prune(share=0.5, importance="random").run(teacher).program
+    assert pruned.weights["blocks.0.up.weight"].shape == (16, 16)
+    kept = kept_positions(pruned)
+    index = torch.tensor(pruned.origins["blocks.0.up.weight"].kept[0])
+    assert torch.equal(kept["gelu"][2], index) and "layer_norm_1" not in kept
     context = Context(teacher=teacher, calibration=BATCHES)
-    one = replace(SHORT, taps=("gelu",), embedding=0)
-    kept = {"gelu": {2: index}}
-    with torch.enable_grad():
-        got = one.learn_from(student, context, kept)
-    # The first block's channels are the teacher's own.
+    got = learned(replace(SHORT, taps=("gelu",), embedding=0), pruned, context)
+    # What is left of the first block's channels is the teacher's own.
     assert got.facts["history"][0]["validation"] == pytest.approx(0, abs=1e-10)
+    assert got.facts["taps"] == ["gelu=gelu"]
+
+
+def test_a_narrower_residual_stream_is_compared_with_what_is_left_of_it(teacher: Program) -> None:
+    logits = teacher_of(3)
+    narrow = Prune(share=0.5, kinds=("width",), importance="first", round_to=2).run(logits).program
+    assert narrow.weights["words.weight"].shape == (40, 8)
+    context = Context(teacher=logits, calibration=BATCHES)
+    got = learned(replace(SHORT, steps=60, check_every=30, lr=3e-3), narrow, context)
+    assert got.facts["taps"] == ["layer_norm_1=layer_norm_1", "layer_norm_3=layer_norm_3"]
+    assert kept_positions(narrow)["layer_norm_3"][2].tolist() == list(range(8))
+    assert got.facts["validation"]["after"] < 0.6 * got.facts["validation"]["before"]
+    assert not kept_positions(logits)
 
 
 # Bad input ------------------------------------------------------------------------------------

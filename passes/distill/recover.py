@@ -14,7 +14,8 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch, Batches, Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError, VerifyError, did_you_mean, nearest
-from strop.passes.distill.align import AUTO, Kept, align
+from strop.passes.distill.align import AUTO, align
+from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective, Sides, Weights
 from strop.passes.distill.outputs import outputs_of
 from strop.passes.distill.padding import padding_mask
@@ -83,21 +84,12 @@ class Recover(Policy, LearningPass):
         return ("train", "loss") if self.hard else self.needs
 
     def learn(self, program: Program, context: Context) -> Learned:
-        return self.learn_from(program, context, {})
-
-    def learn_from(self, program: Program, context: Context, kept: Kept) -> Learned:
-        """Learn as a pass does, with what pruning has left of the program's values.
-
-        Raises:
-            UsageError: there is no teacher, it has other inputs or outputs, a tap matches nothing,
-                or no loss is left.
-        """
         teacher = context.teacher
         if teacher is None:
             raise UsageError("pass 'recover' needs a program to learn from: Context(teacher=...)")
         require_same_contract(program, teacher)
         data, what = _data(context)
-        sides = self._sides(program, teacher, context, kept)
+        sides = self._sides(program, teacher, context)
         objective = Objective(
             program,
             partial(self._teacher, context),
@@ -114,10 +106,13 @@ class Recover(Policy, LearningPass):
         facts = self._facts(sides, trained, what) | {"metrics": metrics}
         return Learned(weights, facts, (*trained.notes, *_notes(trained)))
 
-    def _sides(self, student: Program, teacher: Program, context: Context, kept: Kept) -> Sides:
+    def _sides(self, student: Program, teacher: Program, context: Context) -> Sides:
+        pairs = []
+        if self.hidden:
+            pairs = align(student, teacher, self.taps, kept_positions(student))
         return Sides(
             outputs_of(student, self.outputs),
-            align(student, teacher, self.taps, kept) if self.hidden else [],
+            pairs,
             self._padding(student),
             self.temperature,
             context.loss if self.hard else None,
