@@ -439,6 +439,55 @@ def test_sizes_that_were_run_and_those_left_out_are_shown(parts: Parts) -> None:
     assert "--check full" not in said
 
 
+def trained(history: list[Any], **more: Any) -> dict[str, Any]:
+    """The part of the manifest of a pass that learned."""
+    source = {"program": "", "teacher": None, "data": {}, "seed": 0}
+    return {"from": source, "facts": {"history": history, **more}}
+
+
+HISTORY = [
+    {"update": 0, "lr": 0.0, "loss": None, "validation": 100.0},
+    {"update": 10, "lr": 0.1, "loss": 10.0, "validation": 1.0},
+    {"update": 20, "lr": 0.0, "loss": 0.1, "validation": 1.0},
+]
+
+
+def test_a_pass_that_trained_shows_its_losses_and_metrics(parts: Parts) -> None:
+    assert "Training" not in Page(parts.page()).shown()
+    changed = copy.deepcopy(parts)
+    step = changed.manifest["passes"][0]
+    metrics = {"before": {"recall": 0.25}, "after": {"recall": 0.75}}
+    step["learned"] = trained(HISTORY, metrics=metrics)
+    page = Page(changed.page())
+    curves = [p["points"] for p in page.of("polyline")]
+    assert curves == ["300.0,53.3 600.0,160.0", "0.0,0.0 300.0,106.7 600.0,106.7"]
+    assert "Loss over 20 updates, from 0.1 to 100 on a log scale" in page.shown()
+    assert "held out 100 → 1." in page.shown() and "recall 0.25 0.75" in page.shown()
+    label = next(s["aria-label"] for s in page.of("svg") if s.get("role") == "img")
+    assert label == f"Losses of {step['name']}: training from 10 to 0.1, held out from 100 to 1"
+
+
+@pytest.mark.parametrize(
+    "history",
+    [[], [{"update": 0, "loss": None, "validation": None}], "mine", [{"epoch": 1}], None],
+)
+def test_facts_of_another_form_are_not_drawn(history: Any, parts: Parts) -> None:
+    changed = copy.deepcopy(parts)
+    changed.manifest["passes"][0]["learned"] = trained(history)
+    assert not Page(changed.page()).of("polyline")
+
+
+def test_losses_that_reach_zero_are_drawn_on_a_plain_scale(parts: Parts) -> None:
+    changed = copy.deepcopy(parts)
+    lines = [{"update": 0, "validation": 4.0}, {"update": 8, "validation": 0.0}]
+    changed.manifest["passes"][0]["learned"] = trained(lines)
+    page = Page(changed.page())
+    assert [p["points"] for p in page.of("polyline")] == ["0.0,0.0 600.0,160.0"]
+    assert "log scale:" not in page.shown() and "from 0 to 4:" in page.shown()
+    changed.manifest["passes"][0]["learned"] = trained([{"update": 0, "validation": 2.0}])
+    assert [p["points"] for p in Page(changed.page()).of("polyline")] == ["0.0,160.0"]
+
+
 def test_hostile_names_are_text(parts: Parts, page: Page) -> None:
     manifest, record = hostile(copy.deepcopy(parts).manifest), copy.deepcopy(parts).build
     manifest["contract"]["dims"][0]["name"] = HOSTILE

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from strop.compiler.artifact.report import units
 from strop.compiler.artifact.report.graph import Line, module_tree
 from strop.compiler.artifact.report.tables import Values, near_misses, pass_errors, timeline
+from strop.compiler.artifact.report.training import trainings
 from strop.compiler.artifact.report.worst import worst_of
 
 FILES = resources.files("strop.compiler.artifact.report")
@@ -60,6 +61,7 @@ def _of_passes(steps: Sequence[Values], seconds: Mapping[str, float]) -> dict[st
         "spans": timeline({step["name"]: seconds[step["name"]] for step in steps}),
         "errors": pass_errors(steps),
         "misses": near_misses(steps),
+        "trainings": trainings(steps),
     }
 
 
