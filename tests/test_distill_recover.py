@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Strop
+from conftest import Strop, run_python
 from distill_tools import Encoder, batch, captured
 from program_tools import program_of
 from torch import Tensor, nn
@@ -465,3 +470,68 @@ def test_a_recipe_recovers_and_says_in_the_manifest_how(strop: Strop, tmp_path: 
     assert len(facts["history"]) == 3
     assert [o["name"] for o in manifest["contract"]["outputs"]] == ["hidden"]
     assert step["parameters_before"] == step["parameters_after"]
+
+
+def small_recipe(tmp_path: Path, **options: Any) -> list[str]:
+    """The arguments of a build that halves and recovers the small encoder."""
+    (tmp_path / "factory.py").write_text(FACTORY.format(tests=str(Path(__file__).parent)))
+    lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+    base = RECIPE.replace("steps = 20\n", "").replace("check_every = 10\n", "")
+    (tmp_path / "recipe.toml").write_text("\n".join([base, *lines]) + "\n")
+    return [f"{tmp_path / 'factory.py'}:make", "--recipe", str(tmp_path / "recipe.toml")]
+
+
+def facts_of(artifact: Path) -> dict[str, Any]:
+    """What a manifest says of the recovery."""
+    passes = json.loads((artifact / "manifest.json").read_text())["passes"]
+    facts: dict[str, Any] = next(p for p in passes if p["name"] == "recover")["learned"]["facts"]
+    return facts
+
+
+@pytest.mark.slow
+def test_a_build_that_is_interrupted_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    arguments = small_recipe(tmp_path, steps=900, check_every=20)
+    command = [sys.executable, "-m", "strop.compiler.cli", "build", *arguments, "-o"]
+    cache = tmp_path / "cache"
+
+    def environment(cache: Path) -> dict[str, str]:
+        return os.environ | {"STROP_CACHE": str(cache)}
+
+    with subprocess.Popen(
+        [*command, str(tmp_path / "out")],
+        env=environment(cache),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as running:
+        while not list(cache.glob("learned/.under-way-recover-*/state.safetensors")):
+            assert running.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert re.search(r"training was interrupted after \d+ updates; the checkpoint of update", said)
+    assert not (tmp_path / "out").exists()
+    for out, where in (("out", cache), ("whole", tmp_path / "other")):
+        subprocess.run([*command, str(tmp_path / out)], env=environment(where), check=True)
+    assert facts_of(tmp_path / "out") == facts_of(tmp_path / "whole")
+    models = [(tmp_path / out / "model.onnx").read_bytes() for out in ("out", "whole")]
+    assert models[0] == models[1]
+    assert not list(cache.glob("learned/.under-way-*"))
+
+
+@pytest.mark.slow
+def test_two_processes_build_what_one_does(tmp_path: Path) -> None:
+    arguments = small_recipe(tmp_path, steps=20, check_every=10, accumulate=2, held_out=0.25)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    for out, starter in (("one", ()), ("two", torchrun)):
+        done = run_python(
+            *starter, "-m", "strop.compiler.cli", "build", *arguments, "-o", str(tmp_path / out),
+            STROP_CACHE=str(tmp_path / f"cache-{out}"),
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    one, two = facts_of(tmp_path / "one"), facts_of(tmp_path / "two")
+    for line, other in zip(one["history"], two["history"]):
+        assert other["validation"] == pytest.approx(line["validation"], abs=1e-4)
+        assert other["loss"] == pytest.approx(line["loss"], abs=1e-4)

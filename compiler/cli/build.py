@@ -14,6 +14,7 @@ from strop.compiler.cli.consoles import say_problem
 from strop.compiler.cli.summary import print_summary
 from strop.compiler.frontend.source import absolute_source
 from strop.compiler.util.errors import UsageError
+from strop.compiler.util.ranks import rank
 from strop.compiler.util.terminal import Console, write
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def build(
         _print_program(source, chosen, stop_after, dumps)
     elif out is None:
         raise UsageError("say where to write: -o OUT")
+    elif rank() > 0:
+        _take_part(source, chosen)
     else:
         _write(_Order(source, here / out, chosen, dumps, force, tune, instruments, check))
 
@@ -88,6 +91,15 @@ def _print_program(source: str, recipe: Recipe, stop_after: str, dump_ir: Path |
     from strop.compiler.frontend.source import load_model
 
     write(str(compile_program(load_model(source), recipe, stop_after, dump_ir)))
+
+
+def _take_part(source: str, recipe: Recipe) -> None:
+    """Run the passes, as one of several processes that train together; the first one writes."""
+    from strop.compiler.driver.driver import compile_program
+    from strop.compiler.frontend.source import load_model
+
+    last = recipe.pipeline().steps[-1].name
+    compile_program(load_model(source), recipe, last)
 
 
 def _write(order: _Order) -> None:
