@@ -81,6 +81,14 @@ def test_relations_are_softmaxes_of_scaled_products() -> None:
     assert float(losses.relations(student, teacher)) == pytest.approx(wanted)
 
 
+def test_heads_are_split_anew_where_their_numbers_differ() -> None:
+    student, teacher = drawn(2, 4, 3, 5), drawn(2, 6, 3, 7, seed=1)
+    ours, theirs = losses.same_heads(student, teacher)
+    assert (ours.shape, theirs.shape) == ((2, 2, 3, 10), (2, 2, 3, 21))
+    assert torch.equal(ours[0, 1, 2], torch.cat([student[0, 2, 2], student[0, 3, 2]]))
+    assert all(map(torch.equal, losses.same_heads(student, student), (student, student)))
+
+
 def test_attention_is_a_divergence_of_its_distributions() -> None:
     student, teacher = drawn(2, 3, 4, 4), drawn(2, 3, 4, 4, seed=1)
     p, q = torch.softmax(teacher, -1), torch.softmax(student, -1)

@@ -20,6 +20,7 @@ from conftest import Strop, run_python
 from distill_tools import Encoder, batch, captured
 from program_tools import program_of
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
@@ -178,6 +179,20 @@ def test_weights_of_losses_choose_the_parts(teacher: Program) -> None:
     assert parts(asked, halved(logits), context).keys() == {"embedding", "hidden"}
 
 
+def test_relations_of_attention_are_compared_though_heads_are_fewer(teacher: Program) -> None:
+    context = Context(teacher=teacher, calibration=BATCHES)
+    one = replace(SHORT, hidden=0, embedding=0, relations=1.0)
+    assert parts(one, teacher, context) == {"relations": pytest.approx(0, abs=1e-9)}
+    pruned = Prune(share=0.5, kinds=("heads",), importance="first").run(teacher).program
+    assert pruned.weights["blocks.0.q.weight"].shape == (8, 16)
+    other = [b | {"input_ids": b["input_ids"] + 7 * (1 - b["attention_mask"])} for b in BATCHES]
+    found = [parts(one, pruned, replace(context, calibration=c)) for c in (BATCHES, other)]
+    assert found[0]["relations"] > 1e-3 and found[0] == pytest.approx(found[1], rel=1e-5)
+    plain = program_of(lambda x, w: F.layer_norm(x @ w, (3,)), torch.randn(2, 3), w=torch.eye(3))
+    with pytest.raises(UsageError, match="it has 0 taps and 0 attentions; set one of soft, embed"):
+        one.run(plain, None, Context(teacher=plain, train=[{"input_0": torch.randn(2, 3)}]))
+
+
 def test_the_loss_is_the_weighted_sum_of_its_parts(teacher: Program) -> None:
     context = Context(teacher=teacher, calibration=BATCHES)
     one = replace(SHORT, hidden=0.25, embedding=2.0)
@@ -280,7 +295,7 @@ def test_recovery_needs_data(teacher: Program) -> None:
         ({"mask": "attention_mas"}, "no input 'attention_mas'; did you mean 'attention_mask'?"),
         ({"taps": ("nothing",)}, "tap 'nothing' is no value that student and teacher share"),
         ({"outputs": ("a=values",)}, "outputs: there is no output 'a'"),
-        ({"embedding": 0, "hidden": 0}, "its outputs are hidden (values), and it has 0 taps"),
+        ({"embedding": 0, "hidden": 0}, "outputs are hidden (values), and it has 0 taps and 0 att"),
     ],
 )
 def test_options_without_meaning_are_told(

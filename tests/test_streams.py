@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -85,3 +86,13 @@ def test_a_function_that_gives_one_iterator_for_ever_is_told() -> None:
     assert len(list(batches)) == 1
     with pytest.raises(UsageError, match="it is exhausted after one pass: return a new iterator"):
         list(batches)
+
+
+def test_batches_of_a_list_can_be_asked_for_by_place() -> None:
+    batches = stream([BATCH, (X,), {"labels": Y}], ("x",), "train")
+    assert isinstance(batches, Sequence) and len(batches) == 3
+    assert list(batches[0]) == ["x", "labels"] and list(batches[1]) == ["x"]
+    with pytest.raises(UsageError, match=re.escape("train[2] has labels; it lacks 'x'")):
+        batches[2]
+    for source in (Again(), lambda: [BATCH]):
+        assert not isinstance(stream(source, ("x",), "train"), Sequence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,20 @@ class Stream:
         return {name: batch[name] for name in self.names} | rest
 
 
+@dataclass(frozen=True)
+class SequenceStream(Stream, Sequence[dict[str, torch.Tensor]]):
+    """Batches of which each can be asked for by its place, so that training may shuffle them."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._named(self.source[place], f"{self.what}[{place}]")
+
+
 def stream(source: Any, names: tuple[str, ...], what: str) -> Stream | None:
     """A stream of what the user gave; None where that is None."""
-    return None if source is None else Stream(source, names, what)
+    if source is None:
+        return None
+    kind = SequenceStream if isinstance(source, Sequence) else Stream
+    return kind(source, names, what)

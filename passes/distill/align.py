@@ -9,13 +9,14 @@ from fnmatch import fnmatchcase
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.nodes import shape_of, static_int
+from strop.compiler.ir.nodes import input_node, shape_of, static_int
 from strop.compiler.ir.printer import describe
 from strop.compiler.ir.program import Program
 from strop.compiler.util.errors import UsageError, nearest
 from strop.passes.distill.taps import tappable
 
 AUTO = "auto"
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 Kept = Mapping[str, Mapping[int, torch.Tensor]]
 """By value and axis, the original index of each position that pruning has left, int64."""
 
@@ -72,6 +73,20 @@ def align(
         found |= {pair.student: pair for pair in pairs}
     order = [node.name for node in tappable(student) if node.name in found]
     return [found[name] for name in order]
+
+
+def attention_pairs(student: Program, teacher: Program) -> list[Pair]:
+    """Queries, keys and values of each attention that both have, three pairs for each.
+
+    Their numbers of heads and features may differ: what is compared are relations between places.
+    """
+    theirs = {node.name: node for node in teacher.find(_ATTENTION)}
+    return [
+        Pair(input_node(node, i).name, input_node(theirs[node.name], i).name)
+        for node in student.find(_ATTENTION)
+        if node.name in theirs
+        for i in range(3)
+    ]
 
 
 class _Places:

@@ -7,6 +7,7 @@ values, such as [batch, seq]; a mean is taken over what counts. Where nothing co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -167,6 +168,20 @@ def mixture(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor
         weights: λ_k by name.
     """
     return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+
+
+def same_heads(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both split into the same number of heads, the largest that divides both of theirs.
+
+    Wang et al., MiniLMv2 (2021), section 3.1: heads are concatenated and split anew.
+
+    Args:
+        student: [batch, heads_s, seq, d_s].
+        teacher: [batch, heads_t, seq, d_t].
+    """
+    heads = math.gcd(student.shape[1], teacher.shape[1])
+    made = [x.transpose(1, 2).flatten(2).unflatten(2, (heads, -1)) for x in (student, teacher)]
+    return made[0].transpose(1, 2), made[1].transpose(1, 2)
 
 
 def _relation(vectors: Tensor, mask: Tensor | None) -> Tensor:

@@ -21,6 +21,8 @@ from strop.passes.distill.losses import (
     hidden_cosine,
     hidden_mse,
     mixture,
+    relations,
+    same_heads,
     soft_targets,
 )
 from strop.passes.distill.outputs import Output
@@ -40,6 +42,7 @@ class Weights:
         embedding: squared error and cosine of other outputs.
         contrastive: InfoNCE between embeddings of the rows of a batch, for other outputs.
         hidden: squared error of taps.
+        relations: between the places of queries, of keys and of values of attention.
         hard: the user's own loss.
     """
 
@@ -47,6 +50,7 @@ class Weights:
     embedding: float
     contrastive: float
     hidden: float
+    relations: float
     hard: float
 
 
@@ -57,6 +61,7 @@ class Sides:
     Attributes:
         outputs: of both programs.
         pairs: the taps.
+        related: queries, keys and values of attention.
         mask: the input that marks padding, or None.
         temperature: of the soft targets.
         hard: the user's loss, where it counts.
@@ -64,6 +69,7 @@ class Sides:
 
     outputs: Sequence[Output]
     pairs: Sequence[Pair]
+    related: Sequence[Pair]
     mask: str | None
     temperature: float
     hard: HardLoss | None
@@ -99,10 +105,11 @@ class Objective:
         """
         self._sides, self._weights = sides, weights
         self.parameters = {n: _leaf(student.weights[n]) for n in trained}
-        seen = tapped(student, [pair.student for pair in sides.pairs])
-        self._masked = _masked_outputs(seen, sides.mask)
+        every = [*sides.pairs, *sides.related]
+        seen = tapped(student, [pair.student for pair in every])
+        self._masked = _masked(seen, sides)
         self.student = replace(seen, weights=seen.weights | self.parameters)
-        self._teacher = teacher(tapped(original, [pair.teacher for pair in sides.pairs]))
+        self._teacher = teacher(tapped(original, [pair.teacher for pair in every]))
         for pair in sides.pairs:
             if pair.axis is not None:
                 self.parameters[PROJECTION + pair.student] = _projection(*pair.sizes)
@@ -110,15 +117,18 @@ class Objective:
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a batch, and its parts before they are weighted."""
         ours, theirs = run_on(self.student, batch), self._teacher.values(batch)
-        count = len(self._sides.outputs)
         mask = batch[self._sides.mask] if self._sides.mask else None
         masks = [mask if masked else None for masked in self._masked]
+        # One after another: outputs, taps, attentions.
+        values = iter((s.float(), t.float(), m) for s, t, m in zip(ours, theirs, masks))
         parts: dict[str, list[Tensor]] = {}
-        for output, s, t, m in zip(self._sides.outputs, ours, theirs, masks):
-            for name, part in self._of_output(output, s.float(), t.float(), m).items():
+        for output, (s, t, m) in zip(self._sides.outputs, values):
+            for name, part in self._of_output(output, s, t, m).items():
                 parts.setdefault(name, []).append(part)
-        for pair, s, t, m in zip(self._sides.pairs, ours[count:], theirs[count:], masks[count:]):
-            parts.setdefault("hidden", []).append(self._of_tap(pair, s.float(), t.float(), m))
+        for pair, (s, t, m) in zip(self._sides.pairs, values):
+            parts.setdefault("hidden", []).append(self._of_tap(pair, s, t, m))
+        for _, (s, t, m) in zip(self._sides.related, values):
+            parts.setdefault("relations", []).append(relations(*same_heads(s, t), m))
         if self._sides.hard is not None:
             outputs = {o.name: value for o, value in zip(self._sides.outputs, ours)}
             parts["hard"] = [self._sides.hard(outputs, batch)]
@@ -159,18 +169,20 @@ def _projection(ours: int, theirs: int) -> Tensor:
     return made.requires_grad_()
 
 
-def _masked_outputs(program: Program, mask: str | None) -> list[bool]:
-    """Which outputs have the mask's axes as their first ones, at every size."""
-    if mask is None:
+def _masked(program: Program, sides: Sides) -> list[bool]:
+    """Of which outputs and taps the places are those of the mask, at every size."""
+    if sides.mask is None:
         return [False] * len(program.outputs)
-    (marks,) = [n for n in program.graph.find_nodes(op="placeholder") if n.target == mask]
-    return [_begins_like(node, marks) for node in program.outputs]
+    (mask,) = [n for n in program.graph.find_nodes(op="placeholder") if n.target == sides.mask]
+    heads = len(program.outputs) - len(sides.related)
+    return [_has_places(n, mask, of_heads=i >= heads) for i, n in enumerate(program.outputs)]
 
 
-def _begins_like(node: Node, mask: Node) -> bool:
-    wanted = shape_of(mask)
-    shape = shape_of(node)
-    return len(shape) > len(wanted) and same_shape(shape[: len(wanted)], wanted)
+def _has_places(node: Node, mask: Node, of_heads: bool) -> bool:
+    """Whether a value is [*mask, ...], or [batch, heads, seq, features] of heads."""
+    shape, wanted = shape_of(node), shape_of(mask)
+    places = (shape[0], shape[2]) if of_heads else shape[: len(wanted)]
+    return len(shape) > len(wanted) and same_shape(places, wanted)
 
 
 def _logits(output: Output, value: Tensor) -> Tensor:

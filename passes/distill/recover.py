@@ -14,7 +14,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch, Batches, Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError, VerifyError, did_you_mean, nearest
-from strop.passes.distill.align import AUTO, align
+from strop.passes.distill.align import AUTO, align, attention_pairs
 from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective, Sides, Weights
 from strop.passes.distill.outputs import outputs_of
@@ -24,7 +24,7 @@ from strop.passes.distill.teacher import Teacher, require_same_contract, run_on
 from strop.passes.train import Policy, Trained, train
 
 _GIBIBYTE = 1 << 30
-_LOSSES = ("soft", "embedding", "contrastive", "hidden", "hard")
+_LOSSES = ("soft", "embedding", "contrastive", "hidden", "relations", "hard")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Recover(Policy, LearningPass):
         embedding: weight of squared error and cosine, for all other float outputs.
         contrastive: weight of InfoNCE between student's and teacher's rows, for the same outputs.
         hidden: weight of the squared error of taps.
+        relations: weight of MiniLM's relations between queries, keys and values of attention.
         hard: weight of the user's own loss on ``train``.
         temperature: of the soft targets.
         taps: values inside that are compared: "auto" for the results of repeated blocks, patterns
@@ -61,6 +62,7 @@ class Recover(Policy, LearningPass):
     embedding: float = 1.0
     contrastive: float = 0.0
     hidden: float = 1.0
+    relations: float = 0.0
     hard: float = 0.0
     temperature: float = 2.0
     taps: tuple[str, ...] = (AUTO,)
@@ -113,6 +115,7 @@ class Recover(Policy, LearningPass):
         return Sides(
             outputs_of(student, self.outputs),
             pairs,
+            attention_pairs(student, teacher) if self.relations else [],
             self._padding(student),
             self.temperature,
             context.loss if self.hard else None,
@@ -128,6 +131,7 @@ class Recover(Policy, LearningPass):
         counted = (
             self.hard,
             self.hidden and sides.pairs,
+            self.relations and sides.related,
             self.soft and kinds & {"logits", "probabilities"},
             (self.embedding or self.contrastive) and "values" in kinds,
         )
@@ -135,7 +139,8 @@ class Recover(Policy, LearningPass):
             told = ", ".join(f"{o.name} ({o.kind})" for o in sides.outputs)
             raise UsageError(
                 f"pass 'recover' has no loss for this program: its outputs are {told}, and it has "
-                f"{len(sides.pairs)} taps; set one of {', '.join(_LOSSES)} above 0"
+                f"{len(sides.pairs)} taps and {len(sides.related) // 3} attentions; set one of "
+                f"{', '.join(_LOSSES)} above 0"
             )
         return Weights(*(getattr(self, name) for name in _LOSSES))
 
