@@ -22,7 +22,9 @@ from strop.passes.fuse.residual import FuseResiduals
 from strop.passes.fuse.rotary import FuseRotary
 from strop.passes.legalize.complex import SplitComplex
 from strop.passes.legalize.dtypes import LegalizeDtypes
+from strop.passes.prune.depth import DropLayers
 from strop.passes.prune.prune import Prune
+from strop.passes.prune.sparsify import Sparsify
 from strop.passes.quantize.dynamic import QuantizeDynamic
 
 PASSES: tuple[type[Pass], ...] = (
@@ -34,6 +36,8 @@ PASSES: tuple[type[Pass], ...] = (
     CanonicalMasks,
     PlainLinears,
     Prune,
+    DropLayers,
+    Sparsify,
     FuseEmbeddings,
     FuseNorms,
     FuseActivations,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from strop.bench.models.sentences import sentences
 from strop.compiler import Model
 from strop.compiler.frontend.model import DimSpec
+
+# Sentences in one batch of those that are learned from.
+ROWS = 32
 
 
 def folder() -> Path:
@@ -73,3 +77,22 @@ def _model(calibration: list[dict[str, torch.Tensor]], batch: DimSpec) -> Model:
         dynamic={"input_ids": axes, "attention_mask": axes},
         calibration=calibration,
     )
+
+
+def make_recoverable() -> Model:
+    """The same model with sentences to learn from, and how near others stay to the original."""
+    from strop.bench.models.retrieval import Retrieval
+    from strop.bench.models.text import prose
+
+    model = make()
+    batches = [tokenize(rows) for rows in in_rows(prose("train"))]
+    model.train = batches
+    model.calibration = batches[:: max(1, len(batches) // 16)]
+    model.evaluate = Retrieval(model.module, [tokenize(rows) for rows in in_rows(prose("test"))])
+    return model
+
+
+def in_rows(texts: Sequence[str]) -> list[list[str]]:
+    """Sentences in batches of about one length."""
+    ordered = sorted(texts, key=len)
+    return [ordered[i : i + ROWS] for i in range(0, len(ordered), ROWS)]

@@ -33,14 +33,23 @@ class Question:
     batches: int
 
     def data(self, labelled: bool = False) -> Iterator[Batch]:
-        """The first batches of the calibration data, or of the training data without it.
-
-        Batches with labels are those of the training data.
-        """
-        context = self.context
-        calibration = None if labelled else context.calibration
-        return islice(context.train or () if calibration is None else calibration, self.batches)
+        """The first batches of the data; those with labels are of the training data."""
+        return first_batches(self.context, self.batches, labelled)
 
     def inputs(self, batch: Batch) -> list[Tensor]:
         """What the program takes of a batch."""
-        return [batch[spec.name] for spec in self.program.contract.inputs]
+        return inputs_of(self.program, batch)
+
+
+def first_batches(context: Context, count: int, labelled: bool = False) -> Iterator[Batch]:
+    """The first batches of the calibration data, or of the training data without it.
+
+    Batches with labels are those of the training data.
+    """
+    calibration = None if labelled else context.calibration
+    return islice(context.train or () if calibration is None else calibration, count)
+
+
+def inputs_of(program: Program, batch: Batch) -> list[Tensor]:
+    """What a program takes of a batch, in the contract's order."""
+    return [batch[spec.name] for spec in program.contract.inputs]

@@ -7,6 +7,7 @@ import typer
 from strop.compiler.cli.debug.bisect import bisect
 from strop.compiler.cli.debug.bundles import reduce, replay
 from strop.compiler.cli.debug.diff import diff
+from strop.compiler.cli.debug.groups import groups
 from strop.compiler.cli.debug.profile import profile
 from strop.compiler.cli.debug.why_not import why_not
 
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(bisect)
 app.command("why-not")(why_not)
 app.command()(diff)
+app.command()(groups)
 app.command()(profile)
 app.command()(replay)
 app.command()(reduce)

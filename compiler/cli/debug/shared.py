@@ -32,6 +32,16 @@ def capture_source(source: str, recipe: Recipe) -> tuple[Captured, Pipeline]:
         return captured, pipeline.taught_by(captured.program)
 
 
+def capture_only(source: str) -> Captured:
+    """The captured model, whatever data it has for passes."""
+    with Console(file=sys.stderr).status("capturing"):
+        from strop.compiler.frontend.prepare import capture_model
+        from strop.compiler.frontend.source import load_model
+        from strop.compiler.util.stages import Stages
+
+        return capture_model(load_model(source), Stages())
+
+
 def dim(text: str) -> None:
     """Print text that is of less interest."""
     out_console.say(text, "dim")
