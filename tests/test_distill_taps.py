@@ -68,6 +68,11 @@ def test_what_only_a_tap_needs_goes_with_it(encoder: Program) -> None:
     assert not stripped.weights and not list(stripped.calls())
 
 
+def test_what_is_computed_from_weights_alone_is_no_tap() -> None:
+    program = program_of(lambda x, w: x @ (w * 2).sin(), X, w=W.T)
+    assert [node.name for node in tappable(program)] == ["matmul"]
+
+
 def test_a_tapped_program_is_written_and_read_as_one(encoder: Program, tmp_path: Path) -> None:
     seen = tapped(encoder, BLOCKS)
     save_program(seen, tmp_path / "p.json", WeightStore(tmp_path / "weights"))
@@ -215,6 +220,25 @@ def test_what_an_output_is_follows_from_the_operators(name: str) -> None:
     function, inputs, weights, wanted = OUTPUTS[name]
     (output,) = outputs_of(program_of(function, *inputs, **weights))
     assert (output.kind, output.axis) == wanted
+
+
+def test_a_layer_whose_result_is_used_again_gives_no_logits() -> None:
+    def kinds(function: Any) -> list[str]:
+        return [o.kind for o in outputs_of(program_of(function, X, w=W))]
+
+    assert kinds(lambda x, w: (F.linear(x, w), F.normalize(F.linear(x, w)))) == ["logits", "values"]
+
+    def compared(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        projected = F.linear(x, w)
+        return projected, projected / projected.norm()
+
+    assert kinds(compared) == ["values", "values"]
+
+    def decided(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = F.linear(x, w)
+        return logits, logits.softmax(-1), logits.argmax(-1)
+
+    assert kinds(decided) == ["logits", "probabilities", "ignored"]
 
 
 def test_the_user_may_say_what_an_output_is(encoder: Program) -> None:

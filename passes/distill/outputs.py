@@ -41,6 +41,8 @@ _TRANSPOSED = (
     aten.t.default,
     aten.transpose.int,
 )
+_SOFTMAX = (aten.softmax.int, aten._softmax.default)
+_DECISIONS = (*_SOFTMAX, aten.log_softmax.int, aten.argmax.default, aten.sigmoid.default)
 _THROUGH = {*COPIES, *CASTS, *DROPOUTS, *VIEWS, *_POOLS, *_PARTS, *ADD, *MUL, *DIV}
 _LAYERS = {aten.linear.default, aten.addmm.default, *PRODUCTS, *CONVOLUTIONS}
 
@@ -65,8 +67,9 @@ def outputs_of(program: Program, given: tuple[str, ...] = ()) -> list[Output]:
     """Every output of a program.
 
     What a linear layer or a convolution gives, be it pooled, scaled or reshaped, is taken for
-    logits, and what a softmax gives for probabilities; of other floats nothing is known. A layer
-    that projects embeddings looks like one that gives logits: ``given`` tells them apart.
+    logits unless more is computed from it, and what a softmax gives for probabilities; of other
+    floats nothing is known. A last layer that projects embeddings looks like one that gives logits:
+    ``given`` tells them apart.
 
     Args:
         program: without taps.
@@ -105,10 +108,18 @@ def _kind(node: Node, program: Program) -> tuple[Kind, int]:
     axis = 1 if source.target in CONVOLUTIONS and value.ndim > 2 else -1
     if value.ndim < 2 or static_int(shape_of(node)[axis]) == 1:
         return "values", -1
-    if source.target in (aten.softmax.int, aten._softmax.default):
+    if source.target in _SOFTMAX:
         return "probabilities", axis
-    logits = source.target in _LAYERS and _is_layer(source, program)
+    logits = source.target in _LAYERS and _is_layer(source, program) and _is_last(node)
     return ("logits", axis) if logits or source.target is aten.log_softmax.int else ("values", axis)
+
+
+def _is_last(node: Node) -> bool:
+    """Whether nothing is computed from an output but probabilities and decisions.
+
+    Embeddings that a model projects and returns, it compares too.
+    """
+    return all(user.op == "output" or user.target in _DECISIONS for user in node.users)
 
 
 def _source(node: Node, program: Program) -> Node:

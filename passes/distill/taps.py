@@ -43,8 +43,12 @@ def strip(program: Program) -> Program:
 
 
 def tappable(program: Program) -> list[Node]:
-    """The values that can be tapped: one tensor of floats, computed, in program order."""
-    return [node for node in program.calls() if _is_float(value_of(node))]
+    """The values that can be tapped: one tensor of floats, computed from inputs, in order."""
+    computed: set[Node] = set()
+    for node in program.graph.nodes:
+        if node.op == "placeholder" or not computed.isdisjoint(node.all_input_nodes):
+            computed.add(node)
+    return [n for n in program.calls() if n in computed and _is_float(value_of(n))]
 
 
 def _is_float(value: object) -> bool:
