@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from strop.compiler.lower.onnx.emitter import Emitter
 
 SizeOf = Callable[[Any], Any]
+# Of a slice that goes to the last element.
+END = 2**63 - 1
 FOLDED = {"Add": "Add", "Mul": "Mul", "Max": "Max", "Min": "Min"}
 _FLOATS = ("ToFloat", "IntTrueDiv", "FloatTrueDiv", "FloatPow", "Float")
 _TO_INTEGER = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import operator
 import os
 import platform
 import re
@@ -16,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +24,13 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import Node
 
-from strop.compiler.ir import dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
 from strop.compiler.ir.printer import op_name
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices, Milliseconds
 from strop.compiler.lower.onnx.lowering import lower_to_onnx
+from strop.compiler.lower.onnx.subjects import SUBJECTS, Subject
 from strop.compiler.lower.onnx.table import TABLE
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.targets.target import OnnxTarget
@@ -41,8 +39,6 @@ from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.reading import read_text
 from strop.compiler.util.files.writing import write_whole
 
-strop = torch.ops.strop
-Shape = tuple[int, ...]
 Runner = Callable[[], object]
 
 # Batch and sequence: one token, a short sentence, a paragraph, a batch of them.
@@ -52,81 +48,6 @@ CHAIN = 8
 ROUNDS = 5
 # Seconds that one variant runs in one round, and the fewest runs in it.
 ROUND_SECONDS, LEAST_RUNS = 0.02, 2
-HEAD = 64
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One operator to measure.
-
-    Attributes:
-        target: the operator.
-        inputs: shapes of the graph's inputs at (batch, seq, width).
-        step: applies the operator to the current values and gives the next ones.
-        widths: sizes of the last axis.
-    """
-
-    target: Any
-    inputs: Callable[[int, int, int], list[Shape]]
-    step: Callable[[Builder, list[Node]], list[Node]]
-    widths: tuple[int, ...]
-
-
-def _pair(batch: int, seq: int, width: int) -> list[Shape]:
-    return [(batch, seq, width), (batch, seq, width)]
-
-
-def _one(batch: int, seq: int, width: int) -> list[Shape]:
-    return [(batch, seq, width)]
-
-
-def _with_angles(batch: int, seq: int, width: int) -> list[Shape]:
-    return [(batch, seq, width), (1, seq, HEAD // 2), (1, seq, HEAD // 2)]
-
-
-def _width(value: Node) -> int:
-    return int(value.meta["val"].shape[-1])
-
-
-def _vector(build: Builder, name: str, like: Node) -> Node:
-    return build.weight(name, torch.linspace(0.9, 1.1, _width(like)), ())
-
-
-def _skip_layer_norm(build: Builder, values: list[Node]) -> list[Node]:
-    x, skip = values
-    weight, bias = _vector(build, "weight", x), _vector(build, "bias", x)
-    both = build.call(strop.skip_layer_norm.default, x, skip, weight, bias, 1e-5)
-    return [build.call(operator.getitem, both, 0), skip]
-
-
-def _skip_rms_norm(build: Builder, values: list[Node]) -> list[Node]:
-    x, skip = values
-    both = build.call(strop.skip_rms_norm.default, x, skip, _vector(build, "weight", x), 1e-5)
-    return [build.call(operator.getitem, both, i) for i in (0, 1)]
-
-
-def _bias_gelu(build: Builder, values: list[Node]) -> list[Node]:
-    bias = _vector(build, "bias", values[0])
-    return [build.call(strop.bias_gelu.default, values[0], bias, "none")]
-
-
-def _gated(build: Builder, values: list[Node]) -> list[Node]:
-    gate, up = values
-    return [build.call(strop.gated.default, gate, up, "silu"), up]
-
-
-def _rotary(build: Builder, values: list[Node]) -> list[Node]:
-    x, cos, sin = values
-    return [build.call(strop.rotary.default, x, cos, sin, _width(x) // HEAD), cos, sin]
-
-
-SUBJECTS: tuple[Subject, ...] = (
-    Subject(strop.skip_layer_norm.default, _pair, _skip_layer_norm, (384, 768)),
-    Subject(strop.skip_rms_norm.default, _pair, _skip_rms_norm, (512, 2048)),
-    Subject(strop.bias_gelu.default, _one, _bias_gelu, (1536, 3072)),
-    Subject(strop.gated.default, _pair, _gated, (1408, 5632)),
-    Subject(strop.rotary.default, _with_angles, _rotary, (512, 2048)),
-)
 
 
 def tuned(target: OnnxTarget, progress: Callable[[str], None] = lambda what: None) -> Choices:

@@ -10,10 +10,10 @@ from strop.compiler.ir.nodes import dtype_of, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.positions import true_positions
 from strop.compiler.lower.onnx.refusal import NotLowered
+from strop.compiler.lower.onnx.sizes import END
 from strop.compiler.lower.onnx.table import lowers
 
 aten = torch.ops.aten
-END = 2**63 - 1
 
 
 @lowers(aten.item.default, aten._local_scalar_dense.default)

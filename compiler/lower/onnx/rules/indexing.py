@@ -12,11 +12,11 @@ from strop.compiler.ir.nodes import dtype_of, same_shape, shape_of, static_int
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.positions import true_positions
 from strop.compiler.lower.onnx.refusal import NotLowered
+from strop.compiler.lower.onnx.sizes import END
 from strop.compiler.lower.onnx.table import lowers
 
 aten = torch.ops.aten
 strop = torch.ops.strop
-END = 2**63 - 1
 
 
 @lowers(aten.embedding.default)
