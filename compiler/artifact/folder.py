@@ -76,7 +76,7 @@ class Artifact:
         problems = [f"{name} is missing" for name in missing if name not in side_files]
         for name in named.keys() - missing:
             file, entry = self.path / name, named[name]
-            # The size first: it says most of what a hash would, at once.
+            # The size first: it is cheap to compare, and shows most changes.
             with opened(file, "the file", within=self.path) as stream:
                 size = os.fstat(stream.fileno()).st_size
             if size != entry["bytes"] or file_hash(file) != entry["sha256"]:

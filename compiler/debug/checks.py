@@ -24,7 +24,7 @@ from strop.compiler.util.numerics import Array, Drift, drift
 
 # Measures of a Drift, and whether more of it is better.
 METRICS = {"cosine": True, "sqnr_db": True, "agreement": True, "max_abs": False}
-# Those that say nothing of other outputs.
+# Those that are not defined for outputs that are not float.
 OF_FLOATS = ("cosine", "sqnr_db")
 # What a check exits with when it cannot tell, as in `git bisect run`.
 CANNOT_TELL = 125

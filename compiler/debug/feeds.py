@@ -20,9 +20,9 @@ from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.numerics import Array
 
-# What a dim has where nobody says.
+# The size of a dim where none is given.
 USUAL_SIZE = 8
-# A gigabyte as they are made up.
+# A gigabyte of made-up inputs.
 MOST_ELEMENTS = 1 << 27
 
 

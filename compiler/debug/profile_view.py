@@ -19,7 +19,7 @@ from strop.compiler.debug.profile import (
 from strop.compiler.util.terminal import Table
 
 FORMAT = 1
-# How much longer than its nodes a run may take before it is said that times are rough.
+# A run that takes longer than its nodes by this factor counts as disturbed.
 BUSY = 1.2
 
 

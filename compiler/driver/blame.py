@@ -35,7 +35,7 @@ NOT_THE_SAME = (
     "a pass, the lowering or the runtime; which one cannot be found out, since the model gives "
     "other numbers when it is made once more: set a seed for what is random in it"
 )
-# Of a file that is off by little, the first value that is off by more than rounding.
+# For a file with a small error: the first value that is off by more than rounding.
 _FINE_DB = 60.0
 
 

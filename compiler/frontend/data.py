@@ -45,7 +45,7 @@ def context_of(model: Model, target: Target) -> Context:
 def _metrics_by(measure: Evaluate) -> Measure:
     """A function that gives the user's metrics of a program."""
 
-    # As a wrapper of the user's function it has that one's source, on which the cache depends.
+    # A wrapper keeps the source of the user's function, on which the cache depends.
 
     @wraps(measure)
     def metrics(program: Program) -> dict[str, float]:

@@ -27,7 +27,7 @@ MOST_BYTES = 4 << 30
 # What a killed process left is not in use any more after this many seconds.
 _STALE = 24 * 3600
 _UNFINISHED = ".unfinished-"
-# What is under way may be taken up again for this long.
+# Unfinished work may be resumed for this long.
 _FORGOTTEN = 14 * 24 * 3600
 _UNDER_WAY = ".under-way-"
 

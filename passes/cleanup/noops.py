@@ -171,5 +171,5 @@ class Noops(RulePass):
     name = "noops"
 
     def rules(self) -> Sequence[Rule]:
-        # Pairs after single ones: what stood between the two halves is gone by then.
+        # Pairs last: operators between the two halves are removed by then.
         return (ViewIsReshape(), SameValue(), CastChain(), TransposePair(), ViewChain())

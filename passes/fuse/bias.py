@@ -124,9 +124,9 @@ class FoldBiases(RulePass):
 
     name = "biases"
     after = ("residuals",)
-    # A linear layer that gave its bias away cannot take another one's.
+    # A linear layer whose bias was moved away cannot take another bias.
     before = ("bias-gelu",)
 
     def rules(self) -> Sequence[Rule]:
-        # The first gives the keys a bias; the second takes it away again.
+        # The first rule may give the keys a bias; the second removes it.
         return (BiasIntoNorm(), KeyBias())

@@ -31,7 +31,7 @@ from strop.passes.fuse.scores import (
 
 aten = torch.ops.aten
 
-# What people do to the weights between softmax and the values.
+# Operators that models apply to attention weights before the product with the values.
 _ON_WEIGHTS = (
     aten.mul.Tensor,
     aten.div.Tensor,

@@ -132,7 +132,7 @@ class PackLinears(RulePass):
 
     name = "packed"
     after = ("attention",)
-    # One quantization of the shared input then serves q, k and v.
+    # The shared input of q, k and v is then quantized once.
     before = ("quantize",)
 
     gates: bool = False

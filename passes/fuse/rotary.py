@@ -167,7 +167,7 @@ class FuseRotary(RulePass):
     """Recognise rotary position embedding written out."""
 
     name = "rotary"
-    # It moves q and k into the packed layout that attention reads.
+    # It moves q and k into the packed layout that the attention operator takes.
     before = ("attention",)
 
     def rules(self) -> Sequence[Rule]:

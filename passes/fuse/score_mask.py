@@ -21,7 +21,7 @@ aten = torch.ops.aten
 
 # Added to any score it is this number, so a row that hides everything is a plain mean.
 _FAR = -1e30
-# What people hide scores behind is no larger than this, and above it are biases.
+# Numbers up to this hide a score; larger ones are biases.
 _HIDES = -1e4
 # A sum of two numbers beyond this may be infinite in float32.
 _OVERFLOWS = 1e38

@@ -9,8 +9,7 @@ import torch
 
 from strop.compiler.targets.target import Target
 
-# From narrow to wide; every dtype of a family holds all values of those before it that it may
-# stand for: float32 those of both 16-bit floats, int32 those of all small integers.
+# Narrow dtypes, and the wider ones that may replace them: these hold all values of the narrow ones.
 _FLOATS = ((torch.float16, torch.bfloat16), (torch.float32, torch.float64))
 _INTEGERS = ((torch.int8, torch.int16, torch.uint8), (torch.int32, torch.int64))
 

@@ -140,7 +140,7 @@ class QuantizeDynamic(RulePass):
     """
 
     name = "quantize"
-    # The int8 product takes the bias itself.
+    # The int8 product adds the bias itself.
     before = ("bias-gelu",)
 
     keep: tuple[str, ...] = ()

@@ -56,7 +56,7 @@ def _running(lines: Sequence[Line]) -> int:
 
 def _of_passes(steps: Sequence[Values], seconds: Mapping[str, float]) -> dict[str, Any]:
     return {
-        # Where no pass ran, nobody counted.
+        # Without passes, the size was not measured.
         "size_before": steps[0]["bytes_before"] if steps else None,
         "spans": timeline({step["name"]: seconds[step["name"]] for step in steps}),
         "errors": pass_errors(steps),

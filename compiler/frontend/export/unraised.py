@@ -15,7 +15,7 @@ _INDEFINITE = ("a matrix is not positive definite", "NaN for that matrix")
 _DEFICIENT = ("driver 'gels' finds a rank that is not full", "NaN or infinities")
 _ZERO = ("a pivot is 0", "the factors with that 0")
 
-# When torch raises an error, and what a file gives then.
+# For which values torch raises an error, and what a file gives for them.
 INSTEAD: dict[Any, tuple[str, str]] = {
     aten.cholesky.default: _INDEFINITE,
     aten.inverse.default: _SINGULAR,

@@ -22,7 +22,7 @@ from torch.fx.node import Node
 from strop.compiler.util.errors import UsageError
 
 Number = int | float | bool
-# No tensor has more elements on an axis, and no size that is computed needs to be larger.
+# The largest size of an axis, and of any computed size.
 LARGEST = 2**63
 # Parts of an expression: halving five times, rounded, with padding, has some forty.
 MOST_PARTS = 500

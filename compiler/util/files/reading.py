@@ -23,8 +23,8 @@ MEBIBYTE = 1 << 20
 # What a person or strop itself writes as text; graphs of large models are the largest of it.
 MOST_JSON = 64 * MEBIBYTE
 MOST_TOML = MEBIBYTE
-# A larger file of which next to nothing is on the disk is made of holes: it costs its maker
-# nothing, and its reader memory and time.
+# A larger file that takes almost no disk space is sparse: it costs the sender nothing, and its
+# reader memory and time.
 _MAY_BE_HOLES = 64 * MEBIBYTE
 _LEAST_STORED = 1 / 1000
 # Opening a pipe to read from it would wait until something writes to it.
@@ -49,7 +49,7 @@ def opened(
     if within is not None:
         require_inside(path, what, within)
     try:
-        # Looked at before it is opened, which some devices take for an order, and again
+        # Looked at before it is opened, since opening some devices has effects, and again
         # afterwards, when nobody can put something else there.
         _require_regular(path.stat(), path, what)
         descriptor = os.open(path, _WITHOUT_WAITING)

@@ -34,7 +34,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 _WEIGHTS = ("weights are negative or sum to 0", "a quotient by their sum")
 _RANGE = ("elements are not finite and bins have no given edges", "edges that are NaN")
-# When torch raises an error, and what a stand-in gives then.
+# For which values torch raises an error, and what a stand-in gives for them.
 INSTEAD: dict[Any, tuple[str, str]] = {
     **dict.fromkeys((torch.cov, Tensor.cov), _WEIGHTS),
     **dict.fromkeys((torch.histogram, Tensor.histogram, torch.histogramdd), _RANGE),

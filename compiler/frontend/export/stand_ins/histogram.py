@@ -75,7 +75,7 @@ def _counted(
         flat = flat * size + place
     total = math.prod(shape)
     weights = torch.ones_like(points[:, 0]) if weight is None else weight.reshape(-1)
-    # What lies outside is counted behind the last bin, and left out.
+    # Values outside are counted in one more bin after the last, which is dropped.
     room = torch.zeros(total + 1, dtype=points.dtype, device=points.device)
     found = room.scatter_add(0, torch.where(inside, flat, total), weights)[:total].view(shape)
     if density:

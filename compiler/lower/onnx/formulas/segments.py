@@ -40,7 +40,7 @@ def segment_reduce(
     ends = first + lengths.cumsum(-1)
     place = torch.arange(data.shape[axis], device=data.device)
     segment = (place.unsqueeze(-1) >= ends.unsqueeze(-2)).sum(-1)
-    # What lies before the first segment is put behind the last, and left out.
+    # Elements before the first segment are counted in one more segment, which is dropped.
     segment = torch.where(place < first, count, segment)
     deep = [1] * (rank - axis - 1)
     start = _NEUTRAL[reduce] if initial is None else initial

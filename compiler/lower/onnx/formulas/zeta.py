@@ -36,7 +36,7 @@ def _hurwitz(s: Tensor, q: Tensor) -> Tensor:
         tail = tail + b / math.factorial(2 * k) * rising * power
         power = power / (w * w)
         rising = rising * (s + (2 * k - 1)) * (s + 2 * k)
-    # Where nothing is left to add, the factors of the tail may have overflowed.
+    # Where the sum has converged, the factors of the tail may have overflowed.
     return torch.where(last <= _EPSILON * total, total, total + tail)
 
 

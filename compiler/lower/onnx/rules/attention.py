@@ -85,7 +85,7 @@ def _make_mask(on: Emitter, mask: Any, q: Any, k: Any) -> Any:
         floor = np.array(torch.finfo(dtype).min)
         value = on.op("Where", value, on.constant(0.0, dtype), on.constant(floor, dtype))
     elif _may_hold_lowest(mask):
-        # Added as a float, the lowest number is a number: such a row is a mean in torch.
+        # The runtime would give 0 for such a row; in torch, whose mask is added, it is a mean.
         lowest = on.constant(np.array(torch.finfo(dtype).min), dtype)
         low = on.constant(np.array(torch.finfo(dtype).min / 4), dtype)
         value = on.op("Where", on.op("Equal", value, lowest), low, value)

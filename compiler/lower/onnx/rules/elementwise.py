@@ -50,7 +50,7 @@ UNARY: dict[OpOverload[Any, Any], str] = {
 }
 
 
-# ONNX has these for floats only; an integer is what rounding makes of it, and never odd.
+# ONNX has these for floats only; an integer is its own rounding, and never NaN or infinite.
 ROUNDING, ODDITIES = {"Ceil", "Floor", "Round"}, {"IsNaN", "IsInf"}
 
 

@@ -149,7 +149,7 @@ def all_all(on: Emitter, x: Any) -> Any:
 def _truth(on: Emitter, op_type: str, x: Any, dims: Any, keepdim: bool) -> Any:
     as_int = on.cast(on.operand(x, torch.bool), torch.int32)
     found = on.op(op_type, as_int, _axes(on, x, dims), keepdims=int(keepdim))
-    # The largest of no numbers is the least number that there is: below zero.
+    # Without elements, the runtime's maximum is the lowest int32, which is not above 0.
     return on.op("Greater", found, on.constant(0, torch.int32))
 
 
