@@ -128,7 +128,7 @@ class EagerAttention(Rule):
 
 
 def _softmax_of(weights: Node) -> list[Node] | None:
-    """The softmax that a value is but for changes of its batch axes, after those; else None."""
+    """The views of batch axes between a value and its softmax, then the softmax; else None."""
     softmax, passed = without_batch_views(weights)
     return [*passed, softmax] if softmax.target is aten.softmax.int else None
 
@@ -142,7 +142,7 @@ def _softmax_of_transpose(x: Node) -> list[Node] | None:
 
 
 def _why_no_softmax(root: Node) -> Miss:
-    """The operator that parts a product from the softmax before it, if there is one."""
+    """The operator between a product and the softmax before it, if there is one."""
     first = node = input_node(root)
     while node.target in _ON_WEIGHTS:
         node = input_node(node)

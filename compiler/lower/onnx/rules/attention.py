@@ -51,7 +51,7 @@ def attention(
 
 
 def _sized(value: Any, node: Node, batch: Any = None) -> Any:
-    """The value with its fixed sizes said: without them the runtime infers wrong ones behind it."""
+    """Declare a value's fixed sizes: without them the runtime infers wrong ones after it."""
     if isinstance(value, ir.Value) and value.shape is None:
         value.type = ir.TensorType(DTYPES[dtype_of(node)])
         sizes = [shape_of(node)[0] if batch is None else batch, *shape_of(node)[1:]]

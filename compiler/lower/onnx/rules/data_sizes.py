@@ -1,4 +1,4 @@
-"""Operators whose results have as many elements as the data say."""
+"""Operators whose results have sizes that depend on the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixtures of experts: each expert's matrix meets its own rows only, whatever the routing."""
+"""Mixtures of experts: each expert's matrix is multiplied with its own rows only."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _amounts(on: Emitter, rank: int, pad: list[Any]) -> Any:
 
 
 def _signs(pad: list[Any]) -> tuple[list[Any], list[int]]:
-    """What padding adds, and what it takes away where it is negative."""
+    """The amounts that padding adds, and those that it removes where it is negative."""
     fixed = [static_int(p) for p in pad]
     added = [p if n is None else max(n, 0) for p, n in zip(pad, fixed)]
     return added, [max(-(n or 0), 0) for n in fixed]

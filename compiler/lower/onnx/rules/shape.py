@@ -1,4 +1,4 @@
-"""Operators that move elements or change the shape."""
+"""Operators that change the shape, the order of axes, or how often elements are repeated."""
 
 from __future__ import annotations
 
