@@ -35,6 +35,7 @@ from strop.passes.distill.recover import Recover
 from strop.passes.distill.taps import tapped
 from strop.passes.distill.teacher import Teacher
 from strop.passes.prune.prune import Prune
+from strop.passes.prune.sparsify import Sparsify
 
 BATCHES = [batch(seed=seed) for seed in range(20)]
 SHORT = Recover(steps=4, check_every=2, lr=1e-3)
@@ -135,6 +136,17 @@ def test_training_data_come_before_calibration_and_frozen_weights_stay(teacher: 
     changed = set(got.tensors)
     frozen = {n for n in teacher.weights if n.startswith("words") or ".norm." in n}
     assert frozen and not frozen & changed and "blocks.0.up.weight" in changed
+
+
+def test_zeros_of_a_sparse_weight_stay_and_its_other_elements_learn(teacher: Program) -> None:
+    sparse = Sparsify(pattern="2:4").run(teacher).program
+    context = Context(teacher=teacher, calibration=BATCHES)
+    one = replace(SHORT, steps=40, check_every=20)
+    result = one.run(sparse, None, context).program
+    before, after = (p.weights["blocks.0.up.weight"] for p in (sparse, result))
+    assert torch.equal(before == 0, after == 0) and (before == 0).float().mean() == 0.5
+    assert (before != after).float().mean() > 0.4
+    assert error(result, teacher) < 0.7 * error(sparse, teacher)
 
 
 def test_metrics_of_the_user_are_measured_before_and_after(teacher: Program) -> None:

@@ -28,6 +28,7 @@ from strop.passes.distill.losses import (
 from strop.passes.distill.outputs import Output
 from strop.passes.distill.taps import tapped
 from strop.passes.distill.teacher import Teacher, run_on
+from strop.passes.prune.sparsify import Sparsify
 
 PROJECTION = "projection/"
 _TINY = 1e-12
@@ -105,6 +106,10 @@ class Objective:
         """
         self._sides, self._weights = sides, weights
         self.parameters = {n: _leaf(student.weights[n]) for n in trained}
+        for name in trained:
+            origin = student.origins.get(name)
+            if origin is not None and origin.made_by == Sparsify.name:
+                _keep_zeros(self.parameters[name])
         every = [*sides.pairs, *sides.related]
         seen = tapped(student, [pair.student for pair in every])
         self._masked = _masked(seen, sides)
@@ -160,6 +165,12 @@ class Objective:
 
 def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_()
+
+
+def _keep_zeros(leaf: Tensor) -> None:
+    """Let no gradient reach the zeros of a weight; AdamW leaves them as they are then."""
+    mask = (leaf.detach() != 0).to(leaf.dtype)
+    leaf.register_hook(lambda gradient: gradient * mask)
 
 
 def _projection(ours: int, theirs: int) -> Tensor:

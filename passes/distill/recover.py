@@ -34,7 +34,8 @@ class Recover(Policy, LearningPass):
     It needs inputs only, ``train`` or else ``calibration``; labels only where ``hard`` is not 0.
     The teacher is the program before all passes. The loss is a weighted sum, of which weights of 0
     leave parts out. The weights with the best validation loss are taken, and none where training
-    made it no better. How long and how fast it trains are the options of ``Policy``.
+    made it no better. Zeros that ``sparsify`` made stay zeros. How long and how fast it trains are
+    the options of ``Policy``.
 
     Attributes:
         soft: weight of the divergence from the teacher's distribution, for outputs that are logits
