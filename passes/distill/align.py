@@ -54,9 +54,9 @@ def align(
     Args:
         student: made from the teacher by passes, or another program of the same inputs.
         teacher: whose values are learned.
-        wanted: each "auto" (the results of repeated blocks, such as ``encoder.layer.3``), a pattern
-            of names of values or paths of modules (whose last value is meant), or
-            ``STUDENT=TEACHER`` with two of these that match one value each.
+        wanted: each "auto" (the results of repeated blocks, such as ``encoder.layer.3``, but for
+            outputs), a pattern of names of values or paths of modules (whose last value is meant),
+            or ``STUDENT=TEACHER`` with two of these that match one value each.
         kept: what pruning has left of the student's values.
 
     Raises:
@@ -104,6 +104,8 @@ class _Places:
             block = next((p for p in paths if p.rpartition(".")[2].isdigit()), None)
             if block is not None:
                 self.blocks[block] = node
+        # What is an output is compared already.
+        self.blocks = {b: n for b, n in self.blocks.items() if n not in program.outputs}
 
     def matching(self, pattern: str) -> dict[str, Node]:
         """By name or path, the values that a pattern means."""
