@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from strop.compiler.util.errors import UsageError
 from strop.compiler.util.interrupts import Interrupted
 from strop.passes.train import Loss, Policy, Trained, train
 from strop.passes.train.checkpoint import STATE
+from strop.passes.train.feed import Feed
+from strop.passes.train.status import duration
 
 Weights = dict[str, Tensor]
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])
@@ -77,23 +80,42 @@ def test_it_learns_what_the_loss_asks_for_and_records_it() -> None:
     assert (got.updates, got.best_at, got.ended, got.notes) == (300, 300, "steps", ())
 
 
-def test_a_step_is_that_of_adamw_on_the_mean_of_its_batches() -> None:
-    policy = Policy(steps=1, lr=0.1, warmup=0.0, schedule="constant", accumulate=2, clip=0.5,
+class InOrder:
+    """Batches that are no sequence, and so are not shuffled."""
+
+    def __init__(self, given: list[dict[str, Tensor]]) -> None:
+        self.given = given
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return iter(self.given)
+
+
+def test_steps_are_those_of_adamw_on_the_mean_of_their_batches() -> None:
+    policy = Policy(steps=2, lr=0.1, warmup=0.0, schedule="constant", accumulate=2, clip=0.5,
                     held_out=0.0, weight_decay=0.1)  # fmt: skip
-    data = batches(2)
-    got = fit(policy, data)
+    data = batches(4)
+    # The gradients of the second step are below the clip, and would not be if they were added up.
+    data[2:] = [{name: tensor / 8 for name, tensor in batch.items()} for batch in data[2:]]
+    got = fit(policy, InOrder(data))
     tensors = weights()
     loss = squares(tensors)
     decay = {"params": tensors["w"], "weight_decay": 0.1}
     optimizer = torch.optim.AdamW([decay, {"params": tensors["b"], "weight_decay": 0.0}], lr=0.1)
-    (sum(loss(batch)[0] for batch in data) / 2).backward()  # type: ignore[union-attr]
-    torch.nn.utils.clip_grad_norm_(list(tensors.values()), 0.5)
-    optimizer.step()
+    losses, parts, norms = [], [], []
+    for step in (data[:2], data[2:]):
+        found = [loss(batch) for batch in step]
+        optimizer.zero_grad()
+        (sum(f[0] for f in found) / 2).backward()  # type: ignore[union-attr]
+        norms.append(float(torch.nn.utils.clip_grad_norm_(list(tensors.values()), 0.5)))
+        optimizer.step()
+        losses += [f[0].item() for f in found]
+        parts += [f[1]["absolute"].item() for f in found]
+    assert norms[0] > 0.5 > norms[1] > 0.25
     for name, tensor in tensors.items():
         torch.testing.assert_close(got.tensors[name], tensor.detach(), rtol=0, atol=1e-6)
-    assert got.history[-1]["loss"] == pytest.approx(
-        sum(squares(weights())(batch)[0].item() for batch in data) / 2, rel=1e-5
-    )
+    last = got.history[-1]
+    assert last["loss"] == pytest.approx(sum(losses) / 4, rel=1e-5)
+    assert last["parts"]["absolute"] == pytest.approx(sum(parts) / 4, rel=1e-5)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -196,6 +218,17 @@ def test_without_a_better_validation_it_ends_and_the_best_weights_are_kept() -> 
 def test_where_nothing_is_held_out_the_last_weights_are_kept() -> None:
     got = fit(replace(SHORT, held_out=0.0, steps=35))
     assert got.best_at == 35 and got.history[-1]["validation"] is None
+
+
+def test_no_more_is_held_out_than_needed() -> None:
+    feed = Feed([{}] * 1000, Policy(), "train")
+    assert [place for place, _ in feed.held_out] == list(range(9, 320, 10))
+    assert feed.length() == 968
+    trained = {place for _, (place, _) in islice(feed.endless(0, 0), 968)}
+    assert trained == set(range(1000)) - set(range(9, 320, 10))
+    for policy in (Policy(held_out=0.0), Policy(most_held_out=0)):
+        assert Feed([{}] * 50, policy, "train").held_out == []
+    assert len(Feed(InOrder([{}] * 50), Policy(most_held_out=3), "train").held_out) == 3
 
 
 # Bad settings and bad data --------------------------------------------------------------------
@@ -463,6 +496,29 @@ def test_progress_tells_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> No
     fit(context=Context(progress=said.append))
     assert said[0] == "training: update 0, 0%"
     assert re.fullmatch(r"training: update 20, 50%, loss [\d.]+, \d+ (s|min) left", said[21])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-1, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (5399, "90 min"),
+        (5400, "1.5 h"),
+        (36000, "10.0 h"),
+    ],
+)
+def test_times_read_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_of_several_processes_the_first_one_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    fit(replace(SHORT, accumulate=2), context=Context(kept=tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_random_numbers_of_the_caller_go_on_as_they_were() -> None:

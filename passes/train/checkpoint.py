@@ -97,11 +97,6 @@ class Checkpoints:
         )
         return progress, state, best
 
-    def clear(self) -> None:
-        """Remove what is there."""
-        for path in (*self.folder.glob(BEST.format("*")), self.folder / STATE):
-            path.unlink(missing_ok=True)
-
 
 def _write(tensors: Tensors, path: Path, header: dict[str, str]) -> None:
     """A whole file, or the one that was there before."""
