@@ -33,7 +33,7 @@ from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective
 from strop.passes.distill.recover import Recover
 from strop.passes.distill.taps import tapped
-from strop.passes.distill.teacher import Teacher
+from strop.passes.distill.teacher import Teacher, run_on
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
 
@@ -190,6 +190,34 @@ def test_weights_of_losses_choose_the_parts(teacher: Program) -> None:
     assert hotter["hidden"] == found["hidden"] and hotter["soft"] != found["soft"]
     asked = replace(SHORT, outputs=("logits=values",))
     assert parts(asked, halved(logits), context).keys() == {"embedding", "hidden"}
+
+
+def test_gradient_checkpointing_gives_the_same_with_less_memory(teacher: Program) -> None:
+    def saved(segments: int) -> tuple[int, list[Tensor]]:
+        """Bytes that are kept for gradients, and the gradients."""
+        leaves = {n: w.detach().clone().requires_grad_() for n, w in teacher.weights.items()}
+        student = replace(tapped(teacher, ["gelu"]), weights=leaves)
+        held = {leaf.untyped_storage().data_ptr() for leaf in leaves.values()}
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in held:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = run_on(student, BATCHES[0], segments)
+        sum(o.square().sum() for o in outputs).backward()  # type: ignore[union-attr]
+        return sum(kept.values()), [t.grad for t in leaves.values() if t.grad is not None]
+
+    whole, cut = saved(0), saved(6)
+    assert 2 * cut[0] < whole[0]
+    assert len(whole[1]) == len(cut[1]) and all(map(torch.equal, whole[1], cut[1]))
+    assert len(saved(10**6)[1]) == len(whole[1])
+    context, student = Context(teacher=teacher, calibration=BATCHES), halved(teacher)
+    plain, segmented = (learned(replace(SHORT, segments=n), student, context) for n in (0, 4))
+    assert plain.facts == segmented.facts
 
 
 def test_relations_of_attention_are_compared_though_heads_are_fewer(teacher: Program) -> None:

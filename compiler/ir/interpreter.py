@@ -6,12 +6,14 @@ come from users and from files, and are any text here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.node import Node
+from torch.utils.checkpoint import checkpoint
 
 Watch = Callable[[Node, Any], None]
 
@@ -39,14 +41,64 @@ def interpret(
         elif node.op == "get_attr":
             values[node] = weights[str(node.target)]
         elif node.op == "call_function":
-            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
+            values[node] = _called(node, values)
         else:
             return fx.map_arg(node.args[0], values.__getitem__)
         watch(node, values[node])
         for done in last.get(node, ()):
             del values[done]
     raise ValueError("the graph returns nothing")
+
+
+def interpret_in_segments(
+    graph: fx.Graph, weights: Mapping[str, torch.Tensor], inputs: Iterable[Any], segments: int
+) -> Any:
+    """The same with less memory: what is inside a segment is computed again for its gradients.
+
+    Args:
+        graph: as for ``interpret``.
+        weights: by name.
+        inputs: one for each placeholder, in order.
+        segments: into how many pieces of equal length the calls are cut; only values that cross
+            from one to another are kept until the gradients are computed.
+    """
+    values: dict[Node, Any] = dict(zip(graph.find_nodes(op="placeholder"), inputs))
+    values |= {node: weights[str(node.target)] for node in graph.find_nodes(op="get_attr")}
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    length = max(1, -(-len(calls) // segments))
+    for start in range(0, len(calls), length):
+        segment = _Segment.of(calls[start : start + length])
+        given = [values[node] for node in segment.takes]
+        found = checkpoint(segment.run, *given, use_reentrant=False)
+        values.update(zip(segment.gives, found))
+    return fx.map_arg(graph.output_node().args[0], values.__getitem__)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Calls that follow one another, and the values that they take from others and give to them."""
+
+    calls: Sequence[Node]
+    takes: Sequence[Node]
+    gives: Sequence[Node]
+
+    @staticmethod
+    def of(calls: Sequence[Node]) -> _Segment:
+        inside = set(calls)
+        takes = dict.fromkeys(n for call in calls for n in call.all_input_nodes if n not in inside)
+        return _Segment(calls, list(takes), [n for n in calls if not inside.issuperset(n.users)])
+
+    def run(self, *given: Any) -> tuple[Any, ...]:
+        values = dict(zip(self.takes, given))
+        for node in self.calls:
+            values[node] = _called(node, values)
+        return tuple(values[node] for node in self.gives)
+
+
+def _called(node: Node, values: Mapping[Node, Any]) -> Any:
+    """The value of a call."""
+    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def last_uses(graph: fx.Graph) -> dict[Node, list[Node]]:

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.fx.node import Argument, Node, Target
 
 from strop.compiler.ir.contract import Contract
-from strop.compiler.ir.interpreter import interpret
+from strop.compiler.ir.interpreter import interpret, interpret_in_segments
 from strop.compiler.ir.printer import program_text
 from strop.compiler.util.errors import VerifyError
 
@@ -81,6 +81,11 @@ class Program:
         ordered = (inputs[spec.name] for spec in self.contract.inputs)
         result: tuple[torch.Tensor, ...] = interpret(self.graph, self.weights, ordered)
         return tuple(result)
+
+    def run_in_segments(self, segments: int, /, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same with less memory until gradients are computed, and more time for them."""
+        ordered = (inputs[spec.name] for spec in self.contract.inputs)
+        return tuple(interpret_in_segments(self.graph, self.weights, ordered, segments))
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -66,6 +66,7 @@ class Sides:
         mask: the input that marks padding, or None.
         temperature: of the soft targets.
         hard: the user's loss, where it counts.
+        segments: of the student, inside of which values are computed again; 0 keeps all values.
     """
 
     outputs: Sequence[Output]
@@ -74,6 +75,7 @@ class Sides:
     mask: str | None
     temperature: float
     hard: HardLoss | None
+    segments: int
 
 
 class Objective:
@@ -121,7 +123,8 @@ class Objective:
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a batch, and its parts before they are weighted."""
-        ours, theirs = run_on(self.student, batch), self._teacher.values(batch)
+        ours = run_on(self.student, batch, self._sides.segments)
+        theirs = self._teacher.values(batch)
         mask = batch[self._sides.mask] if self._sides.mask else None
         masks = [mask if masked else None for masked in self._masked]
         # One after another: outputs, taps, attentions.

@@ -55,6 +55,8 @@ class Recover(Policy, LearningPass):
         freeze: patterns of weights that stay as they are.
         teacher_gib: most disk space for the teacher's values, in GiB, so that they are computed
             once; 0 computes them in every epoch.
+        segments: gradient checkpointing, where memory is short: into how many pieces the program is
+            cut, inside of which values are computed again; 0 keeps all values.
     """
 
     name = "recover"
@@ -71,6 +73,7 @@ class Recover(Policy, LearningPass):
     mask: str = AUTO
     freeze: tuple[str, ...] = ()
     teacher_gib: float = 2.0
+    segments: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that have no meaning.
@@ -79,7 +82,7 @@ class Recover(Policy, LearningPass):
             UsageError: a number is out of its range.
         """
         super().__post_init__()
-        for name in (*_LOSSES, "teacher_gib"):
+        for name in (*_LOSSES, "teacher_gib", "segments"):
             self._require(name, getattr(self, name) >= 0, "0 or above")
         self._require("temperature", self.temperature > 0, "above 0")
 
@@ -120,6 +123,7 @@ class Recover(Policy, LearningPass):
             self._padding(student),
             self.temperature,
             context.loss if self.hard else None,
+            self.segments,
         )
 
     def _weights(self, sides: Sides) -> Weights:

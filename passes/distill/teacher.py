@@ -20,10 +20,17 @@ from strop.compiler.util.errors import UsageError
 _WHOLE = torch.contiguous_format
 
 
-def run_on(program: Program, batch: Batch) -> tuple[torch.Tensor, ...]:
-    """The outputs of a program for a batch, which may hold more than its inputs."""
-    inputs = {spec.name: batch[spec.name] for spec in program.contract.inputs}
-    return program.run(**in_contract(inputs, program.contract))
+def run_on(program: Program, batch: Batch, segments: int = 0) -> tuple[torch.Tensor, ...]:
+    """The outputs of a program for a batch, which may hold more than its inputs.
+
+    Args:
+        program: to run.
+        batch: the inputs, by name.
+        segments: of the program, inside of which gradients compute the values again; 0 keeps all.
+    """
+    given = {spec.name: batch[spec.name] for spec in program.contract.inputs}
+    inputs = in_contract(given, program.contract)
+    return program.run_in_segments(segments, **inputs) if segments else program.run(**inputs)
 
 
 def require_same_contract(student: Program, teacher: Program) -> None:
