@@ -37,6 +37,7 @@ def test_at_a_high_temperature_soft_targets_are_half_the_squared_difference_of_l
 
 def test_hard_labels_are_the_log_probability_where_there_is_a_label() -> None:
     logits = drawn(2, 3, 4)
+    assert IGNORED == -100  # that of torch's own loss
     labels = torch.tensor([[1, IGNORED, 3], [IGNORED, 0, IGNORED]])
     log = torch.log_softmax(logits, -1)
     wanted = -(log[0, 0, 1] + log[0, 2, 3] + log[1, 1, 0]) / 3

@@ -257,6 +257,44 @@ def test_hard_labels_go_through_the_users_loss(teacher: Program) -> None:
         one.run(logits, None, Context(teacher=logits, calibration=BATCHES))
 
 
+OWN = """
+import torch
+
+def gap(student, teacher, batch):
+    assert batch["input_ids"].shape[0] == 8 and not teacher["hidden"].requires_grad
+    return (student["hidden"] - teacher["hidden"]).abs().mean()
+
+def rows(student, teacher, batch):
+    return student["hidden"].mean((1, 2))
+
+def broken(student, teacher, batch):
+    return student["missing"]
+"""
+
+
+def test_a_loss_of_the_users_own_sees_student_and_teacher(teacher: Program, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    one = replace(SHORT, hidden=0, embedding=0, own=0.5, own_loss=f"{file}:gap")
+    context, student = Context(teacher=teacher, calibration=BATCHES), halved(teacher)
+    facts = learned(one, student, context).facts
+    first = facts["history"][0]
+    assert first["validation_parts"].keys() == {"own"} and facts["losses"]["own"] == 0.5
+    assert first["validation"] == pytest.approx(0.5 * first["validation_parts"]["own"], rel=1e-4)
+    key = one.key(student, context)
+    file.write_text(OWN + "# changed\n")
+    assert one.key(student, context) != key
+    for name, said in (
+        ("rows", "own_loss returned a tensor of [8]; it must return a float tensor without axes"),
+        ("broken", "own_loss raised KeyError: 'missing'\n  at "),
+        ("gone", "has no 'gone'"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(said)):
+            replace(one, own_loss=f"{file}:{name}").run(student, None, context)
+    with pytest.raises(UsageError, match="own is above 0: name the loss"):
+        Recover(own=1.0)
+
+
 def test_padding_does_not_count(teacher: Program) -> None:
     """Words that are masked reach the hidden states of their own places only."""
     student, context = halved(teacher), Context(teacher=teacher)

@@ -156,7 +156,10 @@ def test_other_numbers_of_features_need_a_projection_and_are_not_chosen_by_thems
     [
         ("blok.1", "tap 'blok.1' is no value that student and teacher share; nearest: blocks.1"),
         ("gelu=linear_99", "tap 'gelu=linear_99' is no value that student and teacher share"),
-        ("gelu=head", "of the student has 3 axes, %linear_12 = aten.linear (distill_tools.py:50)"),
+        (
+            "gelu=head",
+            "3 axes, %linear_12 = aten.linear (distill_tools.py:50) of the teacher 2",
+        ),
     ],
 )
 def test_taps_that_align_to_nothing_are_told(wanted: str, said: str, encoder: Program) -> None:
@@ -200,6 +203,7 @@ X, W, IMAGE = torch.randn(2, 4), torch.randn(3, 4), torch.randn(2, 4, 5, 5)
 KERNEL = torch.randn(3, 4, 1, 1)
 OUTPUTS: dict[str, tuple[Any, tuple[Tensor, ...], dict[str, Tensor], tuple[str, int]]] = {
     "linear": (lambda x, w: F.linear(x, w), (X,), {"w": W}, ("logits", -1)),
+    "bias": (lambda x, w, b: x @ w.T + b, (X,), {"w": W, "b": W[:, 0]}, ("logits", -1)),
     "scaled": (lambda x, w: 3 * (x @ w.T) + 1, (X,), {"w": W}, ("logits", -1)),
     "log-softmax": (lambda x: x.log_softmax(-1), (X,), {}, ("logits", -1)),
     "softmax": (lambda x, w: (x @ w.T).softmax(-1), (X,), {"w": W}, ("probabilities", -1)),

@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -91,6 +91,10 @@ class LearningPass(Pass):
     def learn(self, program: Program, context: Context) -> Learned:
         """Train; this may take long. Must not change ``program`` or its weights."""
 
+    def uses(self) -> Sequence[Any]:
+        """Functions and classes of the user's that its options name: their source counts too."""
+        return ()
+
     def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
         """Rewrite ``program`` in place; by default give weights the values learned for them."""
         for name, tensor in learned.tensors.items():
@@ -161,7 +165,9 @@ class LearningPass(Pass):
             "target": context.target.name,
             "from": source,
             "versions": [version(package) for package in PACKAGES],
-            "functions": [_code(f) for f in (context.loss, context.evaluate) if f is not None],
+            "functions": [
+                _code(f) for f in (context.loss, context.evaluate, *self.uses()) if f is not None
+            ],
         }
         text = json.dumps(known, sort_keys=True, default=repr)
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

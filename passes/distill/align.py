@@ -153,13 +153,13 @@ def _pair(ours: Node, theirs: Node, kept: Kept) -> Pair:
     other = [axis for axis in _differing(ours, theirs) if axis not in index]
     if not other:
         return Pair(ours.name, theirs.name, index)
-    sizes = tuple(static_int(shape_of(n)[other[0]]) for n in (ours, theirs))
-    if len(other) > 1 or None in sizes:
+    ours_has, theirs_has = (static_int(shape_of(n)[other[0]]) for n in (ours, theirs))
+    if len(other) > 1 or ours_has is None or theirs_has is None:
         raise UsageError(
             f"{describe(ours)} of the student and {describe(theirs)} of the teacher differ in more "
             "than one number of features: they cannot be compared"
         )
-    return Pair(ours.name, theirs.name, index, other[0], (sizes[0] or 0, sizes[1] or 0))
+    return Pair(ours.name, theirs.name, index, other[0], (ours_has, theirs_has))
 
 
 def _comparable(ours: Node, theirs: Node, kept: Kept) -> bool:

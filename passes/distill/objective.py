@@ -26,6 +26,7 @@ from strop.passes.distill.losses import (
     soft_targets,
 )
 from strop.passes.distill.outputs import Output
+from strop.passes.distill.own_loss import OwnLoss, scalar_of
 from strop.passes.distill.taps import tapped
 from strop.passes.distill.teacher import Teacher, run_on
 from strop.passes.prune.sparsify import Sparsify
@@ -44,7 +45,8 @@ class Weights:
         contrastive: InfoNCE between embeddings of the rows of a batch, for other outputs.
         hidden: squared error of taps.
         relations: between the places of queries, of keys and of values of attention.
-        hard: the user's own loss.
+        hard: the user's loss on labels.
+        own: a loss of the user's on student and teacher.
     """
 
     soft: float
@@ -53,6 +55,7 @@ class Weights:
     hidden: float
     relations: float
     hard: float
+    own: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Sides:
         mask: the input that marks padding, or None.
         temperature: of the soft targets.
         hard: the user's loss, where it counts.
+        own: a loss of the user's on student and teacher, where it counts.
         segments: of the student, inside of which values are computed again; 0 keeps all values.
     """
 
@@ -75,6 +79,7 @@ class Sides:
     mask: str | None
     temperature: float
     hard: HardLoss | None
+    own: OwnLoss | None
     segments: int
 
 
@@ -137,9 +142,7 @@ class Objective:
             parts.setdefault("hidden", []).append(self._of_tap(pair, s, t, m))
         for _, (s, t, m) in zip(self._sides.related, values):
             parts.setdefault("relations", []).append(relations(*same_heads(s, t), m))
-        if self._sides.hard is not None:
-            outputs = {o.name: value for o, value in zip(self._sides.outputs, ours)}
-            parts["hard"] = [self._sides.hard(outputs, batch)]
+        parts |= {name: [part] for name, part in self._of_user(ours, theirs, batch).items()}
         means = {name: torch.stack(several).mean() for name, several in parts.items()}
         return mixture(means, vars(self._weights)), means
 
@@ -158,6 +161,21 @@ class Objective:
             if s.ndim > 1:
                 found["contrastive"] = lambda: contrastive(_pooled(s, mask), _pooled(t, mask))
         return {name: part() for name, part in found.items() if getattr(weights, name)}
+
+    def _of_user(
+        self, ours: Sequence[Tensor], theirs: Sequence[Tensor], batch: Batch
+    ) -> dict[str, Tensor]:
+        """The user's own losses, before they are weighted."""
+        student, teacher = (
+            {o.name: value for o, value in zip(self._sides.outputs, values)}
+            for values in (ours, theirs)
+        )
+        found = {}
+        if self._sides.hard is not None:
+            found["hard"] = scalar_of("loss", self._sides.hard, student, batch)
+        if self._sides.own is not None:
+            found["own"] = scalar_of("own_loss", self._sides.own, student, teacher, batch)
+        return found
 
     def _of_tap(self, pair: Pair, s: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
         if pair.axis is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -14,17 +14,19 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch, Batches, Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError, VerifyError, did_you_mean, nearest
+from strop.compiler.util.user_code import load_object
 from strop.passes.distill.align import AUTO, align, attention_pairs
 from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective, Sides, Weights
 from strop.passes.distill.outputs import outputs_of
+from strop.passes.distill.own_loss import OwnLoss
 from strop.passes.distill.padding import padding_mask
 from strop.passes.distill.taps import strip
 from strop.passes.distill.teacher import Teacher, require_same_contract, run_on
 from strop.passes.train import Policy, Trained, train
 
 _GIBIBYTE = 1 << 30
-_LOSSES = ("soft", "embedding", "contrastive", "hidden", "relations", "hard")
+_LOSSES = ("soft", "embedding", "contrastive", "hidden", "relations", "hard", "own")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Recover(Policy, LearningPass):
         contrastive: weight of InfoNCE between student's and teacher's rows, for the same outputs.
         hidden: weight of the squared error of taps.
         relations: weight of MiniLM's relations between queries, keys and values of attention.
-        hard: weight of the user's own loss on ``train``.
+        hard: weight of the model's ``loss`` on ``train``.
+        own: weight of ``own_loss``.
+        own_loss: ``FILE.py:function``, called with the outputs of student and of teacher by name,
+            and the batch; returns a scalar tensor.
         temperature: of the soft targets.
         taps: values inside that are compared: "auto" for the results of repeated blocks, patterns
             of values or module paths, ``STUDENT=TEACHER``.
@@ -67,6 +72,8 @@ class Recover(Policy, LearningPass):
     hidden: float = 1.0
     relations: float = 0.0
     hard: float = 0.0
+    own: float = 0.0
+    own_loss: str = ""
     temperature: float = 2.0
     taps: tuple[str, ...] = (AUTO,)
     outputs: tuple[str, ...] = ()
@@ -85,9 +92,25 @@ class Recover(Policy, LearningPass):
         for name in (*_LOSSES, "teacher_gib", "segments"):
             self._require(name, getattr(self, name) >= 0, "0 or above")
         self._require("temperature", self.temperature > 0, "above 0")
+        if self.own and not self.own_loss:
+            raise UsageError("own is above 0: name the loss, own_loss=FILE.py:function")
 
     def required(self) -> Needs:
         return ("train", "loss") if self.hard else self.needs
+
+    def uses(self) -> Sequence[Any]:
+        return [self._own()]
+
+    def _own(self) -> OwnLoss | None:
+        """The user's own loss.
+
+        Raises:
+            UsageError: there is no such file or function.
+        """
+        if not self.own:
+            return None
+        found: OwnLoss = load_object(self.own_loss, "a loss")
+        return found
 
     def learn(self, program: Program, context: Context) -> Learned:
         teacher = context.teacher
@@ -123,6 +146,7 @@ class Recover(Policy, LearningPass):
             self._padding(student),
             self.temperature,
             context.loss if self.hard else None,
+            self._own(),
             self.segments,
         )
 
@@ -135,6 +159,7 @@ class Recover(Policy, LearningPass):
         kinds = {output.kind for output in sides.outputs}
         counted = (
             self.hard,
+            self.own,
             self.hidden and sides.pairs,
             self.relations and sides.related,
             self.soft and kinds & {"logits", "probabilities"},

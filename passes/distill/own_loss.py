@@ -1,0 +1,39 @@
+"""Losses of the user's own: called with care, and held to what a loss must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from strop.compiler.rewriting.context import Batch
+from strop.compiler.util.errors import StropError, UsageError
+from strop.compiler.util.user_code import blame, file_of
+
+Outputs = Mapping[str, torch.Tensor]
+OwnLoss = Callable[[Outputs, Outputs, Batch], torch.Tensor]
+"""``loss(student, teacher, batch)``: outputs of both by name, and the batch; returns a scalar."""
+
+
+def scalar_of(what: str, loss: Callable[..., Any], *given: Any) -> torch.Tensor:
+    """What a loss of the user's gives.
+
+    Args:
+        what: it is, for messages: "loss".
+        loss: the function.
+        given: its arguments.
+
+    Raises:
+        UsageError: it raised, or returned something other than a scalar with a gradient.
+    """
+    try:
+        value = loss(*given)
+    except StropError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"{what} raised {blame(error, file_of(loss))}") from error
+    if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
+        shape = f"a tensor of {list(value.shape)}" if isinstance(value, torch.Tensor) else value
+        raise UsageError(f"{what} returned {shape}; it must return a float tensor without axes")
+    return value
