@@ -69,6 +69,7 @@ SLICED: dict[str, tuple[Between, int]] = {
         lambda v: v.view(2, 7, 4, 3).transpose(1, 2).reshape(8, 7, 3).view(2, 4, 7, 3)
         .transpose(1, 2).flatten(2), 12,
     ),
+    "view as": (lambda v: (v.view(2, 7, 3, 4) * 2).reshape_as(v) + v, 12),
     "three cuts": (lambda v: v.view(2, 7, 2, 3, 2).flatten(3).flatten(2), 12),
     "chunk": (lambda v: v.chunk(3, -1)[0] * v.chunk(3, -1)[2], 4),
     "split": (lambda v: torch.cat([p.relu() for p in v.split(4, -1)], -1), 12),

@@ -30,6 +30,15 @@ def view(call: Call) -> list[Axes]:
     return [made]
 
 
+@rule(aten.reshape_as.default, aten.view_as.default)
+def view_as(call: Call) -> list[Axes]:
+    """The shape of another tensor, whose axes the result has then."""
+    made = reshaped(call, call.axes("self"), call.shape())
+    for dim, other in zip(made, call.axes("other")):
+        call.tie(dim, other)
+    return [made]
+
+
 def reshaped(call: Call, old: Sequence[Dim], shape: Sequence[Size]) -> Axes:
     """Walk over the old and the new axes; where their products meet, a run of axes ends."""
     if any(dim.size == 0 for dim in old):
