@@ -73,6 +73,18 @@ def test_what_is_computed_from_weights_alone_is_no_tap() -> None:
     assert [node.name for node in tappable(program)] == ["matmul"]
 
 
+def test_values_of_several_tensors_sizes_and_integers_are_no_taps() -> None:
+    def parts(x: Tensor) -> Tensor:
+        left, right = x.split(2, 1)
+        return (left + right) * x.shape[0] + x.argmax()
+
+    program = program_of(parts, X, dims={0: {0: ("rows", 2, 9)}})
+    everything = [node.name for node in program.calls()]
+    taps = [node.name for node in tappable(program)]
+    assert {"split", "argmax"} <= set(everything) - set(taps)
+    assert {"add", "mul"} <= set(taps) and len(taps) < len(everything) - 2
+
+
 def test_a_tapped_program_is_written_and_read_as_one(encoder: Program, tmp_path: Path) -> None:
     seen = tapped(encoder, BLOCKS)
     save_program(seen, tmp_path / "p.json", WeightStore(tmp_path / "weights"))
