@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from strop.compiler.ir.cost import CostModel
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.compiler.util.errors import UsageError
 from strop.passes.prune.importance import METHODS
-from strop.passes.prune.prune import Prune
+from strop.passes.prune.prune import Prune, ranges
 
 from program_tools import program_of  # isort: skip
 
@@ -94,6 +95,23 @@ def test_globally_the_less_important_layer_loses_more(program: Program) -> None:
     assert first < second and abs(first + second - 64) <= 2
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("of", ["parameters", "multiply-adds"])
+def test_as_much_goes_as_the_whole_program_must_lose(program: Program, of: Any, scope: Any) -> None:
+    def counted(one: Program) -> int:
+        if of == "parameters":
+            return sum(w.numel() for w in one.parameters.values())
+        return CostModel(one).at({}).multiply_adds
+
+    new = run(program, importance="l2", of=of, share=0.4, scope=scope, round_to=1)
+    assert 0.56 < counted(new) / counted(program) <= 0.6
+
+
+def test_a_goal_that_cannot_be_reached_says_how_far_it_goes(program: Program) -> None:
+    with pytest.raises(UsageError, match=r"99% of the parameters cannot go: .* 2% are left"):
+        run(program, importance="l2", of="parameters", share=0.99, round_to=1)
+
+
 def test_groups_are_chosen_by_name(program: Program) -> None:
     new = run(program, importance="l2", only=("*ups.1",))
     assert [new.weights[f"inner.ups.{i}.weight"].shape[0] for i in (0, 1)] == [64, 32]
@@ -123,3 +141,14 @@ def test_a_method_that_looks_at_data_needs_some(program: Program) -> None:
     with pytest.raises(UsageError, match="calibration or train"):
         Prune(importance="activation").run(program)
     assert Prune(importance="l2").run(program).modified
+
+
+def test_the_manifest_learns_which_positions_are_left(program: Program) -> None:
+    log = Prune(importance="first", share=0.5).run(program).log
+    assert log.learned is not None
+    assert log.learned["facts"]["groups"]["ffn:inner.ups.0"] == {
+        "of": 64,
+        "kept": "0-31",
+        "slices": [["inner.ups.0.weight", 0], ["inner.ups.0.bias", 0], ["inner.downs.0.weight", 1]],
+    }
+    assert [ranges(n) for n in ([], [4], [0, 1, 2, 5, 7, 8])] == ["", "4", "0-2,5,7-8"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -13,6 +14,7 @@ from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError
 from strop.passes.prune.dependency import dependencies
+from strop.passes.prune.goal import Counted, Goal
 from strop.passes.prune.groups import Group, groups
 from strop.passes.prune.importance import Method, needs_of, scores
 from strop.passes.prune.question import Question
@@ -26,7 +28,9 @@ class Prune(LearningPass):
     """Drop whole channels, heads or features; the result is an ordinary, smaller program.
 
     Attributes:
-        share: of the positions of every group that goes, above 0 and below 1.
+        share: of what is counted, that goes; above 0 and below 1.
+        of: what is counted: "positions" of every group, or "parameters" or "multiply-adds" of the
+            whole program, for which groups lose as much as it takes.
         kinds: of groups: ffn, heads, queries (of grouped heads), head-size, width, channels, other.
         importance: l0, l1, l2 (size of weights); activation (Wanda) and activation-mean (Minitron),
             which look at calibration data; taylor; random; first (keep the first ones).
@@ -41,6 +45,7 @@ class Prune(LearningPass):
     needs: ClassVar[Needs] = ()
 
     share: float = 0.5
+    of: Counted = "positions"
     kinds: tuple[str, ...] = ("ffn",)
     importance: Method = "activation"
     scope: Scope = "layer"
@@ -72,13 +77,18 @@ class Prune(LearningPass):
         question = Question(program, found, chosen, context, self.batches)
         context.progress(f"pass {self.name}: {self.importance} of {len(chosen)} groups")
         scored = scores(self.importance, question)
-        kept: dict[str, list[int]] = {}
-        for kind in dict.fromkeys(g.kind for g in chosen):
-            alike = [g for g in chosen if g.kind == kind]
-            kept |= Selection(self.share, self.scope, self._step(kind)).choose(alike, scored)
+
+        def choose(share: float) -> dict[str, list[int]]:
+            kept: dict[str, list[int]] = {}
+            for kind in dict.fromkeys(g.kind for g in chosen):
+                alike = [g for g in chosen if g.kind == kind]
+                kept |= Selection(share, self.scope, self._step(kind)).choose(alike, scored)
+            return kept
+
+        kept = Goal(self.of, self.share).reached_by(program, found, chosen, choose)
         return Learned(
             tensors={name: torch.tensor(places) for name, places in kept.items()},
-            facts={"kept": {g.name: [len(kept[g.name]), g.size] for g in chosen}},
+            facts={"groups": {g.name: _fact(g, kept[g.name]) for g in chosen}},
         )
 
     def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
@@ -112,3 +122,23 @@ class Prune(LearningPass):
 
     def _step(self, kind: str) -> int:
         return self.round_to or (16 if kind in ("ffn", "channels", "width") else 1)
+
+
+def _fact(group: Group, kept: Sequence[int]) -> dict[str, Any]:
+    """What the manifest says of a group: which of its original positions are left, and where."""
+    return {
+        "of": group.size,
+        "kept": ranges(kept),
+        "slices": [[one.weight, one.axis] for one in group.slices],
+    }
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers as text: ``0-3,5``."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
