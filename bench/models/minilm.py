@@ -82,10 +82,10 @@ def _model(calibration: list[dict[str, torch.Tensor]], batch: DimSpec) -> Model:
 def make_recoverable() -> Model:
     """The same model with sentences to learn from, and how near others stay to the original."""
     from strop.bench.models.retrieval import Retrieval
-    from strop.bench.models.text import prose
+    from strop.bench.models.text import PACKAGES, prose
 
     model = make()
-    batches = [tokenize(rows) for rows in in_rows(prose("train"))]
+    batches = [tokenize(rows) for rows in in_rows(prose("train", PACKAGES))]
     model.train = batches
     model.calibration = batches[:: max(1, len(batches) // 16)]
     model.evaluate = Retrieval(model.module, [tokenize(rows) for rows in in_rows(prose("test"))])

@@ -1,4 +1,4 @@
-"""English text that every CPython ships: the docstrings of its standard library."""
+"""English text that is on every machine: docstrings of the standard library and of packages."""
 
 from __future__ import annotations
 
@@ -9,24 +9,41 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 Part = Literal["train", "validation", "test"]
+# Packages that strop itself needs.
+PACKAGES = ("torch", "numpy", "sympy")
 # Of a hundred sentences, the first so many are tested on, the next validate, the others train.
 _TEST, _VALIDATION = 10, 20
+_CODE_OF_OTHERS = {"site-packages", "test", "tests", "idlelib"}
 
 
 @cache
-def prose(part: Part) -> tuple[str, ...]:
-    """Sentences of 30 to 250 characters, each once; a sentence is in the same part everywhere."""
-    found = dict.fromkeys(s for text in _docstrings() for s in _sentences(text))
+def prose(part: Part, packages: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Sentences of 30 to 250 characters, each once; a sentence is in the same part everywhere.
+
+    Args:
+        part: which of them.
+        packages: whose docstrings to take beside those of the standard library.
+    """
+    roots = [Path(sysconfig.get_paths()["stdlib"]), *map(_folder, packages)]
+    texts = (text for root in roots for text in _docstrings(root))
+    found = dict.fromkeys(sentence for text in texts for sentence in _sentences(text))
     return tuple(sentence for sentence in found if _part(sentence) == part)
 
 
-def _docstrings() -> Iterator[str]:
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
-        if {"site-packages", "test", "tests", "idlelib"} & set(path.parts):
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None, f"{package} is not installed"
+    return Path(spec.origin).parent
+
+
+def _docstrings(root: Path) -> Iterator[str]:
+    for path in sorted(root.rglob("*.py")):
+        if _CODE_OF_OTHERS & set(path.relative_to(root).parts):
             continue
         try:
             with warnings.catch_warnings(action="ignore"):
