@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from strop.bench.processes.launch import require_success, run_python
+from strop.bench.records.figures import console
 from strop.compiler import Model
 
 BENCH = Path(__file__).resolve().parents[1]
@@ -98,7 +99,7 @@ def main(
         return
     assert after is not None
     found = differing(first, hashes_of(after))
-    typer.echo("\n  ".join([f"{len(first)} files, {len(found)} differ", *found]))
+    console.print("\n  ".join([f"{len(first)} files, {len(found)} differ", *found]))
     raise typer.Exit(3 if found else 0)
 
 

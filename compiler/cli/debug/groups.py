@@ -8,8 +8,7 @@ import typer
 
 from strop.compiler.cli import options
 from strop.compiler.cli.consoles import out_console
-from strop.compiler.cli.debug.shared import capture_only
-from strop.compiler.util.terminal import Table
+from strop.compiler.cli.debug.shared import capture_only, dim
 
 if TYPE_CHECKING:
     from strop.compiler.ir.program import Program
@@ -37,11 +36,12 @@ def groups(
         for group in matching(every, names):
             out_console.say(str(group))
         return
-    table = Table("group", "positions", "slices of weights", "frozen because")
     for group in every:
-        reason = group.frozen[0] if group.frozen else ""
-        table.add_row(group.name, str(group.size), str(len(group.slices)), reason)
-    out_console.print(table)
+        what = f"{group.name}: {group.size} positions"
+        if group.frozen:
+            dim(f"{what}, frozen: {group.frozen[0]}")
+        else:
+            out_console.say(f"{what}, on {len(group.slices)} axes of weights")
 
 
 def _before_pruning(program: Program, pipeline: Pipeline, recipe: str) -> Program:
