@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.nodes import arguments, expression, tensors_of
@@ -173,13 +172,3 @@ def axes_of(asked: Any, x: Axes) -> list[int]:
 def fresh(shape: Sequence[Size]) -> Axes:
     """Axes of which nothing is known."""
     return [leaf(size) for size in shape]
-
-
-def is_weight(node: Any) -> bool:
-    """Whether a node names a weight."""
-    return isinstance(node, Node) and node.op == "get_attr"
-
-
-def of_tensor(tensor: torch.Tensor) -> Axes:
-    """Axes of a weight."""
-    return fresh(list(tensor.shape))

@@ -13,7 +13,7 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.nodes import arg, input_node
 from strop.compiler.ir.program import Program
-from strop.passes.prune.axes import Axes, Call, Dependencies, fresh, of_tensor
+from strop.passes.prune.axes import Axes, Call, Dependencies, fresh
 from strop.passes.prune.dims import freeze
 from strop.passes.prune.rules import rule_of
 
@@ -31,7 +31,7 @@ def _results(node: Node, found: Dependencies) -> list[Axes]:
     if node.op == "get_attr":
         name = str(node.target)
         if name not in found.weights:
-            found.weights[name] = of_tensor(found.program.weights[name])
+            found.weights[name] = fresh(list(found.program.weights[name].shape))
         return [found.weights[name]]
     call = Call.of(node, found) if node.op == "call_function" else Call(node, {}, found)
     if node.op != "call_function":

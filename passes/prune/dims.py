@@ -69,7 +69,7 @@ def leaf(size: int | torch.SymInt | Size) -> Dim:
 
 def product(factors: Iterable[Dim]) -> Dim:
     """An axis that counts through several others, the last of them fastest."""
-    flat = tuple(_factors(factors))
+    flat = tuple(_flat(factors, "product"))
     if len(flat) == 1:
         return flat[0]
     size: Size = 1
@@ -80,7 +80,7 @@ def product(factors: Iterable[Dim]) -> Dim:
 
 def total(parts: Iterable[Dim]) -> Dim:
     """An axis that holds others one after another."""
-    flat = tuple(_parts(parts))
+    flat = tuple(_flat(parts, "sum"))
     if len(flat) == 1:
         return flat[0]
     return Dim(sum(one.size for one in flat), flat, "sum")
@@ -104,7 +104,7 @@ def freeze(reason: str, *dims: Dim) -> None:
 
 def factors(dim: Dim) -> list[Dim]:
     """What an axis is the product of; one that is no product is its only factor."""
-    return list(_factors([dim]))
+    return list(_flat([dim], "product"))
 
 
 def unify(a: Dim, b: Dim) -> None:
@@ -181,20 +181,12 @@ def positions_after(dim: Dim, kept: Mapping[Dim, Sequence[int]]) -> torch.Tensor
     return found
 
 
-def _factors(dims: Iterable[Dim]) -> Iterator[Dim]:
+def _flat(dims: Iterable[Dim], kind: str) -> Iterator[Dim]:
+    """The parts of structures of one kind, however deep they lie; others are their only part."""
     for one in dims:
         dim = one.of
-        if dim.kind == "product":
-            yield from _factors(dim.parts)
-        else:
-            yield dim
-
-
-def _parts(dims: Iterable[Dim]) -> Iterator[Dim]:
-    for one in dims:
-        dim = one.of
-        if dim.kind == "sum":
-            yield from _parts(dim.parts)
+        if dim.kind == kind:
+            yield from _flat(dim.parts, kind)
         else:
             yield dim
 
@@ -237,11 +229,11 @@ def _same(x: Dim, y: Dim) -> None:
 
 def _same_sums(left: list[Dim], right: list[Dim]) -> None:
     """Unify parts that follow one another."""
-    left, right = list(_parts(left)), list(_parts(right))
+    left, right = list(_flat(left, "sum")), list(_flat(right, "sum"))
     while left and right:
         x, y = left[0].of, right[0].of
         if x.kind == "sum" or y.kind == "sum":
-            left[:1], right[:1] = list(_parts([x])), list(_parts([y]))
+            left[:1], right[:1] = list(_flat([x], "sum")), list(_flat([y], "sum"))
         elif x is y or x.size == y.size:
             unify(x, y)
             del left[0], right[0]

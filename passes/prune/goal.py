@@ -48,12 +48,15 @@ class Goal:
         if self.counted == "positions":
             return choose(self.share)
 
-        def left(share: float) -> float:
-            kept = choose(share)
+        def count(kept: Mapping[str, list[int]]) -> int:
             if self.counted == "parameters":
-                leaves = {group.leaf: kept[group.name] for group in chosen}
-                return parameters(found, leaves) / parameters(found, {})
-            return _operations(program, kept) / _operations(program, {})
+                return parameters(found, {g.leaf: kept[g.name] for g in chosen if g.name in kept})
+            return _operations(program, kept)
+
+        whole = count({})
+
+        def left(share: float) -> float:
+            return count(choose(share)) / whole
 
         low, high = 0.0, 1.0 - 1e-9
         if (least := left(high)) > 1 - self.share:

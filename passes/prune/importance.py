@@ -6,6 +6,7 @@ Every method scores all slices of a group together, since they can only go toget
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -117,13 +118,15 @@ def _activation_mean(question: Question) -> Scores:
 
 def _of_reads(question: Question, score: Callable[[Read], Tensor]) -> Scores:
     """Sum over the products that contract a group; by the size of weights where there is none."""
-    sizes = scores("l2", question)
-    made = {}
+    made, unread = {}, []
     for group in question.groups:
-        reads = list(_reads(group, question.found))
+        reads = _reads(group, question.found)
         lines = [spread(dim, group.leaf, score(read)) for read, dim in reads]
-        made[group.name] = torch.stack(lines).sum(0) if lines else sizes[group.name]
-    return made
+        if lines:
+            made[group.name] = torch.stack(lines).sum(0)
+        else:
+            unread.append(group)
+    return {**made, **scores("l2", replace(question, groups=unread))} if unread else made
 
 
 def _reads(group: Group, found: Dependencies) -> Iterator[tuple[Read, Dim]]:

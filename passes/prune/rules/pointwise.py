@@ -11,7 +11,8 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.families import CASTS, COPIES, DROPOUTS
 from strop.compiler.ir.nodes import tensors_of
-from strop.passes.prune.axes import Axes, Call, is_weight
+from strop.compiler.rewriting.pattern import is_weight
+from strop.passes.prune.axes import Axes, Call
 from strop.passes.prune.dims import Dim, leaf
 from strop.passes.prune.roles import SUMMED, mark
 from strop.passes.prune.rules.registry import enter_all, rule

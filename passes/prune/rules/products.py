@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from strop.compiler.ir.families import PRODUCTS
-from strop.passes.prune.axes import Axes, Call, Read, is_weight
+from strop.compiler.rewriting.pattern import is_weight
+from strop.passes.prune.axes import Axes, Call, Read
 from strop.passes.prune.dims import Dim
 from strop.passes.prune.roles import HEAD_SIZE, HEADS, LINEAR_IN, LINEAR_OUT, mark
 from strop.passes.prune.rules.pointwise import broadcast
