@@ -87,6 +87,12 @@ def test_numbers_are_rounded(program: Program, share: float, step: int, left: in
     assert new.weights["inner.ups.0.weight"].shape[0] == left
 
 
+def test_a_small_group_is_not_rounded() -> None:
+    small = program_of(TwoLayers(hidden=24), torch.randn(4, 8))
+    new = run(small, importance="l2", share=0.5, round_to=16)
+    assert new.weights["inner.ups.0.weight"].shape[0] == 12
+
+
 def test_globally_the_less_important_layer_loses_more(program: Program) -> None:
     with torch.no_grad():  # a few strong channels: the others are far below the mean
         program.weights["inner.ups.0.weight"][:4] *= 100
