@@ -1,0 +1,78 @@
+"""The arms of a trial: a dense program, and what passes make of it under equal conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from strop.bench.trials.task import Task
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Batch, Context, seeded
+from strop.compiler.rewriting.passes import Pass, Pipeline
+from strop.passes.distill.recover import Recover
+from strop.passes.train import Policy, train
+
+
+def dense(make: Callable[[], nn.Module], task: Task, policy: Policy) -> Program:
+    """Draw a module by the policy's seed, train it on labels, and capture it.
+
+    Args:
+        make: draws a module whose outputs are a mapping by name.
+        task: what it learns.
+        policy: how it is trained.
+    """
+    module = drawn(make, policy.seed)
+
+    def loss(batch: Batch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        return task.loss(module(**task.inputs(batch)), batch), {}
+
+    train(dict(module.named_parameters()), loss, task.train, policy, Context())
+    return task.captured(module)
+
+
+def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A module whose weights depend on the seed alone, in train mode."""
+    with seeded(seed):
+        return make().train()
+
+
+def after(passes: Sequence[Pass], program: Program, context: Context) -> Program:
+    """The program that some passes make, in this order."""
+    return Pipeline.of(passes).within(context).run(program)
+
+
+def fine_tuned(distilled: Recover) -> Recover:
+    """The same training on labels alone: what distillation is compared with."""
+    return replace(
+        distilled, soft=0, embedding=0, contrastive=0, hidden=0, relations=0, own=0, hard=1
+    )
+
+
+def from_scratch(smaller: Program, untrained: Program) -> Program:
+    """A program of the smaller one's sizes with weights that learned nothing.
+
+    Args:
+        smaller: what pruning has left of a trained program.
+        untrained: a program of the same module with weights as they were drawn.
+    """
+    made = smaller.clone()
+    for name in smaller.parameters:
+        weight = untrained.weights[name].detach()
+        for axis, kept in smaller.origins[name].kept.items():
+            weight = weight.index_select(axis, torch.tensor(kept))
+        made.set_weight(name, weight, "from_scratch")
+    return made
+
+
+def chosen(
+    candidates: Mapping[str, Recover], program: Program, task: Task, context: Context
+) -> tuple[str, dict[str, float]]:
+    """The candidate with the best metric on validation data, and the metrics of all."""
+    found = {
+        name: task.metric(after([one], program, context), task.validation)
+        for name, one in candidates.items()
+    }
+    return task.best(found), found

@@ -1,0 +1,118 @@
+"""Trials of training: what their arms share, on a task of seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strop.bench.trials.arms import after, chosen, dense, drawn, fine_tuned, from_scratch
+from strop.bench.trials.sample import Sample
+from strop.bench.trials.task import Task, outputs_of
+from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Batch
+from strop.passes.distill.recover import Recover
+from strop.passes.prune.prune import Prune
+from strop.passes.train import Policy
+
+SHORT = Policy(steps=150, lr=2e-2, held_out=0)
+RECOVER = Recover(steps=100, lr=1e-2, held_out=0)
+
+
+class Net(nn.Module):
+    """Points in the plane to two classes, with a norm that has statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.out = nn.Linear(2, 64), nn.BatchNorm1d(64), nn.Linear(64, 2)
+
+    def forward(self, points: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.out(F.relu(self.norm(self.up(points))))}
+
+
+def ring(count: int, seed: int) -> list[Batch]:
+    """Points, and whether they lie in a ring."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Batch] = []
+    for _ in range(count):
+        points = torch.randn(32, 2, generator=generator)
+        found.append({"points": points, "label": (points.norm(dim=1) > 1.2).long()})
+    return found
+
+
+def loss(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    return F.cross_entropy(outputs["logits"], batch["label"])
+
+
+def wrong(program: Program, batches: Sequence[Batch]) -> float:
+    """The share of points in the wrong class."""
+    classes = [outputs_of(program, {"points": b["points"]})["logits"].argmax(1) for b in batches]
+    return float((torch.cat(classes) != torch.cat([b["label"] for b in batches])).float().mean())
+
+
+TASK = Task(ring(16, 0), ring(4, 1), ring(8, 2), loss, wrong, False, {"points": {0: "batch"}})
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return dense(Net, TASK, SHORT)
+
+
+def test_a_dense_model_learns_its_task_and_its_statistics(program: Program) -> None:
+    assert wrong(program, TASK.test) < 0.12
+    assert [spec.name for spec in program.contract.outputs] == ["logits"]
+    mean = program.weights["norm.running_mean"]
+    assert float(mean.abs().max()) > 0
+
+
+def test_a_dense_model_depends_on_its_seed_alone(program: Program) -> None:
+    again, other = dense(Net, TASK, SHORT), dense(Net, TASK, replace(SHORT, seed=1))
+    assert torch.equal(again.weights["up.weight"], program.weights["up.weight"])
+    assert not torch.equal(other.weights["up.weight"], program.weights["up.weight"])
+
+
+def test_both_arms_recover_and_fine_tuning_looks_at_labels_alone(program: Program) -> None:
+    context = TASK.context(program, 0)
+    smaller = after([Prune(share=0.75, importance="random", round_to=4)], program, context)
+    recovered = [after([one], smaller, context) for one in (RECOVER, fine_tuned(RECOVER))]
+    assert all(wrong(one, TASK.test) < wrong(smaller, TASK.test) for one in recovered)
+    no_teacher = replace(context, teacher=TASK.captured(drawn(Net, 5)))
+    alike, other = (after([one], smaller, no_teacher) for one in (fine_tuned(RECOVER), RECOVER))
+    assert torch.equal(alike.weights["out.weight"], recovered[1].weights["out.weight"])
+    assert not torch.equal(other.weights["out.weight"], recovered[0].weights["out.weight"])
+
+
+def test_from_scratch_has_the_size_of_the_smaller_one_and_none_of_its_weights(
+    program: Program,
+) -> None:
+    smaller = after([Prune(share=0.5, importance="l2")], program, TASK.context(program, 0))
+    untrained = TASK.captured(drawn(Net, 7))
+    fresh = from_scratch(smaller, untrained)
+    kept = torch.tensor(smaller.origins["up.weight"].kept[0])
+    assert torch.equal(fresh.weights["up.weight"], untrained.weights["up.weight"][kept])
+    for name, weight in smaller.parameters.items():
+        assert fresh.weights[name].shape == weight.shape
+    assert not torch.equal(fresh.weights["up.weight"], smaller.weights["up.weight"])
+
+
+def test_settings_are_chosen_on_validation_data(program: Program) -> None:
+    context = TASK.context(program, 0)
+    smaller = after([Prune(share=0.75, importance="random", round_to=4)], program, context)
+    candidates = {"slow": replace(RECOVER, lr=1e-7), "fast": RECOVER}
+    best, found = chosen(candidates, smaller, TASK, context)
+    fast = after([RECOVER], smaller, context)
+    assert (best, found["fast"]) == ("fast", wrong(fast, TASK.validation))
+    assert replace(TASK, larger_is_better=True).best(found) == "slow"
+
+
+def test_a_sample_has_a_mean_and_a_spread_of_differences() -> None:
+    one, other = Sample.of([1.0, 3.0]), Sample.of([0.0, 2.0])
+    assert (one.mean, one.deviation) == (2.0, pytest.approx(2**0.5))
+    assert one.minus(other) == Sample((1.0, 1.0), 1.0, 0.0)
+    assert Sample.of([2.0]).deviation == 0.0
+    with pytest.raises(ValueError):
+        one.minus(Sample.of([1.0]))
