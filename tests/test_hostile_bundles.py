@@ -40,6 +40,33 @@ def test_a_bundle_names_no_code(stranger: Stranger, name: str, command: str) -> 
     assert "is not strop's: say where it is with --pass" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("prune", 'importance = "evil.py:score"'),
+        ("prune", 'importance = "{given}/evil.py:score"'),
+        ("prune", 'importance = "./sub/evil.py:a:b"'),
+        ("recover", 'own = 1.0\nown_loss = "evil.py:score"'),
+        ("recover", 'own_loss = "hf:out.crash"'),
+    ],
+)
+@pytest.mark.parametrize("command", ["replay", "reduce"])
+def test_options_of_a_bundles_pass_name_no_code(
+    stranger: Stranger,  # noqa: F811
+    name: str,
+    options: str,
+    command: str,
+) -> None:
+    bundle = stranger.given / "out.crash"
+    for folder in (stranger.given, bundle, bundle / "sub"):
+        folder.mkdir(exist_ok=True)
+        (folder / "evil.py").write_text(CANARY)
+    entry = f'name = "{name}"\n{options.format(given=stranger.given)}\n'
+    (bundle / "pass.toml").write_text(f'name = "x"\n[[passes]]\n{entry}')
+    said = stranger.refused("debug", command, "out.crash")
+    assert f"which is not strop's: say where it is with --pass '{name}{{" in said
+
+
 def test_the_pass_that_the_user_names_is_run(stranger: Stranger) -> None:  # noqa: F811
     assert "fails as recorded" in stranger.read("debug", "replay", "out.crash", *OWN).out
     result = stranger.read("debug", "reduce", "out.crash", *OWN, "-o", "out.crash/../out.crash")

@@ -348,6 +348,40 @@ def test_the_users_own_files_are_looked_up_and_recorded_without_their_folder() -
     assert "max_error" not in recorded["budget"]
 
 
+@pytest.mark.parametrize(
+    ("given", "found", "file", "recorded"),
+    [
+        ("own.py:f", "/home/own.py:f", "/home/own.py", "own.py:f"),
+        ("../b/own.py:f", "/home/../b/own.py:f", "/home/../b/own.py", "own.py:f"),
+        ("/x/own.py:f", "/x/own.py:f", "/x/own.py", "own.py:f"),
+        ("hf:big#text", "hf:/home/big#text", "/home/big", "hf:big#text"),
+        ("hf:/x/big", "hf:/x/big", "/x/big", "hf:big"),
+    ],
+)
+def test_what_options_name_is_looked_up_as_passes_are(
+    given: str, found: str, file: str, recorded: str
+) -> None:
+    recipe = (
+        Recipe(name="r").insert(f"recover{{own_loss='{given}'}}", "cse").in_folder(Path("/home"))
+    )
+    assert recipe.passes[0].options == {"own_loss": found}
+    assert recipe.files() == [Path(file)]
+    assert recipe.without_folders().values()["passes"][0]["own_loss"] == recorded
+
+
+def test_options_are_looked_up_from_the_folder_of_the_recipe_that_sets_them(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "r.toml"
+    path.write_text(
+        'name = "r"\nextends = "cpu-pruned-fp32"\n'
+        '[options.prune-ffn]\nimportance = "own.py:f"\nshare = 0.25\n'
+    )
+    options = load_recipe(str(path)).passes
+    (entry,) = [e for e in options if e.id == "prune-ffn"]
+    assert entry.options["importance"] == str(tmp_path / "sub" / "own.py:f")
+    assert entry.options["share"] == 0.25
+
+
 # Records ----------------------------------------------------------------------------------------
 
 

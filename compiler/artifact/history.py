@@ -12,11 +12,11 @@ from pathlib import Path
 import platformdirs
 
 from strop.compiler.artifact.folder import MANIFEST
-from strop.compiler.frontend.source import absolute_source
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import Strict, validated
 from strop.compiler.util.files.reading import file_hash, read_json
 from strop.compiler.util.files.writing import write_whole
+from strop.compiler.util.sources import in_folder
 
 _MOST_BYTES = 1 << 16
 
@@ -35,7 +35,7 @@ def remember_source(out: Path, source: str) -> None:
     """
     entry = _entry(out)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(entry, json.dumps({"source": absolute_source(source)}) + "\n")
+    write_whole(entry, json.dumps({"source": in_folder(source, Path.cwd())}) + "\n")
 
 
 def recall_source(out: Path) -> str | None:

@@ -12,9 +12,9 @@ import typer
 from strop.compiler.cli import options
 from strop.compiler.cli.consoles import say_problem
 from strop.compiler.cli.summary import print_summary
-from strop.compiler.frontend.source import absolute_source
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.ranks import rank
+from strop.compiler.util.sources import in_folder, source_path
 from strop.compiler.util.terminal import Console, write
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def build(
         return
     if not source:
         raise UsageError("say what to build: FILE.py:make or hf:PATH")
-    source, chosen = absolute_source(source), chosen.in_folder(here)
+    source, chosen = in_folder(source, here), chosen.in_folder(here)
     dumps = dump_ir and here / dump_ir
     if stop_after:
         _print_program(source, chosen, stop_after, dumps)
@@ -109,7 +109,7 @@ def _write(order: _Order) -> None:
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler.driver import driver
         from strop.compiler.driver.job import require_places
-        from strop.compiler.frontend.source import load_model, source_path
+        from strop.compiler.frontend.source import load_model
 
         reads = [source_path(source), *recipe.files()]
         require_places(order.out, order.dump_ir, order.force, reads)

@@ -3,7 +3,8 @@
 ``program.json`` is the IR before the pass (``program.txt`` for people), ``pass.toml`` the pass
 with its options, ``recipe.toml`` where it stood, ``inputs.safetensors`` one small set of its
 owner's inputs, ``crash.json`` the error, versions, the seed and the names of all files. A bundle
-names no code to run: a pass of the user's own is given again when it is replayed. Large float
+names no code to run: a pass of the user's own, and code that options of a pass name, are given
+again when it is replayed. Large float
 weights are left out, and seeded noise stands in for them, unless the crash needs them.
 """
 
@@ -30,6 +31,7 @@ from strop.compiler.recipes.entry import PassEntry
 from strop.compiler.recipes.loading import parse_recipe
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.recipes.registry import make_pass, origin, pass_classes
+from strop.compiler.recipes.syntax import parse_pass
 from strop.compiler.recipes.text import recipe_text
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import Pass, Step, is_strops
@@ -38,6 +40,7 @@ from strop.compiler.util.files.holdings import Kind
 from strop.compiler.util.files.parsing import Strict, validated
 from strop.compiler.util.files.reading import MOST_TOML, is_there, read_json, read_text
 from strop.compiler.util.files.staging import require_place, staged
+from strop.compiler.util.sources import without_folder
 
 CRASH, PROGRAM, PASS, RECIPE = "crash.json", "program.json", "pass.toml", "recipe.toml"
 PROGRAM_TEXT = "program.txt"
@@ -109,10 +112,12 @@ class Bundle:
         """The pass, with its options.
 
         Args:
-            own: ``FILE.py:Name`` of a pass that is not strop's.
+            own: ``FILE.py:Name`` of a pass that is not strop's, or ``NAME{option=FILE.py:name}``
+                where the options of the bundle's pass name code.
 
         Raises:
-            UsageError: the pass is not strop's, and ``own`` does not say where it is.
+            UsageError: the pass or something that its options name is not strop's, and ``own`` does
+                not say where that is.
         """
         path = self.folder / PASS
         text = read_text(path, "the bundle's", most_bytes=MOST_TOML, within=self.folder)
@@ -120,15 +125,21 @@ class Bundle:
         if len(entries) != 1:
             raise UsageError(f"{path} names {len(entries)} passes; a bundle has one")
         (entry,) = entries
-        if own is not None:
-            return make_pass(own, entry.options)
+        given = parse_pass(own) if own is not None else None
         # Never by a file's name: what comes with a bundle names no code to run.
-        if entry.name not in pass_classes():
+        if given is None and entry.name not in pass_classes():
             raise UsageError(
                 f"the bundle's pass is {PurePath(entry.name).name}, which is not strop's: "
                 "say where it is with --pass FILE.py:Name"
             )
-        return entry.make()
+        again = given.options if given else {}
+        for key, source in entry.sources().items():
+            if key != "name" and key not in again:
+                raise UsageError(
+                    f"the bundle's pass has {key}={without_folder(source)}, which is not strop's: "
+                    f"say where it is with --pass '{entry.name}{{{key}=FILE.py:name}}'"
+                )
+        return make_pass(given.name if given else entry.name, entry.options | again)
 
 
 def write_bundle(
@@ -219,7 +230,7 @@ def require_bundle_place(out: Path) -> None:
 def _entry(run: Pass) -> PassEntry:
     """The recipe entry that makes a pass again; no path of this machine."""
     name = run.name if is_strops(run) else PurePath(origin(run)).name
-    return PassEntry(name=name, **run.options())
+    return PassEntry(name=name, **run.options()).without_folders()
 
 
 def without_weights(program: Program) -> Program:

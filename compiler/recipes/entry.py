@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
 
-from strop.compiler.recipes.registry import UserPass, as_pass, is_users, make_pass
+from strop.compiler.recipes.registry import UserPass, as_pass, make_pass
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.util.errors import UsageError
+from strop.compiler.util.sources import in_folder, is_source, names_code, without_folder
 
 # As an id these would mean something else in `--set budget.…`, `--set expect.…`, `--stop-after`.
 NO_IDS = ("budget", "expect", "capture")
@@ -54,7 +56,7 @@ class PassEntry(pydantic.BaseModel):
         Raises:
             UsageError: the user's file has no such pass.
         """
-        if self._given is None and not is_users(self.name):
+        if self._given is None and not names_code(self.name):
             return self.name
         return self.make().name
 
@@ -79,11 +81,21 @@ class PassEntry(pydantic.BaseModel):
                 raise UsageError(f"pass '{self.id or self.name}' has no option '{key}'")
         return self.model_copy(update=options)
 
+    def sources(self) -> dict[str, str]:
+        """What names code or a model of the user's, by key: ``name``, or an option."""
+        own = {"name": self.name} if names_code(self.name) else {}
+        return own | {key: value for key, value in self.options.items() if is_source(value)}
+
     def in_folder(self, folder: Path) -> PassEntry:
-        """The entry with the user's file looked up from a folder, as a recipe file means it."""
-        if not is_users(self.name):
-            return self
-        return self.model_copy(update={"name": str(folder / self.name)})
+        """The entry with the user's files looked up from a folder, as a recipe file means them."""
+        return self._with_sources(lambda source: in_folder(source, folder))
+
+    def without_folders(self) -> PassEntry:
+        """The entry with the user's files by name alone."""
+        return self._with_sources(without_folder)
+
+    def _with_sources(self, change: Callable[[str], str]) -> PassEntry:
+        return self.model_copy(update={k: change(text) for k, text in self.sources().items()})
 
     def values(self) -> dict[str, Any]:
         """The entry as a table for TOML and JSON; options that are None are left out."""
@@ -108,6 +120,6 @@ class Slot(pydantic.BaseModel):
 Entry = PassEntry | Slot
 
 
-def in_folder(entries: list[Entry], folder: Path) -> list[Entry]:
+def all_in_folder(entries: list[Entry], folder: Path) -> list[Entry]:
     """The entries with the user's own files looked up from a folder."""
     return [e.in_folder(folder) if isinstance(e, PassEntry) else e for e in entries]

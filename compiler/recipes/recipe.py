@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -11,11 +11,12 @@ from strop.compiler.recipes.budget import Budget
 from strop.compiler.recipes.entry import PassEntry
 from strop.compiler.recipes.ids import step_ids, with_fixed_ids, with_new_ids
 from strop.compiler.recipes.order import require_order
-from strop.compiler.recipes.registry import UserPass, as_pass, is_users, origin
+from strop.compiler.recipes.registry import UserPass, as_pass, origin
 from strop.compiler.recipes.schema import Expect, RecipeFile, checked
 from strop.compiler.recipes.syntax import parse_pass, parse_value
 from strop.compiler.rewriting.passes import Pipeline, Step
 from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.sources import source_path
 
 
 class Recipe(pydantic.BaseModel):
@@ -52,12 +53,11 @@ class Recipe(pydantic.BaseModel):
 
     def without_folders(self) -> Recipe:
         """The recipe with no path of the machine in it: the user's own files by name alone."""
-        named = [e.model_copy(update={"name": PurePath(e.name).name}) for e in self.passes]
-        return self.model_copy(update={"passes": named})
+        return self.model_copy(update={"passes": [p.without_folders() for p in self.passes]})
 
     def files(self) -> list[Path]:
-        """The files that hold the user's own passes."""
-        return [Path(p.name.rpartition(":")[0]) for p in self.passes if is_users(p.name)]
+        """The files that hold the user's own passes, and what options of passes name."""
+        return [source_path(source) for p in self.passes for source in p.sources().values()]
 
     def insert(self, *added: str | UserPass, before: str = "", after: str = "") -> Recipe:
         """The recipe with more passes, in the order given, at one place; at the end by default.

@@ -15,6 +15,7 @@ import pydantic
 from strop.compiler.rewriting.passes import Pass, RulePass
 from strop.compiler.rewriting.rules import Rule
 from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.sources import names_code
 from strop.compiler.util.user_code import load_object
 
 # What an entry of a recipe says of a pass; everything else there is an option.
@@ -35,16 +36,11 @@ def make_pass(name: str, options: Mapping[str, Any]) -> Pass:
     Raises:
         UsageError: no such pass, no such option, or a value of the wrong type.
     """
-    if is_users(name):
+    if names_code(name):
         return as_pass(load_object(name, "a pass"), name, options)
     if name not in pass_classes():
         raise UsageError(f"unknown pass '{name}'{did_you_mean(name, list(pass_classes()))}")
     return _with_options(pass_classes()[name], options, name)
-
-
-def is_users(name: str) -> bool:
-    """Whether a pass is named by the file that holds it."""
-    return ".py:" in name
 
 
 def as_pass(given: Any, name: str, options: Mapping[str, Any]) -> Pass:

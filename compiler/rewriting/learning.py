@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.snapshots.weight_store import read_tensors
-from strop.compiler.rewriting.context import Batches, Context, Needs, digest_of, named, seeded
+from strop.compiler.rewriting.context import Batches, Context, Need, Needs, digest_of, named, seeded
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.cache import Cache
@@ -91,9 +91,9 @@ class LearningPass(Pass):
     def learn(self, program: Program, context: Context) -> Learned:
         """Train; this may take long. Must not change ``program`` or its weights."""
 
-    def uses(self) -> Sequence[Any]:
-        """Functions and classes of the user's that its options name: their source counts too."""
-        return ()
+    def reads(self) -> Sequence[Need]:
+        """The data that it looks at where the model has them: they count for what it learns."""
+        return [need for need in named(self.required()) if need in ("calibration", "train")]
 
     def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
         """Rewrite ``program`` in place; by default give weights the values learned for them."""
@@ -175,11 +175,10 @@ class LearningPass(Pass):
     def _source(self, program: Program, context: Context) -> Source:
         """Hashes of what it learns from: program, teacher and data; and the seed."""
         hashes = WeightHashes()
-        read = [need for need in named(self.required()) if need in ("calibration", "train")]
         return {
             "program": _digest(program, hashes),
             "teacher": None if context.teacher is None else _digest(context.teacher, hashes),
-            "data": {need: _data_digest(getattr(context, need)) for need in sorted(read)},
+            "data": {need: _data_digest(getattr(context, need)) for need in sorted(self.reads())},
             "seed": context.seed,
         }
 

@@ -52,6 +52,14 @@ class Pass(ABC):
         """What it cannot do without, with these options."""
         return self.needs
 
+    def uses(self) -> Sequence[Any]:
+        """Functions and classes of the user's that its options name.
+
+        Raises:
+            UsageError: one is not there.
+        """
+        return ()
+
     @abstractmethod
     def apply(self, program: Program, log: Log) -> None:
         """Rewrite ``program`` in place and record what was done in ``log``."""
@@ -100,11 +108,12 @@ class Pass(ABC):
 
 
 def require_needs(one: Pass, context: Context) -> None:
-    """Check that a context has what a pass needs.
+    """Check that a context has what a pass needs, and that what its options name is there.
 
     Raises:
         UsageError: something is missing.
     """
+    one.uses()
     missing = [need for need in one.required() if context.lacks(need)]
     if missing:
         names = [need if isinstance(need, str) else " or ".join(need) for need in missing]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.errors import StropError, UsageError, did_you_mean
 from strop.compiler.util.interrupts import Interrupted
 
 
@@ -34,6 +34,19 @@ def load_object(source: str, what: str) -> Any:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise UsageError(f"{file} has no '{name}'{did_you_mean(name, names)}")
     return getattr(module, name)
+
+
+def load_function(source: str, what: str) -> Callable[..., Any]:
+    """The function that ``FILE.py:name`` names.
+
+    Raises:
+        UsageError: as ``load_object``, or it cannot be called.
+    """
+    found = load_object(source, what)
+    if not callable(found):
+        raise UsageError(f"{source} is {type(found).__name__}, not a function")
+    function: Callable[..., Any] = found
+    return function
 
 
 @cache
@@ -62,6 +75,25 @@ def call(function: Callable[[], Any], source: str) -> Any:
         return function()
     except (Exception, SystemExit) as error:
         raise UsageError(f"{source} raised {blame(error, source.split(':')[0])}") from error
+
+
+def given_to(function: Callable[..., Any], what: str, *given: Any) -> Any:
+    """What a function of the user's returns for these arguments.
+
+    Args:
+        function: the user's.
+        what: it is, for messages: "loss".
+        given: its arguments.
+
+    Raises:
+        UsageError: it raised, with its line.
+    """
+    try:
+        return function(*given)
+    except StropError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"{what} raised {blame(error, file_of(function))}") from error
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from strop.compiler.rewriting.context import Batch
-from strop.compiler.util.errors import StropError, UsageError
-from strop.compiler.util.user_code import blame, file_of
+from strop.compiler.util.errors import UsageError
+from strop.compiler.util.user_code import given_to
 
 Outputs = Mapping[str, torch.Tensor]
 OwnLoss = Callable[[Outputs, Outputs, Batch], torch.Tensor]
@@ -27,12 +27,7 @@ def scalar_of(what: str, loss: Callable[..., Any], *given: Any) -> torch.Tensor:
     Raises:
         UsageError: it raised, or returned something other than a scalar with a gradient.
     """
-    try:
-        value = loss(*given)
-    except StropError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise UsageError(f"{what} raised {blame(error, file_of(loss))}") from error
+    value = given_to(loss, what, *given)
     if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
         shape = f"a tensor of {list(value.shape)}" if isinstance(value, torch.Tensor) else value
         raise UsageError(f"{what} returned {shape}; it must return a float tensor without axes")

@@ -14,7 +14,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch, Batches, Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError, VerifyError, did_you_mean, nearest
-from strop.compiler.util.user_code import load_object
+from strop.compiler.util.user_code import load_function
 from strop.passes.distill.align import AUTO, align, attention_pairs
 from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective, Sides, Weights
@@ -107,10 +107,7 @@ class Recover(Policy, LearningPass):
         Raises:
             UsageError: there is no such file or function.
         """
-        if not self.own:
-            return None
-        found: OwnLoss = load_object(self.own_loss, "a loss")
-        return found
+        return load_function(self.own_loss, "a loss") if self.own else None
 
     def learn(self, program: Program, context: Context) -> Learned:
         teacher = context.teacher

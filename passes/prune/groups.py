@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from strop.passes.prune.axes import Dependencies
 from strop.passes.prune.dims import Dim, leaves
+from strop.passes.prune.places import places
 from strop.passes.prune.roles import PLACES, kind_of
 
 
@@ -53,6 +54,10 @@ class Group:
         """Why nothing may be dropped; empty where it may."""
         return tuple(self.leaf.frozen)
 
+    def rows(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """For each of ``slices``, the elements of its weight at each position: [size, elements]."""
+        return [_rows(one, self.leaf, weights[one.weight]) for one in self.slices]
+
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.size} positions"]
         lines += [f"  frozen: {reason}" for reason in self.frozen]
@@ -82,6 +87,12 @@ def groups(found: Dependencies) -> list[Group]:
         taken.add(name)
         made.append(Group(name, kind, leaf, tuple(slices)))
     return made
+
+
+def _rows(one: Slice, leaf: Dim, weight: Tensor) -> Tensor:
+    of = places(one.dim, leaf)
+    order = of.argsort(stable=True)[int((of < 0).sum()) :]
+    return weight.movedim(one.axis, 0)[order].reshape(int(leaf.size), -1)
 
 
 def _learned(slices: list[Slice], found: Dependencies) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +20,16 @@ from strop.passes.prune.groups import Group
 from strop.passes.prune.places import spread
 from strop.passes.prune.question import Question
 
-Method = Literal["l0", "l1", "l2", "activation", "activation-mean", "taylor", "random", "first"]
-METHODS: tuple[Method, ...] = get_args(Method)
 Scores = Mapping[str, Tensor]
 """By the group's name: float64 [size]."""
 
 
-def scores(method: Method, question: Question) -> Scores:
+def scores(method: str, question: Question) -> Scores:
     """The scores of every group by one method."""
-    return _METHODS[method](question)
+    return METHODS[method](question)
 
 
-def needs_of(method: Method) -> tuple[tuple[Need, ...], ...]:
+def needs_of(method: str) -> tuple[tuple[Need, ...], ...]:
     """What data a method looks at: either of these."""
     looks = method in ("activation", "activation-mean", "taylor")
     return (("calibration", "train"),) if looks else ()
@@ -149,7 +146,7 @@ def _first(question: Question) -> Scores:
     return {g.name: torch.arange(g.size, 0, -1, dtype=torch.float64) for g in question.groups}
 
 
-_METHODS: dict[Method, Callable[[Question], Scores]] = {
+METHODS: dict[str, Callable[[Question], Scores]] = {
     "l0": _of_weights(lambda w: (w != 0).double()),
     "l1": _of_weights(torch.abs),
     "l2": _of_weights(torch.square),

@@ -9,14 +9,17 @@ from typing import Any, ClassVar
 import torch
 
 from strop.compiler.ir.program import Program
-from strop.compiler.rewriting.context import Context, Needs
+from strop.compiler.rewriting.context import Context, Need, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.rules import Log
-from strop.compiler.util.errors import UsageError
+from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.sources import names_code
+from strop.compiler.util.user_code import load_function
 from strop.passes.prune.dependency import dependencies
 from strop.passes.prune.goal import Counted, Goal
 from strop.passes.prune.groups import Group, groups
-from strop.passes.prune.importance import Method, needs_of, scores
+from strop.passes.prune.importance import METHODS, needs_of, scores
+from strop.passes.prune.own_importance import OwnImportance, own_scores
 from strop.passes.prune.question import Question
 from strop.passes.prune.roles import KINDS
 from strop.passes.prune.selection import Scope, Selection, matching
@@ -33,7 +36,11 @@ class Prune(LearningPass):
             whole program, for which groups lose as much as it takes.
         kinds: of groups: ffn, heads, queries (of grouped heads), head-size, width, channels, other.
         importance: l0, l1, l2 (size of weights); activation (Wanda) and activation-mean (Minitron),
-            which look at calibration data; taylor; random; first (keep the first ones).
+            which look at calibration data; taylor; random; first (keep the first ones); or
+            ``FILE.py:function``, called with a ``Group``, the ``Program`` and the batches of data
+            (an empty list without any); returns a tensor [group.size], larger scores are more
+            important. ``group.rows(program.weights)`` gives, for each slice of a weight in
+            the group, its elements at each position: [size, elements].
         scope: "layer" drops the share of every group, "global" of all groups together.
         only: names of groups, or patterns of them; all if empty.
         keep: names of groups that stay whole, or patterns of them.
@@ -47,7 +54,7 @@ class Prune(LearningPass):
     share: float = 0.5
     of: Counted = "positions"
     kinds: tuple[str, ...] = ("ffn",)
-    importance: Method = "activation"
+    importance: str = "activation"
     scope: Scope = "layer"
     only: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
@@ -67,16 +74,36 @@ class Prune(LearningPass):
         for kind in self.kinds:
             if kind not in KINDS:
                 raise UsageError(f"there are no groups of kind '{kind}'; kinds: {', '.join(KINDS)}")
+        if not names_code(self.importance) and self.importance not in METHODS:
+            hint = did_you_mean(self.importance, [*METHODS, "FILE.py:function"])
+            raise UsageError(f"there is no importance '{self.importance}'{hint}")
 
     def required(self) -> Needs:
         return needs_of(self.importance)
+
+    def reads(self) -> Sequence[Need]:
+        return ("calibration", "train") if self._own() else super().reads()
+
+    def uses(self) -> Sequence[Any]:
+        own = self._own()
+        return [own] if own else []
+
+    def _own(self) -> OwnImportance | None:
+        """The user's function.
+
+        Raises:
+            UsageError: there is no such file or function.
+        """
+        named = names_code(self.importance)
+        return load_function(self.importance, "an importance") if named else None
 
     def learn(self, program: Program, context: Context) -> Learned:
         found = dependencies(program)
         chosen = self._chosen(groups(found))
         question = Question(program, found, chosen, context, self.batches)
         context.progress(f"pass {self.name}: {self.importance} of {len(chosen)} groups")
-        scored = scores(self.importance, question)
+        own = self._own()
+        scored = own_scores(own, question) if own else scores(self.importance, question)
 
         def choose(share: float) -> dict[str, list[int]]:
             kept: dict[str, list[int]] = {}

@@ -41,6 +41,7 @@ class Selection:
     def _counts(self, groups: Sequence[Group], scores: Scores) -> dict[str, int]:
         if self.scope == "layer":
             return {g.name: self._rounded(g.size * (1 - self.share), g.size) for g in groups}
+        _require_sizes(scores)
         relative = {g.name: scores[g.name] / scores[g.name].mean().clamp(min=1e-30) for g in groups}
         everything = torch.cat(list(relative.values()))
         last = min(len(everything) - 1, round(len(everything) * self.share))
@@ -53,6 +54,20 @@ class Selection:
         """The nearest multiple; at least one of them stays, and a small group is not rounded."""
         step = self.round_to if size >= 2 * self.round_to else 1
         return min(size, max(step, round(count / step) * step))
+
+
+def _require_sizes(scores: Scores) -> None:
+    """Check that scores can be divided by their mean.
+
+    Raises:
+        UsageError: one is below 0.
+    """
+    for name, values in scores.items():
+        if bool((values < 0).any()):
+            raise UsageError(
+                f'scope "global" compares scores with the mean of their group, so they must be 0 '
+                f'or above; one of {name} is {float(values.min()):.4g}. Take scope "layer"'
+            )
 
 
 def _best(scores: torch.Tensor, count: int) -> list[int]:

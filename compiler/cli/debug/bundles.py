@@ -12,7 +12,12 @@ from strop.compiler.cli.consoles import out_console
 from strop.compiler.cli.debug.shared import dim
 from strop.compiler.util.errors import UsageError
 
-Own = Annotated[str, typer.Option("--pass", help="FILE.py:Name, where the pass is not strop's.")]
+Own = Annotated[
+    str,
+    typer.Option(
+        "--pass", help="FILE.py:Name, where the pass is not strop's, or NAME{option=FILE.py:name}."
+    ),
+]
 
 
 def replay(bundle: Annotated[Path, typer.Argument(help="A crash bundle.")], own: Own = "") -> None:
