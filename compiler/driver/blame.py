@@ -13,6 +13,7 @@ import torch
 from strop.compiler.check.comparison import check_program, compare
 from strop.compiler.check.limits import missed_by
 from strop.compiler.driver.departure import NOISE_DB, departure
+from strop.compiler.driver.informed import informed
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.export.capture import capture
@@ -73,7 +74,8 @@ def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> st
         pipeline = recipe.pipeline().within(context_of(model, target))
         captured = capture(model.module, signature, example)
         del model
-        return _first_to_miss(captured, pipeline.taught_by(captured), recipe, target, case)
+        told = informed(pipeline, captured, example, target)
+        return _first_to_miss(captured, told, recipe, target, case)
 
 
 def _gives_the_same(model: Model, signature: Signature, case: Case, budget: Budget) -> bool:

@@ -15,6 +15,7 @@ from strop.compiler.artifact.provenance import write_provenance
 from strop.compiler.check.metrics import require_measure, require_metrics
 from strop.compiler.driver.blame import Again
 from strop.compiler.driver.describe import describe
+from strop.compiler.driver.informed import informed
 from strop.compiler.driver.job import Job, Options, job_of
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
 from strop.compiler.driver.verdict import check_file
@@ -99,9 +100,9 @@ def build(
 def _optimized(job: Job, captured: Captured, pipeline: Pipeline) -> Optimized:
     """Run the passes; the programs on the way are freed when this returns."""
     dump = Dump(job.dump_ir, captured.probe.inputs) if job.dump_ir else None
-    taught = pipeline.taught_by(captured.program)
-    instruments = job.options.instruments
-    return optimize(captured, taught, job.recipe, job.out, dump, instruments, job.stages)
+    inputs, options = captured.cases[0].inputs, job.options
+    told = informed(pipeline, captured.program, inputs, job.target, options.choices)
+    return optimize(captured, told, job.recipe, job.out, dump, options.instruments, job.stages)
 
 
 def _publish(
@@ -171,5 +172,6 @@ def compile_program(
         if dump:
             dump.start(captured.program)
         return captured.program
-    pipeline = pipeline.taught_by(captured.program)
+    target = get_target(recipe.target)
+    pipeline = informed(pipeline, captured.program, captured.cases[0].inputs, target)
     return pipeline.run(captured.program, [dump] if dump else [], stop_after)

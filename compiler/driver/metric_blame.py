@@ -23,6 +23,7 @@ from strop.compiler.driver.blame import (
     departing_value,
     suspect_by,
 )
+from strop.compiler.driver.informed import informed
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.evaluation import evaluate, module_runner
@@ -99,7 +100,7 @@ def find_metric_suspect(
         assert context.evaluate is not None
         captured = capture(model.module, signature, example)
         del model, run
-        pipeline = recipe.pipeline().within(context).taught_by(captured)
+        pipeline = informed(recipe.pipeline().within(context), captured, example, target)
         states = list(after_each_change(captured, pipeline))
         search = _Search(context.evaluate, recipe.budget, original, [p for _, p in states])
         place = search.first_miss()

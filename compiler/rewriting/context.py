@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +26,9 @@ Loss = Callable[[Mapping[str, torch.Tensor], Batch], torch.Tensor]
 """``loss(outputs, batch)``: outputs by name, a scalar to be made small."""
 Measure = Callable[[Program], Mapping[str, float]]
 """The user's metrics of a program, by name."""
+Clock = Callable[[Program], AbstractContextManager[Callable[[Program], float]]]
+"""``with clock(program) as relative: relative(other)``: how long one run of ``other`` takes on the
+target, as a share of what ``program`` takes."""
 Need = Literal["calibration", "train", "loss", "evaluate"]
 NEEDS: tuple[Need, ...] = get_args(Need)
 Needs = tuple[Need | tuple[Need, ...], ...]
@@ -53,6 +56,9 @@ class Context:
         kept: a folder that stays if learning is interrupted, and is found again by the same pass on
             the same program and data; removed when what was learned is kept. None without a cache.
         cache: what passes learned before; None keeps nothing.
+        clock: times programs in their target's runtime, at the sizes of the model's first data, as
+            the steps behind the pass leave them; None where there is no such runtime, as outside a
+            build.
         progress: told what is being done, in a few words.
         say: told what the user should know of this run alone, in sentences; it is not recorded in
             the manifest, which is the same for every run.
@@ -68,6 +74,7 @@ class Context:
     scratch: Path | None = None
     kept: Path | None = None
     cache: Cache | None = None
+    clock: Clock | None = None
     progress: Callable[[str], None] = lambda what: None
     say: Callable[[str], None] = lambda sentence: None
 

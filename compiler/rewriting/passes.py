@@ -6,9 +6,10 @@ import dataclasses
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from strop.compiler.ir.printer import program_text
@@ -181,6 +182,18 @@ class Pipeline:
     def taught_by(self, teacher: Program) -> Pipeline:
         """The same steps, which see the program as captured."""
         steps = (replace(s, context=replace(s.context, teacher=teacher)) for s in self.steps)
+        return Pipeline(tuple(steps))
+
+    def timed_by(self, clock: Callable[[Sequence[Step], Program], Any]) -> Pipeline:
+        """The same steps, which can time programs.
+
+        Args:
+            clock: a ``Clock`` that takes the steps behind the one that asks first.
+        """
+        steps = [
+            replace(s, context=replace(s.context, clock=partial(clock, self.steps[i + 1 :])))
+            for i, s in enumerate(self.steps)
+        ]
         return Pipeline(tuple(steps))
 
     def require_needs(self) -> None:

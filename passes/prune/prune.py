@@ -32,8 +32,14 @@ class Prune(LearningPass):
 
     Attributes:
         share: of what is counted, that goes; above 0 and below 1.
-        of: what is counted: "positions" of every group, or "parameters" or "multiply-adds" of the
-            whole program, for which groups lose as much as it takes.
+        of: what is counted: "positions" of every group; or, of the whole program, "parameters",
+            "multiply-adds" or "latency", for which groups lose as much as it takes. "latency" is
+            measured: the program as the other steps of the recipe leave it (but for those that
+            learn: recovery changes no time, and another pruning has a goal of its own) is lowered,
+            and runs on the target in turn with the unpruned one, on the first data of the model,
+            for seven choices or fewer. As training that ends by the clock, it chooses otherwise on
+            another machine, and may in another run; what it chose is in the cache, and in the
+            manifest, and how long it took is in build.json.
         kinds: of groups: ffn, heads, queries (of grouped heads), head-size, width, channels, other.
         importance: l0, l1, l2 (size of weights); activation (Wanda) and activation-mean (Minitron),
             which look at calibration data; taylor; random; first (keep the first ones); or
@@ -112,7 +118,7 @@ class Prune(LearningPass):
                 kept |= Selection(share, self.scope, self._step(kind)).choose(alike, scored)
             return kept
 
-        kept = Goal(self.of, self.share).reached_by(program, found, chosen, choose)
+        kept = Goal(self.of, self.share).reached_by(found, chosen, choose, context)
         return Learned(
             tensors={name: torch.tensor(places) for name, places in kept.items()},
             facts={"groups": {g.name: _fact(g, kept[g.name]) for g in chosen}},

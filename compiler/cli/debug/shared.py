@@ -22,14 +22,17 @@ def capture_source(source: str, recipe: Recipe) -> tuple[Captured, Pipeline]:
     """The captured model, and the passes of a recipe with their contexts."""
     with Console(file=sys.stderr).status("capturing"):
         from strop.compiler.driver.driver import ready_pipeline
+        from strop.compiler.driver.informed import informed
         from strop.compiler.frontend.prepare import capture_model
         from strop.compiler.frontend.source import load_model
+        from strop.compiler.targets.target import get_target
         from strop.compiler.util.stages import Stages
 
         model = load_model(source)
         pipeline = ready_pipeline(model, recipe)
         captured = capture_model(model, Stages())
-        return captured, pipeline.taught_by(captured.program)
+        target = get_target(recipe.target)
+        return captured, informed(pipeline, captured.program, captured.cases[0].inputs, target)
 
 
 def capture_only(source: str) -> Captured:

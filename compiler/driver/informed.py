@@ -1,0 +1,30 @@
+"""What passes are told of the model once it is captured."""
+
+from __future__ import annotations
+
+from strop.compiler.driver.clock import TargetClock
+from strop.compiler.ir.program import Program
+from strop.compiler.ir.running import Inputs
+from strop.compiler.lower.choices import Choices
+from strop.compiler.rewriting.passes import Pipeline
+from strop.compiler.targets.target import Target
+
+
+def informed(
+    pipeline: Pipeline,
+    program: Program,
+    inputs: Inputs,
+    target: Target,
+    choices: Choices | None = None,
+) -> Pipeline:
+    """The same steps, which see the program as captured and can time others.
+
+    Args:
+        pipeline: with what the user gave for passes.
+        program: as captured.
+        inputs: of the user's; programs are timed on them.
+        target: where the program will run.
+        choices: of its lowering.
+    """
+    clock = TargetClock(target, inputs, choices)
+    return pipeline.taught_by(program).timed_by(clock.against)
