@@ -20,6 +20,7 @@ from strop.compiler.rewriting.recorder import StepRecord
 from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import get_target
 from strop.compiler.util.files.reading import file_hash
+from strop.compiler.util.sources import with_sources, without_folder
 
 PACKAGES = ("strop", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 
@@ -71,7 +72,7 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
 def _step(step: StepRecord) -> dict[str, Any]:
     return {
         "name": step.name,
-        "options": step.options,
+        "options": with_sources(step.options, without_folder),
         "modified": step.modified,
         "nodes_before": step.before.nodes,
         "nodes_after": step.after.nodes,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 from strop.compiler.driver.clock import TargetClock
+from strop.compiler.frontend.teacher import capture_teacher
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.lower.choices import Choices
@@ -17,14 +20,15 @@ def informed(
     target: Target,
     choices: Choices | None = None,
 ) -> Pipeline:
-    """The same steps, which see the program as captured and can time others.
+    """The same steps, which see the program as captured, and can time others and capture models.
 
     Args:
         pipeline: with what the user gave for passes.
         program: as captured.
-        inputs: of the user's; programs are timed on them.
+        inputs: of the user's; programs are timed on them, and models captured.
         target: where the program will run.
         choices: of its lowering.
     """
     clock = TargetClock(target, inputs, choices)
-    return pipeline.taught_by(program).timed_by(clock.against)
+    capture = cache(partial(capture_teacher, contract=program.contract, example=inputs))
+    return pipeline.taught_by(program, capture).timed_by(clock.against)

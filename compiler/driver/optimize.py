@@ -84,17 +84,22 @@ def _run_passes(
     dump: Dump | None,
     stages: Stages,
 ) -> Recorder:
-    """Run the pipeline; if a pass raises, write a crash bundle that reproduces it."""
+    """Run the pipeline; if a pass fails, write a crash bundle that reproduces it."""
     recorder = Recorder(announce=lambda name: stages.progress(f"pass {name}"))
     others: list[Instrument] = [] if dump is None else [dump]
     try:
         with stages.stage("passes"), collector_paused():
             pipeline.run(captured.program, [recorder, *others])
     except Exception as error:
-        if recorder.running is not None:
+        if recorder.running is not None and not _is_users(error, recorder.running[0]):
             write_bundle(error, recorder.running, captured.probe.inputs, recipe, out)
         raise
     return recorder
+
+
+def _is_users(error: Exception, step: Step) -> bool:
+    """Whether an error is a mistake in what the user gave to a pass of strop's."""
+    return isinstance(error, UsageError) and is_strops(step.run)
 
 
 def _check_passes(

@@ -73,7 +73,7 @@ def capture_model(model: Model, stages: Stages, check: CheckScope = "bounded") -
 
 def _capture_as_declared(model: Model, stages: Stages, check: CheckScope) -> Captured:
     module, coverage = model.module, Coverage(check)
-    _require_ready(module)
+    require_ready(module)
     with torch.no_grad():
         signature, example, calibration = read_inputs(model)
         calibration = calibration or [example]
@@ -97,8 +97,12 @@ def _capture_as_declared(model: Model, stages: Stages, check: CheckScope) -> Cap
     return Captured(program, cases, coverage, probe, metrics, notes, took)
 
 
-def _require_ready(module: object) -> None:
-    """Check that a module is a module, in eval mode, with finite weights."""
+def require_ready(module: object) -> None:
+    """Check that a module is a module, in eval mode, with finite weights.
+
+    Raises:
+        UsageError: it is not.
+    """
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"Model.module is {type(module).__name__}, not a torch.nn.Module")
     training = [name for name, part in module.named_modules() if part.training]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +12,7 @@ from strop.compiler.recipes.budget import Budget, MetricBudget
 from strop.compiler.recipes.entry import PassEntry, Slot, all_in_folder
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.files.parsing import parse_toml
-from strop.compiler.util.sources import in_folder, is_source
+from strop.compiler.util.sources import in_folder, with_sources
 
 # pydantic puts them into the place of a problem; no key of a recipe looks like them.
 _PASS, _SLOT = "<pass>", "<slot>"
@@ -61,14 +62,11 @@ class RecipeFile(pydantic.BaseModel):
 
     def in_folder(self, folder: Path) -> RecipeFile:
         """The same with the user's own files looked up from a folder."""
-        options = {name: _in_folder(values, folder) for name, values in self.options.items()}
+        found = partial(in_folder, folder=folder)
+        options = {name: with_sources(values, found) for name, values in self.options.items()}
         slots = {name: all_in_folder(entries, folder) for name, entries in self.slots.items()}
         passes = all_in_folder(self.passes, folder)
         return self.model_copy(update={"passes": passes, "slots": slots, "options": options})
-
-
-def _in_folder(options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return {k: in_folder(v, folder) if is_source(v) else v for k, v in options.items()}
 
 
 def read_recipe(text: str, where: str) -> RecipeFile:

@@ -29,6 +29,8 @@ Measure = Callable[[Program], Mapping[str, float]]
 Clock = Callable[[Program], AbstractContextManager[Callable[[Program], float]]]
 """``with clock(program) as relative: relative(other)``: how long one run of ``other`` takes on the
 target, as a share of what ``program`` takes."""
+Capture = Callable[[str], Program]
+"""The program of another model of the user's, ``FILE.py:make`` or ``hf:PATH``."""
 Need = Literal["calibration", "train", "loss", "evaluate"]
 NEEDS: tuple[Need, ...] = get_args(Need)
 Needs = tuple[Need | tuple[Need, ...], ...]
@@ -59,6 +61,7 @@ class Context:
         clock: times programs in their target's runtime, at the sizes of the model's first data, as
             the steps behind the pass leave them; None where there is no such runtime, as outside a
             build.
+        capture: captures another model with the inputs of this one; None outside a build.
         progress: told what is being done, in a few words.
         say: told what the user should know of this run alone, in sentences; it is not recorded in
             the manifest, which is the same for every run.
@@ -75,6 +78,7 @@ class Context:
     kept: Path | None = None
     cache: Cache | None = None
     clock: Clock | None = None
+    capture: Capture | None = None
     progress: Callable[[str], None] = lambda what: None
     say: Callable[[str], None] = lambda sentence: None
 

@@ -91,6 +91,10 @@ class LearningPass(Pass):
     def learn(self, program: Program, context: Context) -> Learned:
         """Train; this may take long. Must not change ``program`` or its weights."""
 
+    def teacher_in(self, context: Context) -> Program | None:
+        """The program that it learns from; by default the one as captured."""
+        return context.teacher
+
     def reads(self) -> Sequence[Need]:
         """The data that it looks at where the model has them: they count for what it learns."""
         return [need for need in named(self.required()) if need in ("calibration", "train")]
@@ -107,6 +111,7 @@ class LearningPass(Pass):
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         """Learn, or take the cached result, and rewrite the program with it."""
+        context = replace(context, teacher=self.teacher_in(context))
         source = self._source(program, context)
         learned = self._learned(program, context, source)
         log.notes.extend(learned.notes)
@@ -156,6 +161,7 @@ class LearningPass(Pass):
 
     def key(self, program: Program, context: Context) -> str:
         """What ``learn`` depends on, as a name for the cache."""
+        context = replace(context, teacher=self.teacher_in(context))
         return self._key(self._source(program, context), context)
 
     def _key(self, source: Source, context: Context) -> str:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.verifier import verify, verify_unchanged, versions_of
-from strop.compiler.rewriting.context import Context, Needs
+from strop.compiler.rewriting.context import Capture, Context, Needs
 from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
 from strop.compiler.util.errors import StropError, UsageError, VerifyError
 from strop.compiler.util.user_code import blame
@@ -179,9 +179,12 @@ class Pipeline:
         """The same steps, which see this context."""
         return Pipeline(tuple(replace(step, context=context) for step in self.steps))
 
-    def taught_by(self, teacher: Program) -> Pipeline:
-        """The same steps, which see the program as captured."""
-        steps = (replace(s, context=replace(s.context, teacher=teacher)) for s in self.steps)
+    def taught_by(self, teacher: Program, capture: Capture | None = None) -> Pipeline:
+        """The same steps, which see the program as captured, and can capture other teachers."""
+        steps = [
+            replace(s, context=replace(s.context, teacher=teacher, capture=capture))
+            for s in self.steps
+        ]
         return Pipeline(tuple(steps))
 
     def timed_by(self, clock: Callable[[Sequence[Step], Program], Any]) -> Pipeline:

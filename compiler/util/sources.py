@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 _FOLDER, _CODE = "hf:", ".py:"
 
@@ -27,6 +29,11 @@ def without_folder(source: str) -> str:
     """The source with no folder in its path: what it says is the same on every machine."""
     start, path, end = _parts(source)
     return f"{start}{PurePath(path).name}{end}"
+
+
+def with_sources(options: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Options by name, those that are sources changed."""
+    return {name: change(v) if is_source(v) else v for name, v in options.items()}
 
 
 def source_path(source: str) -> Path:

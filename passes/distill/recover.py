@@ -14,6 +14,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch, Batches, Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError, VerifyError, did_you_mean, nearest
+from strop.compiler.util.sources import is_source, names_code, without_folder
 from strop.compiler.util.user_code import load_function
 from strop.passes.distill.align import AUTO, align, attention_pairs
 from strop.passes.distill.kept import kept_positions
@@ -31,15 +32,18 @@ _LOSSES = ("soft", "embedding", "contrastive", "hidden", "relations", "hard", "o
 
 @dataclass(frozen=True)
 class Recover(Policy, LearningPass):
-    """Recovery: train the weights towards what the program as captured gives.
+    """Recovery: train the weights towards what the program as captured gives, or another model.
 
     It needs inputs only, ``train`` or else ``calibration``; labels only where ``hard`` is not 0.
-    The teacher is the program before all passes. The loss is a weighted sum, of which weights of 0
-    leave parts out. The weights with the best validation loss are taken, and none where training
-    made it no better. Zeros that ``sparsify`` made stay zeros. How long and how fast it trains are
-    the options of ``Policy``.
+    The teacher is the program before all passes, or ``teacher``. The loss is a weighted sum, of
+    which weights of 0 leave parts out. The weights with the best validation loss are taken, and
+    none where training made it no better. Zeros that ``sparsify`` made stay zeros. How long and how
+    fast it trains are the options of ``Policy``.
 
     Attributes:
+        teacher: ``FILE.py:make`` or ``hf:PATH`` of another model to learn from, with the same
+            inputs and outputs. It is captured at the sizes of the student; nothing of it is in the
+            artifact, whose manifest has its hash.
         soft: weight of the divergence from the teacher's distribution, for outputs that are logits
             or probabilities of classes.
         embedding: weight of squared error and cosine, for all other float outputs.
@@ -66,6 +70,7 @@ class Recover(Policy, LearningPass):
 
     name = "recover"
     needs = (("train", "calibration"),)
+    teacher: str = ""
     soft: float = 1.0
     embedding: float = 1.0
     contrastive: float = 0.0
@@ -94,12 +99,29 @@ class Recover(Policy, LearningPass):
         self._require("temperature", self.temperature > 0, "above 0")
         if self.own and not self.own_loss:
             raise UsageError("own is above 0: name the loss, own_loss=FILE.py:function")
+        if self.teacher and not is_source(self.teacher):
+            raise UsageError(
+                f"teacher is '{self.teacher}'; it must be FILE.py:make, or hf:PATH of a folder"
+            )
 
     def required(self) -> Needs:
         return ("train", "loss") if self.hard else self.needs
 
     def uses(self) -> Sequence[Any]:
+        if names_code(self.teacher):
+            # Its weights count, not its source; what is missing is told before the capture.
+            load_function(self.teacher, "a model factory")
         return [self._own()]
+
+    def teacher_in(self, context: Context) -> Program | None:
+        if not self.teacher:
+            return context.teacher
+        if context.capture is None:
+            raise UsageError(
+                f"teacher is '{self.teacher}', which only a build can capture; here, give its "
+                "program: Context(teacher=...)"
+            )
+        return context.capture(self.teacher)
 
     def _own(self) -> OwnLoss | None:
         """The user's own loss.
@@ -135,7 +157,9 @@ class Recover(Policy, LearningPass):
     def _sides(self, student: Program, teacher: Program, context: Context) -> Sides:
         pairs = []
         if self.hidden:
-            pairs = align(student, teacher, self.taps, kept_positions(student))
+            # Pruning has left parts of the student's own features, not of another model's.
+            kept = {} if self.teacher else kept_positions(student)
+            pairs = align(student, teacher, self.taps, kept)
         return Sides(
             outputs_of(student, self.outputs),
             pairs,
@@ -202,6 +226,7 @@ class Recover(Policy, LearningPass):
         validation = [line["validation"] for line in trained.history]
         best = next(line for line in trained.history if line["update"] == trained.best_at)
         return {
+            **({"teacher": without_folder(self.teacher)} if self.teacher else {}),
             "data": what,
             "losses": {name: getattr(self, name) for name in _LOSSES if getattr(self, name)},
             "temperature": self.temperature,

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from strop.compiler.ir.contract import TensorSpec
+from strop.compiler.ir.families import CASTS
+from strop.compiler.ir.nodes import input_node, shape_of, static_int
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import in_contract
 from strop.compiler.ir.snapshots.weight_store import read_tensors
@@ -37,13 +39,33 @@ def require_same_contract(student: Program, teacher: Program) -> None:
     """Hold student and teacher to the same inputs and outputs.
 
     Raises:
-        UsageError: names or sizes differ.
+        UsageError: names or sizes differ, or the teacher knows fewer words.
     """
     for what, ours, theirs in (
         ("input", student.contract.inputs, teacher.contract.inputs),
         ("output", student.contract.outputs, teacher.contract.outputs),
     ):
         _require_same(what, ours, theirs)
+    known = _vocabularies(teacher)
+    for name, words in _vocabularies(student).items():
+        if known.get(name, words) < words:
+            raise UsageError(
+                f"the teacher looks '{name}' up in a table of {known[name]} rows, the student in "
+                f"one of {words}: both need the same vocabulary"
+            )
+
+
+def _vocabularies(program: Program) -> dict[str, int]:
+    """By input that tables are looked up with, the rows of the smallest one."""
+    found: dict[str, int] = {}
+    for node in program.find(torch.ops.aten.embedding.default):
+        table, index = input_node(node, 0), input_node(node, 1)
+        while index.target in CASTS:
+            index = input_node(index)
+        rows = static_int(shape_of(table)[0])
+        if index.op == "placeholder" and rows is not None:
+            found[str(index.target)] = min(rows, found.get(str(index.target), rows))
+    return found
 
 
 def _require_same(what: str, ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec]) -> None:
