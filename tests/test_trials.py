@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gzip
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strop.bench.trials.arms import after, chosen, dense, drawn, fine_tuned, from_scratch
-from strop.bench.trials.sample import Sample
+from strop.bench.models import fashion
+from strop.bench.models.mobilenet import MobileNetV2
+from strop.bench.models.small_vision import ResNet, ViT
+from strop.bench.trials.arms import (
+    after,
+    at_best_rates,
+    chosen,
+    dense,
+    drawn,
+    fine_tuned,
+    from_scratch,
+)
+from strop.bench.trials.sample import Sample, samples
 from strop.bench.trials.task import Task, outputs_of
+from strop.compiler.ir.cost import CostModel
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch
 from strop.passes.distill.recover import Recover
@@ -116,3 +132,80 @@ def test_a_sample_has_a_mean_and_a_spread_of_differences() -> None:
     assert Sample.of([2.0]).deviation == 0.0
     with pytest.raises(ValueError):
         one.minus(Sample.of([1.0]))
+
+
+def test_arms_are_searched_over_the_same_learning_rates(program: Program) -> None:
+    context = TASK.context(program, 0)
+    smaller = after([Prune(share=0.75, importance="random", round_to=4)], program, context)
+    arms = {"distilled": RECOVER, "tuned": fine_tuned(RECOVER)}
+    best, found = at_best_rates(arms, (1e-7, 1e-2), smaller, TASK, context)
+    assert {name: list(rates) for name, rates in found.items()} == dict.fromkeys(
+        arms, ["1e-07", "0.01"]
+    )
+    assert {name: (one.lr, one.hard) for name, one in best.items()} == {
+        "distilled": (1e-2, 0),
+        "tuned": (1e-2, 1),
+    }
+
+
+def test_runs_become_a_sample_for_each_measurement_and_a_figure_with_its_spread() -> None:
+    found = samples([{"a": 1.0, "b": 0.0}, {"a": 3.0, "b": 1.0}])
+    figure = found["a"].figure("points", at_least=0)
+    assert (found["b"].values, figure.value, figure.hit) == ((0.0, 1.0), 2.0, True)
+    assert figure.what == "points (mean of 2 seeds, ± 1.41)"
+
+
+def idx(folder: Path, name: str, shape: tuple[int, ...], values: bytes) -> None:
+    """A file as Fashion-MNIST has them: a header of 4 bytes and 4 for each axis, and bytes."""
+    header = b"\0\0\x08" + bytes([len(shape)]) + b"".join(n.to_bytes(4) for n in shape)
+    (folder / name).write_bytes(gzip.compress(header + values))
+
+
+def test_images_are_read_with_their_classes_and_scaled(tmp_path: Path) -> None:
+    pixels = bytes([0] * 784 + [255] * 784)
+    idx(tmp_path, "train-images-idx3-ubyte.gz", (2, 28, 28), pixels)
+    idx(tmp_path, "train-labels-idx1-ubyte.gz", (2,), bytes([7, 3]))
+    images, labels = fashion.images("train", tmp_path)
+    assert (images.shape, labels.tolist()) == ((2, 1, 28, 28), [7, 3])
+    black, white = images.flatten(1).unbind()
+    assert torch.allclose(black, torch.tensor(-0.286 / 0.353))
+    assert torch.allclose(white, torch.tensor(0.714 / 0.353))
+
+
+def test_without_the_images_a_command_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fashion, "FOLDER", tmp_path)
+    with pytest.raises(typer.Exit) as ended:
+        fashion.task_or_exit(100)
+    assert ended.value.exit_code == 2
+    assert "sudo apt-get install dataset-fashion-mnist" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "kinds"),
+    [(ResNet, ("channels",)), (partial(ViT, layers=1), ("ffn", "heads"))],
+)
+def test_classifiers_are_pruned_to_half_of_their_multiply_adds(
+    make: Callable[[], nn.Module], kinds: tuple[str, ...]
+) -> None:
+    batch = {"pixels": torch.randn(3, 1, 28, 28), "label": torch.tensor([0, 1, 2])}
+    task = replace(TASK, train=[batch], dynamic={"pixels": {0: "batch"}})
+    program = task.captured(drawn(make, 0))
+    cut = Prune(share=0.5, of="multiply-adds", kinds=kinds, importance="l2", round_to=4)
+    smaller = after([cut], program, task.context(program, 0))
+    sizes = {"batch": 3}
+    whole, left = (CostModel(p).at(sizes).multiply_adds for p in (program, smaller))
+    assert 0.3 < left / whole <= 0.5
+    assert outputs_of(smaller, task.inputs(batch))["logits"].shape == (3, 10)
+
+
+def test_mobilenet_has_the_parameters_of_the_papers_network() -> None:
+    def parameters(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    # 3.5 million for images of three channels; here they have one.
+    assert parameters(MobileNetV2(classes=1000)) == 3_504_872 - 2 * 32 * 9
+    narrow = MobileNetV2(0.35)
+    assert parameters(narrow) == 408_650
+    assert narrow.eval()(torch.zeros(2, 1, 28, 28))["logits"].shape == (2, 10)

@@ -67,6 +67,26 @@ def from_scratch(smaller: Program, untrained: Program) -> Program:
     return made
 
 
+def at_best_rates(
+    arms: Mapping[str, Recover],
+    rates: Sequence[float],
+    program: Program,
+    task: Task,
+    context: Context,
+) -> tuple[dict[str, Recover], dict[str, dict[str, float]]]:
+    """Every arm at its best learning rate, all of them chosen from the same ones.
+
+    Returns:
+        The arms; and by arm and learning rate, the metric on validation data.
+    """
+    best, found = {}, {}
+    for name, arm in arms.items():
+        candidates = {f"{lr:g}": replace(arm, lr=lr) for lr in rates}
+        rate, found[name] = chosen(candidates, program, task, context)
+        best[name] = candidates[rate]
+    return best, found
+
+
 def chosen(
     candidates: Mapping[str, Recover], program: Program, task: Task, context: Context
 ) -> tuple[str, dict[str, float]]:

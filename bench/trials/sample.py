@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from strop.bench.records.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -31,5 +33,14 @@ class Sample:
         """The differences, seed by seed: what both share drops out of the spread."""
         return Sample.of([a - b for a, b in zip(self.values, other.values, strict=True)])
 
-    def __str__(self) -> str:
-        return f"{self.mean:.4g} ± {self.deviation:.2g}"
+    def figure(
+        self, what: str, at_least: float | None = None, at_most: float | None = None
+    ) -> Figure:
+        """The mean as a figure, whose words hold the spread."""
+        spread = f"{what} (mean of {len(self.values)} seeds, ± {self.deviation:.2f})"
+        return Figure(spread, self.mean, at_least, at_most)
+
+
+def samples(runs: Sequence[Mapping[str, float]]) -> dict[str, Sample]:
+    """Every measurement by its name, from one run for each seed."""
+    return {name: Sample.of([run[name] for run in runs]) for name in runs[0]}

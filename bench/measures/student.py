@@ -1,0 +1,113 @@
+"""Whether a narrow MobileNetV2 learns more from a wide one than from labels alone.
+
+``python -m strop.bench.measures.student [--seeds 3]`` trains the textbook's example on
+Fashion-MNIST: a teacher of width 1.0, and students of width 0.35, which are drawn anew for each
+seed and learn from the teacher and labels, or from labels alone, with equal steps on the same
+images. The learning rate of both is chosen from the same candidates on validation images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated
+
+import torch
+import typer
+
+from strop.bench.models.fashion import ROWS, SOURCE, task_or_exit
+from strop.bench.models.mobilenet import MobileNetV2
+from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
+from strop.bench.records.machine import environment
+from strop.bench.trials.arms import after, at_best_rates, dense, drawn, fine_tuned
+from strop.bench.trials.sample import Sample, samples
+from strop.bench.trials.task import Task
+from strop.compiler.ir.program import Program
+from strop.passes.distill.recover import Recover
+from strop.passes.train import Policy
+
+IMAGES, SEEN_BY_STUDENT = 50_000, 10_000
+TEACHER = Policy(steps=500, lr=3e-3, weight_decay=0.05, held_out=0)
+RATES = (2e-3, 5e-3)
+DISTILLED = Recover(steps=300, soft=1, hard=0.3, hidden=0, temperature=4, held_out=0)
+ARMS = {"distilled": DISTILLED, "undistilled": fine_tuned(DISTILLED)}
+
+
+def student(data: Task, seed: int) -> Program:
+    """A student that learned nothing; its norms hold the statistics of training images.
+
+    A captured program normalizes by them, since it is captured in eval mode.
+    """
+    module = drawn(partial(MobileNetV2, 0.35), seed)
+    with torch.no_grad():
+        for _ in range(3):
+            for batch in data.train[:20]:
+                module(**data.inputs(batch))
+    return data.captured(module)
+
+
+def teacher(data: Task) -> Program:
+    """MobileNetV2 of width 1.0, trained on labels."""
+    return dense(_in_fast_layout, data, TEACHER)
+
+
+def _in_fast_layout() -> torch.nn.Module:
+    """With channels last, which halves the time of a step."""
+    module: torch.nn.Module = MobileNetV2()
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+def run(data: Task, taught_by: Program, arms: Mapping[str, Recover], seed: int) -> dict[str, float]:
+    """The accuracy of the students of one seed, on test images in percent."""
+    program, context = student(data, seed), data.context(taught_by, seed)
+    return {
+        name: data.metric(after([replace(arm, seed=seed)], program, context), data.test)
+        for name, arm in arms.items()
+    }
+
+
+def figures(of_teacher: float, found: Mapping[str, Sample]) -> list[Figure]:
+    """What is claimed."""
+    distilled, alone = found["distilled"], found["undistilled"]
+    return [
+        Figure("accuracy of the teacher, percent", of_teacher),
+        distilled.figure("accuracy of distilled students, percent"),
+        alone.figure("accuracy of students that learned from labels alone, percent"),
+        distilled.minus(alone).figure("points that distilled students are above", at_least=0),
+    ]
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="How many students of each kind.")] = 3,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Train the teacher, choose learning rates, and train the students."""
+    whole = task_or_exit(IMAGES)
+    with console.status("training the teacher"):
+        taught_by = teacher(whole)
+    part = replace(whole, train=whole.train[: SEEN_BY_STUDENT // ROWS])
+    with console.status("choosing learning rates"):
+        arms, search = at_best_rates(
+            ARMS, RATES, student(part, 0), part, part.context(taught_by, 0)
+        )
+    runs = []
+    for seed in range(seeds):
+        with console.status(f"students of seed {seed}"):
+            runs.append(run(part, taught_by, arms, seed))
+    found = samples(runs)
+    measured = {
+        "data": SOURCE,
+        "images": {"teacher": IMAGES, "student": SEEN_BY_STUDENT},
+        "options": {name: arm.options() for name, arm in arms.items()},
+        "validation": search,
+        "test": {name: asdict(sample) for name, sample in found.items()},
+    }
+    made = figures(whole.metric(taught_by, whole.test), found)
+    title = "a MobileNetV2 of width 0.35 taught by one of width 1.0"
+    show_and_save("student", title, environment(torch.get_num_threads()), made, measured, results)
+
+
+if __name__ == "__main__":
+    typer.run(main)
