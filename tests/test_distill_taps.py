@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,19 @@ def test_layers_of_another_depth_are_paired_by_hand(encoder: Program) -> None:
     assert align(student, encoder, [AUTO]) == [Pair("layer_norm_1", "layer_norm_1")]
     got = align(student, encoder, ["blocks.0=blocks.1"])
     assert got == [Pair("layer_norm_1", "layer_norm_3")]
+
+
+def test_another_models_blocks_are_found_by_their_modules_and_not_by_chance() -> None:
+    def stack(stem: nn.Module, head: nn.Module) -> Program:
+        blocks = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)]
+        parts = {"stem": stem, "blocks": nn.Sequential(*blocks), "head": head}
+        return program_of(nn.Sequential(OrderedDict(parts)), torch.randn(3, 4))
+
+    student = stack(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2))
+    teacher = stack(nn.Identity(), nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
+    want = [Pair("relu_1", "relu"), Pair("relu_2", "relu_1")]
+    assert align(student, teacher, ["inner.blocks.[01]"]) == align(student, teacher, [AUTO]) == want
+    assert align(student, teacher, ["relu_1"]) == [Pair("relu_1", "relu_1")]  # as the user asks
 
 
 def test_what_pruning_left_is_taken_out_of_the_teachers_value(encoder: Program) -> None:

@@ -131,10 +131,21 @@ def _pairs(pattern: str, student: _Places, teacher: _Places, kept: Kept) -> Iter
         return
     chosen = student.blocks if pattern == AUTO else student.matching(pattern)
     for place, node in chosen.items():
-        # A value keeps its name from pass to pass; one that a pass made again has its module only.
-        counterpart = teacher.values.get(node.name) or teacher.modules.get(place)
+        counterpart = _counterpart(place, node, teacher)
         if counterpart is not None and (pattern != AUTO or _comparable(node, counterpart, kept)):
             yield _pair(node, counterpart, kept)
+
+
+def _counterpart(place: str, node: Node, teacher: _Places) -> Node | None:
+    """The teacher's value for one of the student's, which a name or the path of a module chose.
+
+    A value keeps its name from pass to pass; one that a pass made again has its module only. In
+    another model the same name, a number such as ``relu_3``, may be that of another module's value.
+    """
+    named = teacher.values.get(node.name)
+    if named is not None and place in (node.name, *_paths(named)):
+        return named
+    return teacher.modules.get(place)
 
 
 def _pair(ours: Node, theirs: Node, kept: Kept) -> Pair:
