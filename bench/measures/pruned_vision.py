@@ -26,7 +26,6 @@ from strop.bench.trials.sample import Sample, samples
 from strop.bench.trials.task import Task
 from strop.compiler.ir.program import Program
 from strop.passes.distill.recover import Recover
-from strop.passes.prune.importance import Method
 from strop.passes.prune.prune import Prune
 from strop.passes.train import Policy
 
@@ -34,7 +33,7 @@ IMAGES, SEEN_AGAIN = 50_000, 5_000
 # What is pruned away, and how many points of accuracy that may cost.
 SHARES = {"2x": (0.5, 1.0), "4x": (0.75, 3.0)}
 RATES = (1e-3, 3e-3, 6e-3)
-IMPORTANCE: tuple[Method, ...] = ("random", "l2", "activation", "taylor")
+IMPORTANCE: tuple[str, ...] = ("random", "l2", "activation", "taylor")
 SHORT = 50
 DISTILLED = Recover(steps=500, soft=1, hard=0.3, hidden=0, temperature=4, held_out=0)
 ARMS = {"distilled": DISTILLED, "fine-tuned": fine_tuned(DISTILLED)}
@@ -78,7 +77,7 @@ class Trial:
     whole: Task
     part: Task
 
-    def pruning(self, share: float, importance: Method = "activation") -> Prune:
+    def pruning(self, share: float, importance: str = "activation") -> Prune:
         """The pass that takes a share of the multiply-adds away."""
         return Prune(
             share, of="multiply-adds", kinds=self.network.kinds, importance=importance, round_to=4
