@@ -356,3 +356,35 @@ def test_state_is_refused_by_name() -> None:
     module = Counts()
     with pytest.raises(UnsupportedError, match="writes to 'count' while it runs"):
         captured(module, {"x": x()}, ROWS)
+
+
+class Translator(nn.Module):
+    """An encoder and a decoder with a mask each, of which nothing is said."""
+
+    def __init__(self, mask: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self.mask = mask
+        self.layers = nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        masks = self.mask(x.shape[1]), self.mask(y.shape[1])
+        return self.layers(x, y, src_mask=masks[0], tgt_mask=masks[1])
+
+
+def near(size: int) -> Tensor:
+    """Each place looks at its neighbours only."""
+    places = torch.arange(size)
+    return (places - places[:, None]).abs() > 1
+
+
+@pytest.mark.parametrize("mask", [nn.Transformer.generate_square_subsequent_mask, near])
+def test_masks_of_a_transformer_are_used_without_a_look_at_their_values(
+    mask: Callable[[int], Tensor],
+) -> None:
+    torch.manual_seed(0)
+    module = Translator(mask).eval()
+    axes = {"x": {1: ("source", 2, 8)}, "y": {1: ("target", 2, 8)}}
+    program = captured(module, {"x": torch.randn(2, 5, 16), "y": torch.randn(2, 6, 16)}, axes)
+    for source, target in ((2, 8), (8, 2), (5, 5)):
+        inputs = {"x": torch.randn(2, source, 16), "y": torch.randn(2, target, 16)}
+        torch.testing.assert_close(program.run(**inputs)[0], module(**inputs))

@@ -24,6 +24,7 @@ from strop.compiler.frontend.export.functional import make_functional, writes_in
 from strop.compiler.frontend.export.guards import Corner, Watch
 from strop.compiler.frontend.export.naming import by_position, identifiers
 from strop.compiler.frontend.export.stand_ins import StandIns
+from strop.compiler.frontend.export.stand_ins.causal import masks_as_given
 from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.frontend.original import run_original
 from strop.compiler.ir.contract import Dim
@@ -225,7 +226,7 @@ def _export_once(
     handle = module.register_forward_pre_hook(watch, with_kwargs=True) if watch else None
     stand_ins = contextlib.nullcontext() if strict else StandIns()
     try:
-        with quiet_torch(), torch.no_grad(), kept_whole(), stand_ins:
+        with quiet_torch(), torch.no_grad(), kept_whole(), masks_as_given(), stand_ins:
             exported = torch.export.export(
                 module,
                 args,
