@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +30,35 @@ def prose(part: Part, packages: tuple[str, ...] = ()) -> tuple[str, ...]:
         part: which of them.
         packages: whose docstrings to take beside those of the standard library.
     """
+    found = dict.fromkeys(sentence for run in _runs(packages) for sentence in run)
+    return tuple(sentence for sentence in found if _part(sentence) == part)
+
+
+@cache
+def passages(part: Part, packages: tuple[str, ...] = ()) -> tuple[tuple[str, ...], ...]:
+    """Two and more sentences that follow each other, each passage once.
+
+    A passage is in the part of its first sentence. No sentence of one that validates or is tested
+    on is in one that trains.
+
+    Args:
+        part: which of them.
+        packages: whose docstrings to take beside those of the standard library.
+    """
+    whole = dict.fromkeys(run for run in _runs(packages) if len(run) > 1)
+    found = tuple(run for run in whole if _part(run[0]) == part)
+    if part == "train":
+        return found
+    known = {sentence for run in passages("train", packages) for sentence in run}
+    return tuple(run for run in found if known.isdisjoint(run))
+
+
+@cache
+def _runs(packages: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Sentences of a paragraph that follow each other, in the order of the files."""
     roots = [Path(sysconfig.get_paths()["stdlib"]), *map(_folder, packages)]
     texts = (text for root in roots for text in _docstrings(root))
-    found = dict.fromkeys(sentence for text in texts for sentence in _sentences(text))
-    return tuple(sentence for sentence in found if _part(sentence) == part)
+    return tuple(run for text in texts for run in _sentences(text))
 
 
 def _folder(package: str) -> Path:
@@ -55,11 +81,17 @@ def _docstrings(root: Path) -> Iterator[str]:
                 yield ast.get_docstring(node) or ""
 
 
-def _sentences(text: str) -> Iterator[str]:
+def _sentences(text: str) -> Iterator[tuple[str, ...]]:
+    """Runs of whole sentences; what is no sentence, such as code, ends one."""
     for paragraph in re.split(r"\n\s*\n", re.sub(r"[*`_|]+", "", text)):
-        for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", " ".join(paragraph.split())):
-            if re.fullmatch(r"[A-Z][\w ,;:'\"()/-]{28,248}[.!?]", sentence):
-                yield sentence
+        pieces = re.split(r"(?<=[.!?]) (?=[A-Z])", " ".join(paragraph.split()))
+        for whole, run in groupby(pieces, _is_sentence):
+            if whole:
+                yield tuple(run)
+
+
+def _is_sentence(piece: str) -> bool:
+    return re.fullmatch(r"[A-Z][\w ,;:'\"()/-]{28,248}[.!?]", piece) is not None
 
 
 def _part(sentence: str) -> Part:

@@ -17,7 +17,12 @@ from strop.passes.train import Policy, train
 
 
 def dense(make: Callable[[], nn.Module], task: Task, policy: Policy) -> Program:
-    """Draw a module by the policy's seed, train it on labels, and capture it.
+    """A module that ``trained`` gives, captured."""
+    return task.captured(trained(make, task, policy))
+
+
+def trained(make: Callable[[], nn.Module], task: Task, policy: Policy) -> nn.Module:
+    """Draw a module by the policy's seed, and train it on labels.
 
     Args:
         make: draws a module whose outputs are a mapping by name.
@@ -30,7 +35,7 @@ def dense(make: Callable[[], nn.Module], task: Task, policy: Policy) -> Program:
         return task.loss(module(**task.inputs(batch)), batch), {}
 
     train(dict(module.named_parameters()), loss, task.train, policy, Context())
-    return task.captured(module)
+    return module
 
 
 def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
