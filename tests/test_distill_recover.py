@@ -216,8 +216,10 @@ def test_gradient_checkpointing_gives_the_same_with_less_memory(teacher: Program
     assert len(whole[1]) == len(cut[1]) and all(map(torch.equal, whole[1], cut[1]))
     assert len(saved(10**6)[1]) == len(whole[1])
     context, student = Context(teacher=teacher, calibration=BATCHES), halved(teacher)
-    plain, segmented = (learned(replace(SHORT, segments=n), student, context) for n in (0, 4))
-    assert plain.facts == segmented.facts
+    for bf16 in (False, True):
+        asked = [replace(SHORT, segments=n, bf16=bf16) for n in (0, 4)]
+        plain, segmented = (learned(one, student, context) for one in asked)
+        assert plain.facts == segmented.facts
 
 
 def test_relations_of_attention_are_compared_though_heads_are_fewer(teacher: Program) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,18 @@ def encoder() -> torch.nn.Module:
     return module.eval()
 
 
-def tokenize(texts: list[str]) -> dict[str, torch.Tensor]:
-    """Sentences as padded ids and mask, int64 [batch, seq]."""
+@cache
+def tokenizer() -> Any:
+    """The tokenizer that belongs to it."""
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder(), local_files_only=True)
-    batch: Any = tokenizer(
-        texts, padding=True, truncation=True, max_length=128, return_tensors="pt"
+    return transformers.AutoTokenizer.from_pretrained(folder(), local_files_only=True)
+
+
+def tokenize(texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Sentences as padded ids and mask, int64 [batch, seq]."""
+    batch = tokenizer()(
+        list(texts), padding=True, truncation=True, max_length=128, return_tensors="pt"
     )
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
@@ -85,14 +91,14 @@ def make_recoverable() -> Model:
     from strop.bench.models.text import PACKAGES, prose
 
     model = make()
-    batches = [tokenize(rows) for rows in in_rows(prose("train", PACKAGES))]
-    model.train = batches
-    model.calibration = batches[:: max(1, len(batches) // 16)]
-    model.evaluate = Retrieval(model.module, [tokenize(rows) for rows in in_rows(prose("test"))])
+    model.train = train = batches(prose("train", PACKAGES))
+    model.calibration = train[:: max(1, len(train) // 16)]
+    model.evaluate = Retrieval(model.module, batches(prose("test")))
     return model
 
 
-def in_rows(texts: Sequence[str]) -> list[list[str]]:
-    """Sentences in batches of about one length."""
-    ordered = sorted(texts, key=len)
-    return [ordered[i : i + ROWS] for i in range(0, len(ordered), ROWS)]
+def batches(texts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+    """Sentences in batches of about one number of tokens, so that little of them is padding."""
+    lengths = map(len, tokenizer()(list(texts))["input_ids"])
+    ordered = [text for _, text in sorted(zip(lengths, texts))]
+    return [tokenize(ordered[i : i + ROWS]) for i in range(0, len(ordered), ROWS)]

@@ -15,6 +15,8 @@ from torch import fx
 from torch.fx.node import Node
 from torch.utils.checkpoint import checkpoint
 
+from strop.compiler.ir import autocast
+
 Watch = Callable[[Node, Any], None]
 
 
@@ -98,6 +100,8 @@ class _Segment:
 def _called(node: Node, values: Mapping[Node, Any]) -> Any:
     """The value of a call."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+    if autocast.leaves(node.target):
+        return autocast.outside(node.target, args, kwargs)
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
