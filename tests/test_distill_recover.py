@@ -132,7 +132,9 @@ def test_few_batches_hold_nothing_out_and_that_is_said(teacher: Program) -> None
 
 def test_training_data_come_before_calibration_and_frozen_weights_stay(teacher: Program) -> None:
     context = Context(teacher=teacher, calibration=[], train=BATCHES)
-    got = learned(replace(SHORT, freeze=("words.*", "*.norm.*")), halved(teacher), context)
+    student = halved(teacher)
+    got = learned(replace(SHORT, freeze=("words.*", "*.norm.*")), student, context)
+    assert all(weight.grad is None for weight in student.weights.values())
     assert got.facts["data"] == "train"
     changed = set(got.tensors)
     frozen = {n for n in teacher.weights if n.startswith("words") or ".norm." in n}
@@ -449,6 +451,14 @@ def test_what_is_kept_of_the_teacher_is_bounded_and_found_again(
     held = Teacher(values, tmp_path / "t", 10 * size, said.append)
     assert torch.equal(held.values(BATCHES[0])[0], values.run(**BATCHES[0])[0])
     assert len(runs) == 5
+
+
+def test_the_teacher_computes_in_bfloat16_where_the_student_does(teacher: Program) -> None:
+    held = Teacher(teacher, None, 0, print)
+    (exact,) = held.values(BATCHES[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        (rounded,) = held.values(BATCHES[0])
+    assert 0 < (rounded - exact).abs().max() < 0.1
 
 
 def test_a_full_disk_is_told_once(

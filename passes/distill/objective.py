@@ -120,7 +120,9 @@ class Objective:
         every = [*sides.pairs, *sides.related]
         seen = tapped(student, [pair.student for pair in every])
         self._masked = _masked(seen, sides)
-        self.student = replace(seen, weights=seen.weights | self.parameters)
+        # No gradient is computed for what is not trained.
+        fixed = {name: weight.detach() for name, weight in seen.weights.items()}
+        self.student = replace(seen, weights=fixed | self.parameters)
         self._teacher = teacher(tapped(original, [pair.teacher for pair in every]))
         for pair in sides.pairs:
             if pair.axis is not None:

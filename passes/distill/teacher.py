@@ -84,7 +84,10 @@ def _require_same(what: str, ours: Sequence[TensorSpec], theirs: Sequence[Tensor
 
 
 class Teacher:
-    """Gives the teacher's values for a batch; no gradient reaches them."""
+    """Gives the teacher's values for a batch; no gradient reaches them.
+
+    They are computed as the student's are: under autocast where that is on.
+    """
 
     def __init__(
         self, program: Program, folder: Path | None, most_bytes: int, say: Callable[[str], None]
@@ -119,7 +122,7 @@ class Teacher:
         return found
 
     def _compute(self, batch: Batch) -> list[torch.Tensor]:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad():
             return list(run_on(self._program, batch))
 
     def _name(self, batch: Batch) -> str:
