@@ -1,16 +1,17 @@
 """Accuracy that small image classifiers keep at half and a quarter of their multiply-adds.
 
-``python -m strop.bench.measures.pruned_vision [--seeds 3]`` trains a residual network and a vision
-transformer on Fashion-MNIST, prunes each, and trains the smaller ones by distillation and on labels
-alone, with equal steps on the same images: a part of those that the dense ones learned from. The
-learning rate of both is chosen from the same candidates on validation images; all figures are of
-test images.
+``python -m strop.bench.measures.pruned_vision [--network vit] [--seeds 3]`` trains a residual
+network and a vision transformer on Fashion-MNIST, prunes each, and trains the smaller ones by
+distillation and on labels alone, with equal steps on the same images: a part of those that the
+dense ones learned from. The learning rate of both is chosen from the same candidates on validation
+images; all figures are of test images. Each kind of network has a record of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any
 
@@ -56,11 +57,18 @@ class Network:
     training: Policy
 
 
+class Kind(StrEnum):
+    """Kinds of classifiers, as the command names them."""
+
+    RESNET = "resnet"
+    VIT = "vit"
+
+
 DENSE = Policy(steps=1000, weight_decay=0.05, held_out=0)
-NETWORKS = (
-    Network("ResNet", ResNet, ("channels",), replace(DENSE, lr=5e-3, bf16=True)),
-    Network("ViT", partial(ViT, layers=3), ("ffn", "heads"), replace(DENSE, lr=2e-3)),
-)
+NETWORKS = {
+    Kind.RESNET: Network("ResNet", ResNet, ("channels",), replace(DENSE, lr=5e-3, bf16=True)),
+    Kind.VIT: Network("ViT", partial(ViT, layers=3), ("ffn", "heads"), replace(DENSE, lr=2e-3)),
+}
 
 
 @dataclass(frozen=True)
@@ -87,17 +95,21 @@ class Trial:
         """The pass of an arm for one seed."""
         return replace(arm, seed=seed, bf16=self.network.training.bf16)
 
-    def searched(self, seed: int) -> tuple[dict[str, Recover], dict[str, dict[str, float]]]:
+    def dense(self, seed: int) -> Program:
+        """A dense classifier."""
+        return dense(self.network.make, self.whole, replace(self.network.training, seed=seed))
+
+    def searched(
+        self, program: Program, seed: int
+    ) -> tuple[dict[str, Recover], dict[str, dict[str, float]]]:
         """Each arm at its best learning rate, and what all of them gave on validation images."""
-        program = dense(self.network.make, self.whole, replace(self.network.training, seed=seed))
         context = self.part.context(program, seed)
         smaller = after([self.pruning(SHARES["4x"][0])], program, context)
         arms = {name: self.recovery(arm, seed) for name, arm in ARMS.items()}
         return at_best_rates(arms, RATES, smaller, self.part, context)
 
-    def run(self, arms: Mapping[str, Recover], seed: int) -> dict[str, float]:
-        """The accuracy of everything that is made for one seed, on test images in percent."""
-        program = dense(self.network.make, self.whole, replace(self.network.training, seed=seed))
+    def run(self, program: Program, arms: Mapping[str, Recover], seed: int) -> dict[str, float]:
+        """The accuracy of all that is made of a dense one, on test images in percent."""
         context = self.part.context(program, seed)
         found = {"dense": self._accuracy(program)}
         for name, (share, _) in SHARES.items():
@@ -149,14 +161,18 @@ def tried(network: Network, whole: Task, seeds: Sequence[int]) -> tuple[list[Fig
     """The figures of one kind of classifier, and everything that was measured."""
     part = replace(whole, train=whole.train[: SEEN_AGAIN // ROWS])
     trial = Trial(network, whole, part)
+    with console.status(f"{network.name}: dense ones"):
+        programs = [trial.dense(seed) for seed in seeds]
     with console.status(f"{network.name}: choosing learning rates"):
-        arms, search = trial.searched(seeds[0])
+        arms, search = trial.searched(programs[0], seeds[0])
     runs = []
-    for seed in seeds:
+    for seed, program in zip(seeds, programs):
         with console.status(f"{network.name}: seed {seed}"):
-            runs.append(trial.run(arms, seed))
+            runs.append(trial.run(program, arms, seed))
     found = samples(runs)
     measured = {
+        "data": SOURCE,
+        "images": {"dense": IMAGES, "pruned": SEEN_AGAIN},
         "options": {name: arm.options() for name, arm in arms.items()},
         "validation": search,
         "test": {name: asdict(sample) for name, sample in found.items()},
@@ -165,20 +181,17 @@ def tried(network: Network, whole: Task, seeds: Sequence[int]) -> tuple[list[Fig
 
 
 def main(
+    network: Annotated[list[Kind] | None, typer.Option(help="Try these only.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each is trained.")] = 3,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Try both kinds of classifiers."""
+    """Try each kind of classifier, and write its record."""
     whole = task_or_exit(IMAGES)
-    made: list[Figure] = []
-    measured: dict[str, Any] = {"data": SOURCE, "images": IMAGES, "seen_again": SEEN_AGAIN}
-    for network in NETWORKS:
-        of_one, measured[network.name] = tried(network, whole, range(seeds))
-        made += of_one
-    title = "small classifiers of Fashion-MNIST, pruned and recovered"
-    show_and_save(
-        "pruned_vision", title, environment(torch.get_num_threads()), made, measured, results
-    )
+    for kind in network or NETWORKS:
+        made, measured = tried(NETWORKS[kind], whole, range(seeds))
+        machine = environment(torch.get_num_threads())
+        title = f"{NETWORKS[kind].name} on Fashion-MNIST, pruned and recovered"
+        show_and_save(f"pruned_{kind}", title, machine, made, measured, results)
 
 
 if __name__ == "__main__":
