@@ -225,8 +225,9 @@ def test_the_input_that_masks_attention_marks_padding(encoder: Program) -> None:
     assert padding_mask(plain) is None
 
 
-X, W, IMAGE = torch.randn(2, 4), torch.randn(3, 4), torch.randn(2, 4, 5, 5)
-KERNEL = torch.randn(3, 4, 1, 1)
+X, W, IMAGE = torch.randn(2, 4), torch.randn(5, 4), torch.randn(2, 4, 5, 5)
+KERNEL, FEW = torch.randn(5, 4, 1, 1), torch.randn(4, 4)
+IDS = torch.ones(2, 3, dtype=torch.int64)
 OUTPUTS: dict[str, tuple[Any, tuple[Tensor, ...], dict[str, Tensor], tuple[str, int]]] = {
     "linear": (lambda x, w: F.linear(x, w), (X,), {"w": W}, ("logits", -1)),
     "bias": (lambda x, w, b: x @ w.T + b, (X,), {"w": W, "b": W[:, 0]}, ("logits", -1)),
@@ -237,7 +238,15 @@ OUTPUTS: dict[str, tuple[Any, tuple[Tensor, ...], dict[str, Tensor], tuple[str, 
     "pooled": (lambda x, w: F.conv2d(x, w).mean((2, 3)), (IMAGE,), {"w": KERNEL}, ("logits", -1)),
     "norm": (lambda x, w: F.layer_norm(x, (4,), w), (X,), {"w": W[0]}, ("values", -1)),
     "tanh": (lambda x, w: F.linear(x, w).tanh(), (X,), {"w": W}, ("values", -1)),
-    "sum": (lambda x, w: F.linear(x, w) + x[:, :3], (X,), {"w": W}, ("values", -1)),
+    "sum": (lambda x, w: F.linear(x, w) + x[:, :1], (X,), {"w": W}, ("values", -1)),
+    "projection": (lambda x, w: F.linear(x, w), (X,), {"w": FEW}, ("values", -1)),
+    "shifted": (lambda x, w: 3 * (x @ w.T) + 1, (X,), {"w": FEW}, ("values", -1)),
+    "pixels": (lambda x, w: F.conv2d(x, w[..., None, None]), (IMAGE,), {"w": FEW}, ("values", 1)),
+    "few": (lambda x, w, b: F.linear(x, w, b), (X,), {"w": FEW, "b": FEW[0]}, ("logits", -1)),
+    "added": (lambda x, w, b: x @ w + b, (X,), {"w": FEW, "b": FEW[0]}, ("logits", -1)),
+    "times": (lambda x, w, b: F.linear(x, w) * b, (X,), {"w": FEW, "b": FEW[0]}, ("values", -1)),
+    "addmm": (lambda x, w, b: torch.addmm(b, x, w), (X,), {"w": FEW, "b": FEW[0]}, ("logits", -1)),
+    "tied": (lambda i, w: F.linear(F.embedding(i, w), w), (IDS,), {"w": FEW}, ("logits", -1)),
     "similarity": (lambda x, y: x @ y.T, (X, X), {}, ("values", -1)),
     "one number": (lambda x, w: F.linear(x, w), (X,), {"w": W[:1]}, ("values", -1)),
     "one axis": (lambda x, w: F.linear(x, w), (X[0],), {"w": W}, ("values", -1)),

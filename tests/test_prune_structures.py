@@ -125,3 +125,16 @@ def test_parts_of_an_axis_lie_one_after_another(dim: Dim, first: int) -> None:
         return
     for one in dict.fromkeys(leaves(dim)):
         assert torch.equal(torch.cat([places(part, one) for part in parts]), places(dim, one))
+
+
+def test_a_size_beside_one_that_shrinks_stays_as_it_is() -> None:
+    def joined(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        heads = F.linear(x, up).reshape(x.shape[0], 4, 3)
+        return F.linear(torch.relu(heads).reshape(x.shape[0], 12), down)
+
+    weights = {"up": torch.randn(12, 6), "down": torch.randn(2, 12)}
+    program = program_of(joined, torch.randn(5, 6), dims={0: {0: "batch"}}, **weights)
+    new = assert_pruned_as_masked(program, {"input_0": torch.randn(7, 6)}, lambda g: True, 0.5)
+    assert list(new.weights.values())[0].shape[0] == 4
+    # No operation on sizes has joined the program.
+    assert [n.target for n in new.graph.nodes] == [n.target for n in program.graph.nodes]

@@ -81,7 +81,7 @@ def _computed(node: Node, size: Any, dim: Dim, kept: Kept) -> Any:
     if not isinstance(size, Node):
         return size
     ratio = sympy.cancel(sympy.sympify(size_after(dim, kept)) / expression(size.meta["val"]))
-    if ratio == 1:  # it is read off a value that is smaller by now
+    if ratio == 1:  # it does not depend on what goes, or follows from a value that is smaller now
         return size
     wanted, had = (int(n) for n in ratio.as_numer_denom())
     for operation, number in ((operator.floordiv, had), (operator.mul, wanted)):
