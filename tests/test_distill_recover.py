@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Strop, run_python
+from conftest import Full, Strop, run_python
 from distill_tools import Encoder, batch, captured
 from program_tools import program_of
 from torch import Tensor, nn
@@ -299,6 +299,47 @@ def test_a_loss_of_the_users_own_sees_student_and_teacher(teacher: Program, tmp_
         Recover(own=1.0)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"input_ids": torch.full((8, 7), 99)},
+            r"input_ids i64\[8, 7\] for i64\[batch, seq\].*Index",
+        ),
+        (
+            {"input_ids": torch.rand(8, 7)},
+            r"input_ids f32\[8, 7\] for i64\[batch, seq\].*: RuntimeEr",
+        ),
+        ({"attention_mask": torch.ones(8, 6)}, r"attention_mask f32\[8, 6\] for i64\[batch, seq\]"),
+    ],
+)
+def test_a_batch_that_the_model_does_not_take_is_named(
+    change: dict[str, Tensor], said: str, teacher: Program
+) -> None:
+    data = [*BATCHES[:3], BATCHES[3] | change]
+    with pytest.raises(UsageError, match=rf"^train\[3\]: the model does not run on .*{said}"):
+        SHORT.run(halved(teacher), None, Context(teacher=teacher, train=data))
+
+
+def test_a_loss_without_a_gradient_is_told(teacher: Program, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "def detached(student, teacher, batch): return student['hidden'].detach().sum()\n"
+        "def constant(student, teacher, batch): return torch.ones((), requires_grad=True)\n"
+    )
+    for name in ("detached", "constant"):
+        one = replace(SHORT, own=1.0, own_loss=f"{tmp_path}/own.py:{name}")
+        with pytest.raises(
+            UsageError, match=r"^train\[\d+\]: own_loss returned a number that has no"
+        ):
+            one.run(halved(teacher), None, Context(teacher=teacher, train=BATCHES))
+
+
+def test_where_all_weights_are_frozen_nothing_can_be_learned(teacher: Program) -> None:
+    with pytest.raises(UsageError, match="freeze: all weights match it, and none is left to train"):
+        replace(SHORT, freeze=("*",)).run(teacher, None, Context(teacher=teacher, train=BATCHES))
+
+
 def test_padding_does_not_count(teacher: Program) -> None:
     """Words that are masked reach the hidden states of their own places only."""
     student, context = halved(teacher), Context(teacher=teacher)
@@ -461,17 +502,13 @@ def test_the_teacher_computes_in_bfloat16_where_the_student_does(teacher: Progra
     assert 0 < (rounded - exact).abs().max() < 0.1
 
 
-def test_a_full_disk_is_told_once(
-    teacher: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("strop.passes.distill.teacher.save_file", full)
+def test_a_full_disk_is_told_once(teacher: Program, tmp_path: Path, full: Full) -> None:
     said: list[str] = []
     held = Teacher(teacher, tmp_path / "t", 10**9, said.append)
-    for given in BATCHES[:2]:
-        held.values(given)
+    with full(100):
+        for given in BATCHES[:2]:
+            held.values(given)
+    assert not list((tmp_path / "t").iterdir())
     assert len(said) == 1 and said[0].startswith("the teacher's values are computed anew in each")
 
 
@@ -595,7 +632,10 @@ def facts_of(artifact: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_build_that_is_interrupted_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_build_that_is_interrupted_says_how_to_go_on_and_does(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     arguments = small_recipe(tmp_path, steps=900, check_every=20)
     command = [sys.executable, "-m", "strop.compiler.cli", "build", *arguments, "-o"]
     cache = tmp_path / "cache"
@@ -614,10 +654,11 @@ def test_a_build_that_is_interrupted_says_how_to_go_on_and_does(tmp_path: Path) 
             assert running.poll() is None
             time.sleep(0.05)
         time.sleep(1)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert re.search(r"training was interrupted after \d+ updates; the checkpoint of update", said)
+    assert running.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    told = re.search(r"training was interrupted after \d+ updates; the checkpoint of update", said)
+    assert bool(told) == (number == signal.SIGINT)
     assert not (tmp_path / "out").exists()
     for out, where in (("out", cache), ("whole", tmp_path / "other")):
         subprocess.run([*command, str(tmp_path / out)], env=environment(where), check=True)

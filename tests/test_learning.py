@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Strop
+from conftest import Full, Strop
 from program_tools import program_of
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from strop.compiler import Model, build, load_recipe
 from strop.compiler.frontend.data import context_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting import learning
+from strop.compiler.rewriting.code_identity import code_identity
 from strop.compiler.rewriting.context import Context, seeded
 from strop.compiler.rewriting.learning import FACTS, TENSORS, Learned, LearningPass
 from strop.compiler.rewriting.passes import Pass
@@ -234,7 +236,7 @@ def test_another_version_or_another_source_makes_it_learn_again(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Fit().key(linear(), context)
-    monkeypatch.setattr("strop.compiler.rewriting.learning._code", lambda thing: "changed")
+    monkeypatch.setattr("strop.compiler.rewriting.learning.code_identity", lambda _: ["changed"])
     assert Fit().key(linear(), context) != key
     monkeypatch.undo()
     assert Fit().key(linear(), context) == key
@@ -260,6 +262,71 @@ def test_the_source_of_the_users_own_measure_counts(source: str, tmp_path: Path)
         return Fit().key(linear(), context_of(model, CPU))
 
     assert key(source) == key(source) != key(source + "# changed\n")
+
+
+def weighted(scale: float, shift: Any = 0.0) -> Any:
+    def measure(run: Any) -> dict[str, float]:
+        return {"a": scale}
+
+    return measure
+
+
+class Measures:
+    """An object whose method measures."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def measure(self, run: Any) -> dict[str, float]:
+        return {"a": self.scale}
+
+    def __call__(self, run: Any) -> dict[str, float]:
+        return {"a": self.scale}
+
+
+def ratio(name: str, run: Any) -> dict[str, float]:
+    return {name: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        (weighted(1.0), weighted(1.0), weighted(2.0)),
+        (Measures(1.0), Measures(1.0), Measures(2.0)),
+        (Measures(1.0).measure, Measures(1.0).measure, Measures(2.0).measure),
+        (partial(ratio, "a"), partial(ratio, "a"), partial(ratio, "b")),
+        (partial(ratio, n=("a", 1)), partial(ratio, n=("a", 1)), partial(ratio, n=("a", 2))),
+        (partial(ratio, X), partial(ratio, X + 1), partial(ratio, 1.0)),
+        (Measures, Measures, Fit),
+        (len, len, Measures),
+        (lambda run, a=1: {}, None, lambda run, a=2: {}),
+    ],
+)  # fmt: skip
+def test_functions_of_one_file_are_told_apart(one: Any, same: Any, other: Any) -> None:
+    assert code_identity(one) == code_identity(same or one) != code_identity(other)
+
+
+def test_data_that_are_drawn_anew_are_the_same_for_the_same_seed(context: Context) -> None:
+    class Drawn:
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            return iter([{"input_0": torch.randn(2, 4), "wanted": torch.randn(2, 1)}])
+
+    drawn = replace(context, train=Drawn())
+    torch.manual_seed(1)
+    key, state = Fit().key(linear(), drawn), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert Fit().key(linear(), drawn) == key
+    assert Fit().key(linear(), replace(drawn, seed=1)) != key
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_full_disk_costs_what_was_learned_and_no_build(context: Context, full: Full) -> None:
+    told: list[str] = []
+    with full(10):
+        result = Fit().run(linear(), context=replace(context, say=told.append))
+    assert result.modified and len(told) == 1
+    assert re.match("what pass 'fit' learned is not kept: the cache .*too large", told[0])
 
 
 @pytest.mark.parametrize("file", [TENSORS, FACTS])
@@ -372,6 +439,7 @@ def test_of_several_processes_the_first_one_keeps_what_was_learned(
 FACTORY = """
 import torch
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from strop.compiler import Context, Learned, LearningPass, Model, Rule
 

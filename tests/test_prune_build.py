@@ -100,6 +100,19 @@ def test_without_data_the_recipe_says_what_the_factory_lacks(
     assert "calibration or train" in result.err and not (tmp_path / "out").exists()
 
 
+def test_a_mistake_in_an_option_is_one_sentence_and_no_bundle(
+    strop: Strop, write: Write, tmp_path: Path
+) -> None:
+    wrong = ("--set", "prune-ffn.only=['ffn:layers.9.linear1']")
+    result = strop("build", write(ENCODER), "-o", tmp_path / "out", "--recipe", "cpu-pruned-fp32",
+                   *SHORT, *wrong)  # fmt: skip
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        "strop: no group is called 'ffn:layers.9.linear1'; did you mean 'ffn:layers.1.linear1'?"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["model_1.py"]
+
+
 def test_a_recipe_without_pruning_has_no_groups_to_list(strop: Strop, small: str) -> None:
     result = strop("debug", "groups", small, "--recipe", "cpu-fp32")
     assert result.code == 2 and "no pass 'prune'" in result.err

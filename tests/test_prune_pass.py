@@ -10,6 +10,7 @@ from torch import nn
 
 from strop.compiler.ir.cost import CostModel
 from strop.compiler.ir.program import Program
+from strop.compiler.recipes.registry import make_pass
 from strop.compiler.rewriting.context import Context
 from strop.compiler.util.errors import UsageError
 from strop.passes.prune.importance import METHODS
@@ -147,6 +148,24 @@ def test_a_method_that_looks_at_data_needs_some(program: Program) -> None:
     with pytest.raises(UsageError, match="calibration or train"):
         Prune(importance="activation").run(program)
     assert Prune(importance="l2").run(program).modified
+
+
+def test_options_are_lists_and_not_empty() -> None:
+    with pytest.raises(
+        UsageError, match=r"'kinds': it takes a list, in brackets, of texts in quot"
+    ):
+        make_pass("prune", {"kinds": "ffn"})
+    with pytest.raises(UsageError, match="kinds is empty: say what to prune, of heads, queries"):
+        Prune(kinds=())
+
+
+@pytest.mark.parametrize("importance", ["activation", "taylor"])
+def test_a_batch_that_the_model_does_not_take_is_told(program: Program, importance: str) -> None:
+    wrong = [*data(), {"input_0": torch.randn(4, 7)}]
+    with pytest.raises(
+        UsageError, match=r"does not run on .*: input_0 f32\[4, 7\] for f32\[4, 8\]"
+    ):
+        run(program, Context(calibration=wrong), importance=importance)
 
 
 def test_the_manifest_learns_which_positions_are_left(program: Program) -> None:

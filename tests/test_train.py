@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import run_python
+from conftest import Full, run_python
 from torch import Tensor
 
 from strop.compiler.rewriting.context import Context
@@ -469,6 +469,19 @@ def test_an_interrupted_training_says_how_to_go_on(
     assert notes(Context(), 18) == [
         "training was interrupted after 13 updates; nothing of it is kept"
     ]
+
+
+def test_a_full_disk_costs_the_checkpoints_and_not_the_training(tmp_path: Path, full: Full) -> None:
+    def run(context: Context) -> Trained:
+        tensors = weights()
+        return train(tensors, noisy(tensors, 0), batches(), SHORT, context)
+
+    told: list[str] = []
+    with full(300):
+        found = run(Context(kept=tmp_path, say=told.append))
+    same(found, run(Context()))
+    assert len(told) == 1 and "goes on without further checkpoints: Error" in told[0]
+    assert not list(tmp_path.glob("*.new"))
 
 
 @pytest.mark.parametrize("damage", ["state", "best", "header"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
-from strop.compiler.ir.contract import Contract
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
 from strop.compiler.ir.program import Program
 from strop.compiler.util.arrays import to_array
+from strop.compiler.util.errors import UsageError
 from strop.compiler.util.numerics import Array
 
 Inputs = dict[str, torch.Tensor]
@@ -20,6 +22,30 @@ def run_program(program: Program, inputs: Inputs) -> dict[str, Array]:
         outputs = program.run(**in_contract(inputs, program.contract))
     names = [o.name for o in program.contract.outputs]
     return {name: to_array(o) for name, o in zip(names, outputs)}
+
+
+@contextmanager
+def refusing(contract: Contract, inputs: Inputs) -> Iterator[None]:
+    """A program runs in this block on inputs of the user's that nobody has tried before.
+
+    Raises:
+        UsageError: an operator does not take their sizes, dtypes or values.
+    """
+    try:
+        yield
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # what operators raise
+        told = ", ".join(_told(spec, inputs[spec.name]) for spec in contract.inputs)
+        why = str(error).splitlines()[0] if str(error) else ""
+        raise UsageError(
+            f"the model does not run on these inputs: {told}: {type(error).__name__}: {why}"
+        ) from error
+
+
+def _told(spec: TensorSpec, given: torch.Tensor) -> str:
+    """A tensor, and what it stands for."""
+    dtype = DTYPE_NAMES.get(given.dtype, str(given.dtype))
+    wanted = ", ".join(map(str, spec.shape))
+    return f"{spec.name} {dtype}{list(given.shape)} for {spec.dtype}[{wanted}]"
 
 
 def in_contract(inputs: Inputs, contract: Contract) -> Inputs:

@@ -20,6 +20,7 @@ from strop.compiler.util.user_code import load_object
 
 # What an entry of a recipe says of a pass; everything else there is an option.
 RESERVED = ("name", "id", "why", "slot")
+_LISTS = 'it takes a list, in brackets, of texts in quotes: ["a", "b"]'
 UserPass = Pass | Rule | type[Pass] | type[Rule]
 """What a user may put into a pipeline from Python; a file may hold a list of rules too."""
 
@@ -84,7 +85,8 @@ def _with_options(kind: type[Pass], options: Mapping[str, Any], name: str) -> Pa
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
-        raise UsageError(f"pass '{name}', option '{where}': {first['msg']}") from error
+        said = _LISTS if first["type"] == "tuple_type" else first["msg"]
+        raise UsageError(f"pass '{name}', option '{where}': {said}") from error
     return made
 
 

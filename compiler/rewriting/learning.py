@@ -9,7 +9,6 @@ and its options, the data, the seed and the versions.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import sys
 import tempfile
@@ -17,17 +16,16 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from strop.compiler.ir.printer import program_text
 from strop.compiler.ir.program import Program
-from strop.compiler.ir.snapshots.weight_store import read_tensors
+from strop.compiler.ir.snapshots.weight_store import read_tensors, write_tensors
+from strop.compiler.rewriting.code_identity import code_identity
 from strop.compiler.rewriting.context import Batches, Context, Need, Needs, digest_of, named, seeded
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
@@ -172,7 +170,9 @@ class LearningPass(Pass):
             "from": source,
             "versions": [version(package) for package in PACKAGES],
             "functions": [
-                _code(f) for f in (context.loss, context.evaluate, *self.uses()) if f is not None
+                code_identity(f)
+                for f in (context.loss, context.evaluate, *self.uses())
+                if f is not None
             ],
         }
         text = json.dumps(known, sort_keys=True, default=repr)
@@ -184,7 +184,10 @@ class LearningPass(Pass):
         return {
             "program": _digest(program, hashes),
             "teacher": None if context.teacher is None else _digest(context.teacher, hashes),
-            "data": {need: _data_digest(getattr(context, need)) for need in sorted(self.reads())},
+            "data": {
+                need: _data_digest(getattr(context, need), context.seed)
+                for need in sorted(self.reads())
+            },
             "seed": context.seed,
         }
 
@@ -196,13 +199,14 @@ def _digest(program: Program, hashes: WeightHashes) -> str:
     return digest.hexdigest()
 
 
-def _data_digest(batches: Batches | None) -> str | None:
-    """The hash of all batches."""
+def _data_digest(batches: Batches | None, seed: int) -> str | None:
+    """The hash of all batches; what the user's code draws for them depends on the seed alone."""
     if batches is None:
         return None
     digest = hashlib.sha256()
-    for batch in batches:
-        digest_of(batch, digest)
+    with seeded(seed):
+        for batch in batches:
+            digest_of(batch, digest)
     return digest.hexdigest()
 
 
@@ -210,27 +214,13 @@ def _code_of_pass(kind: type[Pass]) -> str:
     """The hash of the file that holds a pass; of one of strop's, of all of strop's passes."""
     package = ".".join(kind.__module__.split(".")[:2])
     if package != "strop.passes":
-        return _code(kind)
+        return " ".join(code_identity(kind))
     files = sorted(f for p in sys.modules[package].__path__ for f in Path(p).rglob("*.py"))
     return hashlib.sha256(" ".join(map(file_hash, files)).encode()).hexdigest()
 
 
-def _code(thing: Any) -> str:
-    """The hash of the file that holds a class or what can be called; "" where there is none."""
-    thing = inspect.unwrap(thing)
-    while isinstance(thing, partial):
-        thing = inspect.unwrap(thing.func)
-    if not inspect.isroutine(thing) and not inspect.isclass(thing):
-        thing = type(thing)
-    try:
-        file = inspect.getsourcefile(thing)
-    except TypeError:
-        return ""
-    return file_hash(Path(file)) if file and Path(file).is_file() else ""
-
-
 def _write(learned: Learned, folder: Path) -> None:
-    save_file(dict(learned.tensors), folder / TENSORS)
+    write_tensors(learned.tensors, folder / TENSORS)
     values = {
         "strop_learned": 1,
         "sha256": file_hash(folder / TENSORS),

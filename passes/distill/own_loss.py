@@ -31,4 +31,9 @@ def scalar_of(what: str, loss: Callable[..., Any], *given: Any) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
         shape = f"a tensor of {list(value.shape)}" if isinstance(value, torch.Tensor) else value
         raise UsageError(f"{what} returned {shape}; it must return a float tensor without axes")
+    if torch.is_grad_enabled() and value.grad_fn is None:
+        raise UsageError(
+            f"{what} returned a number that has no gradient: compute it from the student's outputs "
+            "by operators of torch, without detach(), item() or numpy()"
+        )
     return value

@@ -208,13 +208,16 @@ class Recover(Policy, LearningPass):
         """Names of the weights that are trained.
 
         Raises:
-            UsageError: a pattern of ``freeze`` matches none.
+            UsageError: a pattern of ``freeze`` matches none, or together they match all.
         """
         names = [n for n, weight in program.parameters.items() if weight.is_floating_point()]
         for pattern in self.freeze:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise UsageError(f"freeze: no weight is '{pattern}'{nearest(pattern, names)}")
-        return [n for n in names if not any(fnmatchcase(n, p) for p in self.freeze)]
+        trained = [n for n in names if not any(fnmatchcase(n, p) for p in self.freeze)]
+        if not trained:
+            raise UsageError("freeze: all weights match it, and none is left to train")
+        return trained
 
     def _teacher(self, context: Context, tapped: Program) -> Teacher:
         place = context.kept or context.scratch

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from strop.compiler.ir.contract import TensorSpec
 from strop.compiler.ir.families import CASTS
 from strop.compiler.ir.nodes import input_node, shape_of, static_int
 from strop.compiler.ir.program import Program
-from strop.compiler.ir.running import in_contract
-from strop.compiler.ir.snapshots.weight_store import read_tensors
+from strop.compiler.ir.running import in_contract, refusing
+from strop.compiler.ir.snapshots.weight_store import read_tensors, write_tensors
 from strop.compiler.rewriting.context import Batch, digest_of
 from strop.compiler.util.errors import UsageError
 
@@ -29,10 +28,14 @@ def run_on(program: Program, batch: Batch, segments: int = 0) -> tuple[torch.Ten
         program: to run.
         batch: the inputs, by name.
         segments: of the program, inside of which gradients compute the values again; 0 keeps all.
+
+    Raises:
+        UsageError: it does not run on the batch.
     """
     given = {spec.name: batch[spec.name] for spec in program.contract.inputs}
     inputs = in_contract(given, program.contract)
-    return program.run_in_segments(segments, **inputs) if segments else program.run(**inputs)
+    with refusing(program.contract, given):
+        return program.run_in_segments(segments, **inputs) if segments else program.run(**inputs)
 
 
 def require_same_contract(student: Program, teacher: Program) -> None:
@@ -140,7 +143,7 @@ class Teacher:
         # Outputs may share their elements, which safetensors does not take.
         whole = {str(i): t.clone(memory_format=_WHOLE) for i, t in enumerate(found)}
         try:
-            save_file(whole, work)
+            write_tensors(whole, work)
             work.replace(path)
         except OSError as error:
             self._left = 0

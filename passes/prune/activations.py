@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from strop.compiler.ir.interpreter import interpret
 from strop.passes.prune.axes import Read
-from strop.passes.prune.question import Question
+from strop.passes.prune.question import Question, on_batch
 
 Place = tuple[Node, int]
 """A value, and one of its axes."""
@@ -53,10 +52,9 @@ class Activations:
                 if read not in made.weights:
                     made.weights[read] = _lines(value, read.weight_axis).abs().sum(0)
 
-        program = question.program
         with torch.no_grad():
             for batch in question.data():
-                interpret(program.graph, program.weights, question.inputs(batch), watch)
+                on_batch(question.program, batch, watch)
         return made
 
     def _add(self, place: Place, lines: Tensor) -> None:

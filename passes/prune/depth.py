@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from strop.compiler.ir.interpreter import interpret
 from strop.compiler.ir.nodes import same_shape, tensors_of
 from strop.compiler.ir.printer import module_path
 from strop.compiler.ir.program import Program
@@ -19,7 +18,7 @@ from strop.compiler.rewriting.context import Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError
-from strop.passes.prune.question import first_batches, inputs_of
+from strop.passes.prune.question import first_batches, on_batch
 
 _NUMBERED = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
@@ -153,7 +152,7 @@ def _influence(
                 seen[node] = value.detach()
 
         with torch.no_grad():
-            interpret(program.graph, program.weights, inputs_of(program, batch), watch)
+            on_batch(program, batch, watch)
         for block, found in zip(free, cosines):
             assert block.reads is not None and block.gives is not None
             pair = seen[block.reads].flatten(0, -2), seen[block.gives].flatten(0, -2)

@@ -11,14 +11,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from strop.compiler.ir.interpreter import interpret
 from strop.compiler.rewriting.context import Need
 from strop.passes.prune.activations import Activations
 from strop.passes.prune.axes import Dependencies, Read
 from strop.passes.prune.dims import Dim, leaves
 from strop.passes.prune.groups import Group
 from strop.passes.prune.places import spread
-from strop.passes.prune.question import Question
+from strop.passes.prune.question import Question, on_batch
 
 Scores = Mapping[str, Tensor]
 """By the group's name: float64 [size]."""
@@ -74,7 +73,7 @@ def _taylor(question: Question) -> Scores:
     labelled = context.loss is not None and context.train is not None
     for batch in question.data(labelled):
         with torch.enable_grad():
-            outputs = interpret(program.graph, weights, question.inputs(batch))
+            outputs = on_batch(program, batch, weights=weights)
             if labelled and context.loss is not None:
                 value = context.loss(dict(zip(names, outputs)), batch)
             else:

@@ -77,6 +77,8 @@ class Prune(LearningPass):
             raise UsageError(f"share is {self.share}; it must be above 0 and below 1")
         if self.round_to < 0 or self.batches < 1:
             raise UsageError("round_to must be 0 or more, and batches 1 or more")
+        if not self.kinds:
+            raise UsageError(f"kinds is empty: say what to prune, of {', '.join(KINDS)}")
         for kind in self.kinds:
             if kind not in KINDS:
                 raise UsageError(f"there are no groups of kind '{kind}'; kinds: {', '.join(KINDS)}")

@@ -15,9 +15,8 @@ from typing import Any
 import pydantic
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from strop.compiler.ir.snapshots.weight_store import read_tensors
+from strop.compiler.ir.snapshots.weight_store import read_tensors, write_tensors
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import validated_json
 from strop.passes.train.history import Entry, Means
@@ -72,6 +71,9 @@ class Checkpoints:
             progress: how far it has come.
             state: weights and what the optimizer knows.
             best: the weights with the best validation loss.
+
+        Raises:
+            OSError: it cannot be written; the one before is still there.
         """
         kept = self.folder / BEST.format(progress.best_at)
         if not kept.exists():
@@ -101,8 +103,12 @@ class Checkpoints:
 def _write(tensors: Tensors, path: Path, header: dict[str, str]) -> None:
     """A whole file, or the one that was there before."""
     work = path.with_suffix(".new")
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, work, header)
-    work.replace(path)
+    try:
+        write_tensors({n: t.detach().contiguous() for n, t in tensors.items()}, work, header)
+        work.replace(path)
+    except OSError:
+        work.unlink(missing_ok=True)
+        raise
 
 
 def _header(path: Path) -> str:

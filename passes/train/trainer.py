@@ -72,7 +72,7 @@ def train(
         UsageError: the data is not as it must be, or the first loss is no number.
     """
     with seeded(policy.seed), torch.enable_grad():
-        run = _Training(Updater(parameters, loss, policy), batches, policy, context, what)
+        run = _Training(Updater(parameters, loss, policy, what), batches, policy, context, what)
         try:
             return run.run()
         except (Interrupted, KeyboardInterrupt) as error:
@@ -200,7 +200,12 @@ class _Training:
             return
         if self.updater.team.rank == 0:
             state = state_of(self.updater.optimizer, self.updater.parameters)
-            self.checkpoints.save(self.progress, state, self.best)
+            try:
+                self.checkpoints.save(self.progress, state, self.best)
+            except OSError as error:
+                self.checkpoints = None
+                self.context.say(f"training goes on without further checkpoints: {error}")
+                return
         self.saved_at = self.progress.updates
 
     def _resume(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from strop.compiler.rewriting.context import Batch
+from strop.compiler.util.errors import UsageError
 from strop.passes.train.feed import Numbered
 from strop.passes.train.history import Means
 from strop.passes.train.optimizer import optimizer_of
@@ -34,11 +35,13 @@ class NotANumber(Exception):
 class Updater:
     """Weights, their optimizer, and the processes that share the batches of an update."""
 
-    def __init__(self, parameters: Mapping[str, torch.Tensor], loss: Loss, policy: Policy) -> None:
+    def __init__(
+        self, parameters: Mapping[str, torch.Tensor], loss: Loss, policy: Policy, what: str
+    ) -> None:
         self.parameters = dict(parameters)
         self.optimizer = optimizer_of(self.parameters, policy)
         self.team = Team(policy.accumulate)
-        self._loss, self._policy = loss, policy
+        self._loss, self._policy, self._what = loss, policy, what
 
     def update(self, group: Sequence[Numbered], lr: float) -> tuple[float, dict[str, float]]:
         """Update the weights once; returns the mean loss of the group and its parts.
@@ -70,7 +73,7 @@ class Updater:
         """
         means = Means()
         for place, batch in batches:
-            parts = {name: float(value) for name, value in self._parts(batch).items()}
+            parts = {name: float(value) for name, value in self._parts(place, batch).items()}
             if not all(map(math.isfinite, parts.values())):
                 raise NotANumber(_said(parts), place)
             means.add(parts.pop(""), parts)
@@ -85,7 +88,7 @@ class Updater:
         sums: dict[str, torch.Tensor] = {}
         bad, said = _NOWHERE, "a loss is no number"
         for place, batch in mine:
-            parts = self._parts(batch)
+            parts = self._parts(place, batch)
             if not all(value.isfinite() for value in parts.values()):
                 bad, said = place, _said({n: float(v.detach()) for n, v in parts.items()})
                 break
@@ -97,10 +100,17 @@ class Updater:
             raise NotANumber(said, bad)
         return sums
 
-    def _parts(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The loss of a batch under "", and its parts."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._policy.bf16):
-            loss, parts = self._loss(batch)
+    def _parts(self, place: int, batch: Batch) -> dict[str, torch.Tensor]:
+        """The loss of a batch under "", and its parts.
+
+        Raises:
+            UsageError: something is wrong with the batch, or with the user's loss of it.
+        """
+        try:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._policy.bf16):
+                loss, parts = self._loss(batch)
+        except UsageError as error:
+            raise UsageError(f"{self._what}[{place}]: {error}") from error
         return {**parts, "": loss}
 
     def _gradients(self) -> list[torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -54,11 +55,25 @@ class WeightStore:
         path = self._path(digest)
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"weight": tensor}, path)
+            write_tensors({"weight": tensor}, path)
         return digest
 
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest}.safetensors"
+
+
+def write_tensors(
+    tensors: Mapping[str, torch.Tensor], path: Path, header: dict[str, str] | None = None
+) -> None:
+    """Write tensors, and text beside them, into a file.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    try:
+        save_file(dict(tensors), path, header)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path, what: str, *, within: Path) -> dict[str, torch.Tensor]:

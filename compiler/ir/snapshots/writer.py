@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
@@ -23,7 +22,7 @@ from strop.compiler.ir.printer import source_line
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.ir.snapshots.size_arithmetic import NAMES
-from strop.compiler.ir.snapshots.weight_store import WeightStore
+from strop.compiler.ir.snapshots.weight_store import WeightStore, write_tensors
 from strop.compiler.util.errors import UsageError
 
 FORMAT = 1
@@ -51,7 +50,7 @@ def save_program(program: Program, path: Path, store: WeightStore) -> None:
 
 def save_inputs(inputs: Inputs, folder: Path) -> None:
     """Write one set of inputs beside snapshots."""
-    save_file({n: t.contiguous() for n, t in inputs.items()}, folder / INPUTS)
+    write_tensors({n: t.contiguous() for n, t in inputs.items()}, folder / INPUTS)
 
 
 def _symbols(program: Program) -> dict[str, dict[str, Any]]:
