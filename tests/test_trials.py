@@ -152,7 +152,7 @@ def test_runs_become_a_sample_for_each_measurement_and_a_figure_with_its_spread(
     found = samples([{"a": 1.0, "b": 0.0}, {"a": 3.0, "b": 1.0}])
     figure = found["a"].figure("points", at_least=0)
     assert (found["b"].values, figure.value, figure.hit) == ((0.0, 1.0), 2.0, True)
-    assert figure.what == "points (mean of 2 seeds, ± 1.41)"
+    assert figure.what == "points (mean of 2 seeds, ± 1.4)"
 
 
 def idx(folder: Path, name: str, shape: tuple[int, ...], values: bytes) -> None:

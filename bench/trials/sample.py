@@ -37,7 +37,7 @@ class Sample:
         self, what: str, at_least: float | None = None, at_most: float | None = None
     ) -> Figure:
         """The mean as a figure, whose words hold the spread."""
-        spread = f"{what} (mean of {len(self.values)} seeds, ± {self.deviation:.2f})"
+        spread = f"{what} (mean of {len(self.values)} seeds, ± {self.deviation:.2g})"
         return Figure(spread, self.mean, at_least, at_most)
 
 
