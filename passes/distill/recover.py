@@ -57,7 +57,7 @@ class Recover(Policy, LearningPass):
         temperature: of the soft targets.
         taps: values inside that are compared: "auto" for the results of repeated blocks, patterns
             of values or module paths, ``STUDENT=TEACHER``.
-        outputs: ``NAME=KIND`` where an output is not what its operators suggest: "logits",
+        outputs: ``NAME=KIND`` where an output is not what its name and operators suggest: "logits",
             "probabilities", "values", "ignored".
         mask: the input whose zeros mark padding, which does not count; "auto" reads it off the
             attention, "" is none.
