@@ -4,7 +4,8 @@
 head on docstrings, prunes a quarter and a half of FFN channels and of key heads with their queries,
 and trains what is left in three ways: towards the original, on the text alone for as many steps,
 and on the text alone from random weights, for the steps of both trainings together. How fast each
-learns is chosen on validation text, among as many rates; perplexities are those of test text.
+learns is chosen on validation text, among as many rates, with a separate head and half of it gone;
+perplexities are those of test text.
 """
 
 from __future__ import annotations
