@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from strop.bench.models import causal, pretraining, reversal, text, tokens
+from strop.bench.models import causal, minilm, pretraining, reversal, text, tokens, wordpieces
 from strop.bench.trials.arms import after, drawn
+from strop.bench.trials.task import outputs_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.passes.distill.losses import IGNORED
@@ -21,12 +23,38 @@ from strop.passes.prune.prune import Prune
 
 CACHED = (
     text.prose, text.passages, text._runs, tokens._tokenizer, pretraining._pairs, causal.task,
-    pretraining.task,
+    pretraining.task, wordpieces.kept,
 )  # fmt: skip
 
 
 def sentence(number: int) -> str:
     return f"Sentence number {number} says that {number} things are here, and no more."
+
+
+class Words:
+    """A tokenizer of whole words, numbered as they come, after special ones."""
+
+    def __init__(self) -> None:
+        special = ("[MASK]", "[CLS]", "[UNK]", "[SEP]", "[PAD]")
+        self.numbers = {word: number for number, word in enumerate(special, 7)}
+
+    def convert_tokens_to_ids(self, words: list[str]) -> list[int]:
+        return [self.numbers.setdefault(word, len(self.numbers) + 7) for word in words]
+
+    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        assert not add_special_tokens
+        return {"input_ids": [self.convert_tokens_to_ids(text.split()) for text in texts]}
+
+
+def encoder() -> torch.nn.Module:
+    """What stands for MiniLM: an encoder of two layers, with the same weights each time."""
+    import transformers
+
+    config = transformers.BertConfig(
+        hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=32,
+        vocab_size=2000, max_position_embeddings=64,
+    )  # fmt: skip
+    return drawn(lambda: transformers.BertModel(config), 0)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +66,12 @@ def small_text() -> Iterator[None]:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "_docstrings", lambda root: iter(texts))
-        for sizes in (causal.SIZES, pretraining.SIZES):
-            patch.setitem(sizes, "num_hidden_layers", 1)
+        patch.setitem(causal.SIZES, "num_hidden_layers", 1)
+        patch.setattr(text, "_folder", lambda package: Path(package))
+        words = Words()
+        patch.setattr(wordpieces, "tokenizer", lambda: words)
+        patch.setattr(minilm, "encoder", encoder)
+        patch.setattr(pretraining, "LAYERS", 1)
         yield from forgotten()
 
 
@@ -119,6 +151,30 @@ def test_heads_are_separate_or_tied(small_text: None) -> None:
     assert set(separate) - set(tied) == {"lm_head.weight"}
 
 
+def test_rare_words_are_unknown(small_text: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wordpieces, "VOCABULARY", 12)
+    for _ in forgotten():
+        common = wordpieces.kept()
+        special = wordpieces.tokenizer().convert_tokens_to_ids(list(wordpieces.SPECIAL))
+        assert list(common[:5]) == special
+        assert len(set(common)) == 12
+        (found,) = wordpieces.encoded(["Sentence number 5 says"])
+        assert found[2] == wordpieces.UNK
+        assert wordpieces.UNK not in (*found[:2], found[3])
+
+
+def test_the_encoder_starts_from_weights_of_the_words_that_are_kept(small_text: None) -> None:
+    source, made = encoder().state_dict(), drawn(pretraining.bert, 1).state_dict()
+    table = "embeddings.word_embeddings.weight"
+    assert torch.equal(made["bert." + table], source[table][list(wordpieces.kept())])
+    assert torch.equal(made["cls.predictions.decoder.weight"], made["bert." + table])
+    layer = "encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(made["bert." + layer], source[layer])
+    assert "bert." + layer.replace("0", "1") not in made
+    pooler = "pooler.dense.weight"
+    assert not torch.equal(made["bert." + pooler], source[pooler])
+
+
 def test_pairs_of_sentences_are_masked_and_half_of_them_are_strangers(small_text: None) -> None:
     batches = pretraining.batches("train", 1)
     ids, labels, types, mask, strangers = (
@@ -126,23 +182,23 @@ def test_pairs_of_sentences_are_masked_and_half_of_them_are_strangers(small_text
         for name in ("input_ids", "labels", "token_type_ids", "attention_mask",
                      "next_sentence_label")
     )  # fmt: skip
-    assert torch.equal(mask, (ids != tokens.PAD).long())
-    assert (ids[:, 0] == tokens.CLS).all()
-    assert ((ids == tokens.SEP).sum(1) == 2).all()
+    assert torch.equal(mask, (ids != wordpieces.PAD).long())
+    assert (ids[:, 0] == wordpieces.CLS).all()
+    assert ((ids == wordpieces.SEP).sum(1) == 2).all()
     asked = labels != IGNORED
     assert asked.sum() / mask.sum() == pytest.approx(0.15, abs=0.02)
-    assert (ids == tokens.MASK)[asked].float().mean() == pytest.approx(0.8, abs=0.03)
-    assert not (ids == tokens.MASK)[~asked].any()
+    assert (ids == wordpieces.MASK)[asked].float().mean() == pytest.approx(0.8, abs=0.03)
+    assert not (ids == wordpieces.MASK)[~asked].any()
     assert not (asked & (mask == 0)).any()
     kept = (ids == labels)[asked].float().mean()
     assert kept == pytest.approx(0.1, abs=0.03)
     assert strangers.float().mean() == pytest.approx(0.5, abs=0.1)
-    assert (types.diff(dim=1)[:, :30] >= 0).all()
+    assert ((types.diff(dim=1) > 0).sum(1) == 1).all()
     followed = {(tuple(a), tuple(b)) for a, b in zip(*pretraining._pairs("train"))}
     whole = torch.where(asked, labels, ids)
     for row, kind, stranger in zip(whole.tolist(), types.tolist(), strangers.tolist()):
         second = kind.index(1)
-        pair = tuple(row[1 : second - 1]), tuple(row[second : row.index(tokens.SEP, second)])
+        pair = tuple(row[1 : second - 1]), tuple(row[second : row.index(wordpieces.SEP, second)])
         assert (pair in followed) == (not stranger)
 
 
@@ -152,13 +208,18 @@ def test_words_that_are_asked_for_depend_on_the_draw(small_text: None) -> None:
     assert not torch.equal(one, other)
 
 
-def test_both_losses_of_pretraining_are_added(small_text: None) -> None:
+def test_both_losses_of_pretraining_are_added_in_the_metric_and_weighted_in_training(
+    small_text: None,
+) -> None:
     batch = pretraining.batches("test")[0]
     program = pretraining.task().captured(drawn(pretraining.bert, 0))
     found = pretraining.mean_losses(program, [batch])
-    assert found["mlm"] == pytest.approx(math.log(pretraining.VOCABULARY), rel=0.1)
+    assert found["mlm"] == pytest.approx(math.log(len(wordpieces.kept())), rel=0.1)
     assert found["nsp"] == pytest.approx(math.log(2), rel=0.2)
     assert pretraining.total(program, [batch]) == pytest.approx(sum(found.values()))
+    outputs = outputs_of(program, pretraining.task().inputs(batch))
+    weighted = 0.1 * found["mlm"] + found["nsp"]
+    assert float(pretraining.loss(outputs, batch)) == pytest.approx(weighted)
 
 
 def test_reversal_wants_the_source_from_its_end() -> None:

@@ -1,52 +1,61 @@
-"""Pre-training of a small BERT: masked words, and whether one sentence follows another."""
+"""Pre-training of a small BERT: masked words, and whether one sentence follows another.
+
+The encoder starts from real weights: the word table and the first four of six layers of
+all-MiniLM-L6-v2, out of the package of the demo (``bench/models/minilm.py``). Pooler and heads are
+drawn anew, and the MLM decoder is the word table. The text is that of the docstrings of the
+standard library and of packages that strop needs (``bench/models/text.py``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from strop.bench.models.text import Part, passages
-from strop.bench.models.tokens import CLS, MASK, PAD, SEP, SPECIAL, encoded
+from strop.bench.models import minilm
+from strop.bench.models.text import PACKAGES, Part, passages
+from strop.bench.models.wordpieces import CLS, MASK, PAD, SEP, SPECIAL, encoded, kept
 from strop.bench.trials.task import Task, outputs_of
 from strop.compiler.frontend.model import DimSpec
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Batch
 from strop.passes.distill.losses import IGNORED, hard_labels
 
-# Bytes and the most common pairs of them: a masked letter is learned sooner than a word.
-VOCABULARY = 320
-LENGTH, ROWS, LAYERS = 64, 16, 4
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 256,
-    "num_attention_heads": 4,
-    "num_hidden_layers": LAYERS,
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": LENGTH,
-    "pad_token_id": PAD,
-    "initializer_range": 0.05,  # 0.02 is for hundreds of features
-}
+LENGTH, ROWS, LAYERS = 48, 16, 4
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 WORDS, FOLLOWS = "prediction_logits", "seq_relationship_logits"
 # Pairs of the training text are drawn so often, with other masks and other strangers each time.
-DRAWS = 4
+DRAWS = 2
 # Devlin et al., BERT (2019), section 3.1: of all words so many are asked for, and of these so many
 # are hidden by the mask, or replaced by any word; the others stay as they are.
 _ASKED, _HIDDEN, _REPLACED = 0.15, 0.8, 0.1
+# With the same weight as NSP, masked words hide for hundreds of steps which sentence follows.
+_MLM = 0.1
+_WORD_TABLE = "embeddings.word_embeddings.weight"
 
 
 def bert() -> nn.Module:
-    """A BERT of four layers with both heads, without dropout."""
+    """The first four layers of MiniLM with pooler and heads as they are drawn, without dropout."""
     import transformers
 
-    config = transformers.BertConfig(
-        **SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
+    source: Any = minilm.encoder()
+    changed = {
+        "num_hidden_layers": LAYERS,
+        "vocab_size": len(kept()),
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.05,  # 1 / sqrt(384); 0.02 is for twice as many features
+    }
+    config = transformers.BertConfig(**source.config.to_dict() | changed)
     module: nn.Module = transformers.BertForPreTraining(config)
+    encoder, weights = module.get_submodule("bert"), source.state_dict()
+    weights[_WORD_TABLE] = weights[_WORD_TABLE][list(kept())]
+    weights |= {name: w for name, w in encoder.state_dict().items() if name.startswith("pooler.")}
+    encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
     return module
 
 
@@ -59,8 +68,9 @@ def losses(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
 
 
 def loss(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """The sum of both losses."""
-    return torch.stack(list(losses(outputs, batch).values())).sum()
+    """The weighted sum of both losses."""
+    found = losses(outputs, batch)
+    return _MLM * found["mlm"] + found["nsp"]
 
 
 def mean_losses(program: Program, batches: Sequence[Batch]) -> dict[str, float]:
@@ -93,7 +103,8 @@ def batches(part: Part, draw: int = 0) -> list[Batch]:
     size = len(firsts)
     order = torch.randperm(size, generator=generator)
     follows = torch.rand(size, generator=generator) < 0.5
-    strangers = torch.randint(size, (size,), generator=generator)
+    far = max(map(len, passages(part, PACKAGES)))  # so many pairs on is another passage
+    strangers = (order + torch.randint(far, size - far, (size,), generator=generator)) % size
     second = torch.where(follows, order, strangers).tolist()
     rows = [_row(firsts[i], seconds[j]) for i, j in zip(order.tolist(), second)]
     labels = (~follows).long()
@@ -106,9 +117,9 @@ def batches(part: Part, draw: int = 0) -> list[Batch]:
 @cache
 def _pairs(part: Part) -> tuple[list[list[int]], list[list[int]]]:
     """The tokens of sentences, and those of the ones that follow them."""
-    pairs = [pair for passage in passages(part) for pair in pairwise(passage)]
+    pairs = [pair for passage in passages(part, PACKAGES) for pair in pairwise(passage)]
     first, second = ([pair[i] for pair in pairs] for i in (0, 1))
-    return encoded(first, VOCABULARY), encoded(second, VOCABULARY)
+    return encoded(first), encoded(second)
 
 
 def _row(first: Sequence[int], second: Sequence[int]) -> tuple[list[int], int]:
@@ -141,7 +152,7 @@ def _batch(
 def _masked(ids: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
     """The words that are asked for, hidden, replaced or left."""
     fate = torch.rand(ids.shape, generator=generator)
-    others = torch.randint(len(SPECIAL), VOCABULARY, ids.shape, generator=generator)
+    others = torch.randint(len(SPECIAL), len(kept()), ids.shape, generator=generator)
     hidden = ids.masked_fill(asked & (fate < _HIDDEN), MASK)
     replaced = asked & (fate >= _HIDDEN) & (fate < _HIDDEN + _REPLACED)
     return torch.where(replaced, others, hidden)
