@@ -23,7 +23,7 @@ from strop.compiler.ir.verifier import verify
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError, VerifyError
-from strop.passes.distill.align import AUTO, Pair, align
+from strop.passes.distill.align import AUTO, Pair, align, attention_pairs
 from strop.passes.distill.outputs import outputs_of
 from strop.passes.distill.padding import padding_mask
 from strop.passes.distill.taps import strip, tappable, tapped
@@ -157,6 +157,21 @@ def test_another_models_blocks_are_found_by_their_modules_and_not_by_chance() ->
     want = [Pair("relu_1", "relu"), Pair("relu_2", "relu_1")]
     assert align(student, teacher, ["inner.blocks.[01]"]) == align(student, teacher, [AUTO]) == want
     assert align(student, teacher, ["relu_1"]) == [Pair("relu_1", "relu_1")]  # as the user asks
+
+
+def test_another_models_attention_is_found_by_its_module_and_not_by_chance() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(x.sin(), x.cos(), x.exp())
+
+    def stack(stem: nn.Module) -> Program:
+        parts = {"stem": stem, "block": Attention()}
+        return program_of(nn.Sequential(OrderedDict(parts)), torch.randn(1, 2, 3, 4))
+
+    student, teacher = stack(nn.Identity()), stack(Attention())
+    want = [Pair("sin", "sin_1"), Pair("cos", "cos_1"), Pair("exp", "exp_1")]
+    assert attention_pairs(student, teacher) == want
+    assert len(attention_pairs(teacher, teacher)) == 6
 
 
 def test_what_pruning_left_is_taken_out_of_the_teachers_value(encoder: Program) -> None:

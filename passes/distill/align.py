@@ -80,13 +80,23 @@ def attention_pairs(student: Program, teacher: Program) -> list[Pair]:
 
     Their numbers of heads and features may differ: what is compared are relations between places.
     """
-    theirs = {node.name: node for node in teacher.find(_ATTENTION)}
+    theirs = teacher.find(_ATTENTION)
     return [
-        Pair(input_node(node, i).name, input_node(theirs[node.name], i).name)
+        Pair(input_node(node, i).name, input_node(other, i).name)
         for node in student.find(_ATTENTION)
-        if node.name in theirs
+        for other in _of_same_module(node, theirs)
         for i in range(3)
     ]
+
+
+def _of_same_module(node: Node, others: Sequence[Node]) -> Sequence[Node]:
+    """Which of several values one of another program stands for: one, or none if it is unclear.
+
+    A module that gives several is asked for the one of the same name.
+    """
+    alike = [other for other in others if _paths(other) == _paths(node)]
+    named = [other for other in alike if other.name == node.name]
+    return named or (alike if len(alike) == 1 else [])
 
 
 class _Places:
