@@ -26,7 +26,7 @@ from strop.bench.trials.arms import (
     fine_tuned,
     from_scratch,
 )
-from strop.bench.trials.sample import Sample, samples
+from strop.bench.trials.sample import Sample, for_each_seed, samples
 from strop.bench.trials.task import Task, outputs_of
 from strop.compiler.ir.cost import CostModel
 from strop.compiler.ir.program import Program
@@ -76,6 +76,17 @@ TASK = Task(ring(16, 0), ring(4, 1), ring(8, 2), loss, wrong, False, {"points": 
 @pytest.fixture(scope="module")
 def program() -> Program:
     return dense(Net, TASK, SHORT)
+
+
+def test_a_trial_is_made_once_for_each_seed_in_order() -> None:
+    drawn_by: list[int] = []
+
+    def trial(seed: int) -> int:
+        drawn_by.append(seed)
+        return 10 * seed
+
+    assert for_each_seed("a trial", trial, [3, 1]) == [30, 10]
+    assert drawn_by == [3, 1]
 
 
 def test_a_dense_model_learns_its_task_and_its_statistics(program: Program) -> None:

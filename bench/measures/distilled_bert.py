@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
-from typing import Annotated
+from functools import cache, partial
 
 import torch
 import typer
@@ -22,7 +21,7 @@ from strop.bench.models.pretraining import bert, mean_losses, task
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
 from strop.bench.records.machine import environment
 from strop.bench.trials.arms import after, at_best_rates, dense, fine_tuned
-from strop.bench.trials.sample import samples
+from strop.bench.trials.sample import Seeds, for_each_seed, samples
 from strop.compiler.ir.program import Program
 from strop.passes.distill.recover import Recover
 from strop.passes.prune.depth import DropLayers
@@ -75,20 +74,14 @@ def figures(trials: Sequence[dict[str, Losses]]) -> list[Figure]:
     return made
 
 
-def main(
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, with other weights.")] = 3,
-    results: ResultsFolder = RESULTS,
-) -> None:
+def main(seeds: Seeds = 3, results: ResultsFolder = RESULTS) -> None:
     """Choose the rates, run every trial, and compare."""
     torch.set_num_threads(1)
     place = environment(threads=1)
-    with console.status("choosing learning rates") as status:
+    with console.status("choosing learning rates"):
         program, shorter = shortened(0)
         arms, search = at_best_rates(ARMS, RATES, shorter, task(), task().context(program, 0))
-        trials = []
-        for seed in range(seeds):
-            status.update(f"seed {seed}")
-            trials.append(trial(arms, seed))
+    trials = for_each_seed("BERT", partial(trial, arms), range(seeds))
     measured = {
         "dense": asdict(DENSE),
         "options": {name: arm.options() for name, arm in arms.items()},

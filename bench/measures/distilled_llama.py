@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
 import torch
 import typer
@@ -22,7 +23,7 @@ from strop.bench.models.causal import llama, task
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
 from strop.bench.records.machine import environment
 from strop.bench.trials.arms import after, chosen, dense, drawn, fine_tuned, from_scratch
-from strop.bench.trials.sample import samples
+from strop.bench.trials.sample import Seeds, for_each_seed, samples
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.passes.distill.recover import Recover
@@ -79,7 +80,7 @@ def rates(head: str, share: float, seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def trial(head: str, seed: int, chosen_rates: Rates) -> Found:
+def trial(head: str, chosen_rates: Rates, seed: int) -> Found:
     """Perplexities on test text, by what was done."""
     program = trained(head, seed)
     context = task().context(program, seed)
@@ -114,21 +115,17 @@ def figures(head: str, trials: Sequence[Found]) -> list[Figure]:
     return made
 
 
-def main(
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, with other weights.")] = 3,
-    results: ResultsFolder = RESULTS,
-) -> None:
+def main(seeds: Seeds = 3, results: ResultsFolder = RESULTS) -> None:
     """Choose the rates, run every trial, and compare."""
     torch.set_num_threads(1)
     place = environment(threads=1)
-    with console.status("") as status:
-        status.update("choosing rates")
+    with console.status("choosing rates"):
         tried = rates(HEADS[0], SHARES[-1], 0)
-        best = {arm: float(task().best(found)) for arm, found in tried.items()}
-        trials: dict[str, list[Found]] = {head: [] for head in HEADS}
-        for head, seed in itertools.product(HEADS, range(seeds)):
-            status.update(f"{head} head, seed {seed}")
-            trials[head].append(trial(head, seed, best))
+    best = {arm: float(task().best(found)) for arm, found in tried.items()}
+    trials = {
+        head: for_each_seed(f"{head} head", partial(trial, head, best), range(seeds))
+        for head in HEADS
+    }
     made = [figure for head in HEADS for figure in figures(head, trials[head])]
     measured: dict[str, Any] = {
         "dense": asdict(DENSE),

@@ -9,21 +9,20 @@ shares of right symbols on sequences that nothing was trained on.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
 import typer
 
 from strop.bench.models.reversal import Translator, right, task
-from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
+from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, show_and_save
 from strop.bench.records.machine import environment
 from strop.bench.trials.arms import trained
-from strop.bench.trials.sample import samples
+from strop.bench.trials.sample import Seeds, for_each_seed, samples
+from strop.bench.trials.stages import stages
 from strop.compiler import Model
-from strop.compiler.artifact.folder import Artifact
 from strop.passes.train import Policy
 
 DENSE = Policy(steps=1000, lr=2e-3, held_out=0)
@@ -66,21 +65,14 @@ def trial(seed: int) -> Found:
         for name in RECIPES:  # the second one finds in the cache what the first one learned
             recipe = asked_recipe(name, [*SETTINGS, COSINE, f"recover.seed={seed}"])
             artifact = build(original, Path(folder) / name, recipe)
-            found |= _stages(artifact) | {
-                f"file of {name}": artifact.manifest["metrics"]["artifact"]["accuracy"]
+            by_stage = stages(artifact)
+            found |= {
+                BEFORE: artifact.manifest["metrics"]["original"]["accuracy"],
+                PRUNED: by_stage["before"]["accuracy"],
+                RECOVERED: by_stage["after"]["accuracy"],
+                f"file of {name}": by_stage["file"]["accuracy"],
             }
     return found
-
-
-def _stages(artifact: Artifact) -> Found:
-    """The accuracy of the original, and of its program before and after recovery."""
-    learned = next(p["learned"] for p in artifact.manifest["passes"] if p["name"] == "recover")
-    stages: Mapping[str, Any] = learned["facts"]["metrics"]
-    return {
-        BEFORE: artifact.manifest["metrics"]["original"]["accuracy"],
-        PRUNED: stages["before"]["accuracy"],
-        RECOVERED: stages["after"]["accuracy"],
-    }
 
 
 def figures(trials: Sequence[Found]) -> list[Figure]:
@@ -93,18 +85,11 @@ def figures(trials: Sequence[Found]) -> list[Figure]:
     return made
 
 
-def main(
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, with other weights.")] = 3,
-    results: ResultsFolder = RESULTS,
-) -> None:
+def main(seeds: Seeds = 3, results: ResultsFolder = RESULTS) -> None:
     """Run every trial, and compare."""
     torch.set_num_threads(1)
     place = environment(threads=1)
-    trials = []
-    with console.status("") as status:
-        for seed in range(seeds):
-            status.update(f"seed {seed}")
-            trials.append(trial(seed))
+    trials = for_each_seed("Transformer", trial, range(seeds))
     measured = {"dense": asdict(DENSE), "settings": [*SETTINGS, COSINE], "trials": trials}
     title = "Transformers without half of FFN and heads"
     show_and_save("pruned_transformer", title, place, figures(trials), measured, results)

@@ -23,7 +23,7 @@ from strop.bench.models.small_vision import ResNet, ViT
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
 from strop.bench.records.machine import environment
 from strop.bench.trials.arms import after, at_best_rates, dense, fine_tuned
-from strop.bench.trials.sample import Sample, samples
+from strop.bench.trials.sample import Sample, Seeds, for_each_seed, samples
 from strop.bench.trials.task import Task
 from strop.compiler.ir.program import Program
 from strop.passes.distill.recover import Recover
@@ -161,14 +161,11 @@ def tried(network: Network, whole: Task, seeds: Sequence[int]) -> tuple[list[Fig
     """The figures of one kind of classifier, and everything that was measured."""
     part = replace(whole, train=whole.train[: SEEN_AGAIN // ROWS])
     trial = Trial(network, whole, part)
-    with console.status(f"{network.name}: dense ones"):
-        programs = [trial.dense(seed) for seed in seeds]
+    dense_ones = for_each_seed(f"dense {network.name}", trial.dense, seeds)
+    programs = dict(zip(seeds, dense_ones))
     with console.status(f"{network.name}: choosing learning rates"):
-        arms, search = trial.searched(programs[0], seeds[0])
-    runs = []
-    for seed, program in zip(seeds, programs):
-        with console.status(f"{network.name}: seed {seed}"):
-            runs.append(trial.run(program, arms, seed))
+        arms, search = trial.searched(programs[seeds[0]], seeds[0])
+    runs = for_each_seed(network.name, lambda seed: trial.run(programs[seed], arms, seed), seeds)
     found = samples(runs)
     measured = {
         "data": SOURCE,
@@ -182,7 +179,7 @@ def tried(network: Network, whole: Task, seeds: Sequence[int]) -> tuple[list[Fig
 
 def main(
     network: Annotated[list[Kind] | None, typer.Option(help="Try these only.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often each is trained.")] = 3,
+    seeds: Seeds = 3,
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Try each kind of classifier, and write its record."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console,
 from strop.bench.records.machine import environment
 from strop.bench.records.metrics import median_speedup
 from strop.bench.records.record import DuelRecord, Plan, size_label
+from strop.bench.trials.stages import stages
 from strop.compiler.artifact.folder import Artifact
 
 PLAIN, PRUNED = "cpu-int8", "cpu-pruned-int8"
@@ -60,13 +61,6 @@ def built(recipe: str, folder: Path, minutes: float) -> Artifact:
     with console.status(f"building {recipe}"):
         model = load_model(source_of("minilm", "make_recoverable"))
         return build(model, folder / recipe, asked_recipe(recipe, settings))
-
-
-def stages(artifact: Artifact) -> Mapping[str, Mapping[str, float]]:
-    """The metrics before and after recovery, and those of the file."""
-    learned = next(p["learned"] for p in artifact.manifest["passes"] if p["name"] == "recover")
-    found: dict[str, Any] = dict(learned["facts"]["metrics"])
-    return found | {"file": artifact.manifest["metrics"]["artifact"]}
 
 
 def timed(artifacts: Mapping[str, Artifact]) -> DuelRecord:

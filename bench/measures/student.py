@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Annotated
 
 import torch
 import typer
@@ -22,7 +21,7 @@ from strop.bench.models.mobilenet import MobileNetV2
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
 from strop.bench.records.machine import environment
 from strop.bench.trials.arms import after, at_best_rates, dense, fine_tuned
-from strop.bench.trials.sample import Sample, samples
+from strop.bench.trials.sample import Sample, Seeds, for_each_seed, samples
 from strop.bench.trials.task import Task
 from strop.compiler.ir.program import Program
 from strop.passes.distill.recover import Recover
@@ -76,10 +75,7 @@ def figures(of_teacher: float, found: Mapping[str, Sample]) -> list[Figure]:
     ]
 
 
-def main(
-    seeds: Annotated[int, typer.Option(min=1, help="How many students of each kind.")] = 3,
-    results: ResultsFolder = RESULTS,
-) -> None:
+def main(seeds: Seeds = 3, results: ResultsFolder = RESULTS) -> None:
     """Train the teacher, choose learning rates, and train the students."""
     whole = task_or_exit(IMAGES)
     with console.status("training the teacher"):
@@ -89,10 +85,7 @@ def main(
         arms, search = at_best_rates(
             ARMS, RATES, student(part, 0), part, part.context(taught_by, 0)
         )
-    runs = []
-    for seed in range(seeds):
-        with console.status(f"students of seed {seed}"):
-            runs.append(run(part, taught_by, arms, seed))
+    runs = for_each_seed("students", partial(run, part, taught_by, arms), range(seeds))
     found = samples(runs)
     measured = {
         "data": SOURCE,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
-from strop.bench.records.figures import Figure
+import typer
+
+from strop.bench.records.figures import Figure, console
+
+Seeds = Annotated[int, typer.Option(min=1, help="How many times, with other weights.")]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,21 @@ class Sample:
         """The mean as a figure, whose words hold the spread."""
         spread = f"{what} (mean of {len(self.values)} seeds, ± {self.deviation:.2g})"
         return Figure(spread, self.mean, at_least, at_most)
+
+
+def for_each_seed(what: str, trial: Callable[[int], Result], seeds: Iterable[int]) -> list[Result]:
+    """What a trial gives for each seed.
+
+    Args:
+        what: it is, for the user who waits.
+        trial: the measurement of one seed.
+        seeds: in order.
+    """
+    made = []
+    for seed in seeds:
+        with console.status(f"{what}: seed {seed}"):
+            made.append(trial(seed))
+    return made
 
 
 def samples(runs: Sequence[Mapping[str, float]]) -> dict[str, Sample]:
