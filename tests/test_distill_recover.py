@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.batches import on_batch
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.learning import Learned
 from strop.compiler.rewriting.rules import Log
@@ -33,7 +34,7 @@ from strop.passes.distill.kept import kept_positions
 from strop.passes.distill.objective import Objective
 from strop.passes.distill.recover import Recover
 from strop.passes.distill.taps import tapped
-from strop.passes.distill.teacher import Teacher, run_on
+from strop.passes.distill.teacher import Teacher
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
 
@@ -209,7 +210,7 @@ def test_gradient_checkpointing_gives_the_same_with_less_memory(teacher: Program
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = run_on(student, BATCHES[0], segments)
+            outputs = on_batch(student, BATCHES[0], segments=segments)
         sum(o.square().sum() for o in outputs).backward()  # type: ignore[union-attr]
         return sum(kept.values()), [t.grad for t in leaves.values() if t.grad is not None]
 

@@ -9,6 +9,7 @@ from program_tools import assert_left_alone, body, counts, program_of, same_numb
 from torch import Tensor, nn
 
 from strop.passes.quantize.dynamic import DynamicLinear, Int8Embedding, QuantizeDynamic
+from strop.passes.quantize.selection import Selection
 
 SEED = torch.Generator().manual_seed(0)
 X = torch.randn(3, 8, generator=SEED)
@@ -65,7 +66,9 @@ def test_a_layer_is_kept_by_name_by_pattern_or_with_what_holds_it(pattern: str, 
 
     program = program_of(Two(), X)
     root = program.find(torch.ops.aten.linear.default)[0]
-    assert ("kept in float" in str(DynamicLinear((pattern,)).match(root, program))) == kept
+    assert (
+        "kept in float" in str(DynamicLinear(Selection(keep=(pattern,))).match(root, program))
+    ) == kept
 
 
 def test_a_layer_on_an_expression_is_kept_by_any_of_its_weights() -> None:

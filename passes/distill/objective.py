@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from strop.compiler.ir.nodes import same_shape, shape_of
 from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.batches import on_batch
 from strop.compiler.rewriting.context import Batch
 from strop.compiler.rewriting.context import Loss as HardLoss
 from strop.passes.distill.align import Pair
@@ -28,7 +29,7 @@ from strop.passes.distill.losses import (
 from strop.passes.distill.outputs import Output
 from strop.passes.distill.own_loss import OwnLoss, scalar_of
 from strop.passes.distill.taps import tapped
-from strop.passes.distill.teacher import Teacher, run_on
+from strop.passes.distill.teacher import Teacher
 from strop.passes.prune.sparsify import Sparsify
 
 PROJECTION = "projection/"
@@ -130,7 +131,7 @@ class Objective:
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a batch, and its parts before they are weighted."""
-        ours = run_on(self.student, batch, self._sides.segments)
+        ours = on_batch(self.student, batch, segments=self._sides.segments)
         theirs = self._teacher.values(batch)
         mask = batch[self._sides.mask] if self._sides.mask else None
         masks = [mask if masked else None for masked in self._masked]

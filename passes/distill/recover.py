@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.batches import on_batch
 from strop.compiler.rewriting.context import Batch, Batches, Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError, VerifyError, did_you_mean, nearest
@@ -23,7 +24,7 @@ from strop.passes.distill.outputs import outputs_of
 from strop.passes.distill.own_loss import OwnLoss
 from strop.passes.distill.padding import padding_mask
 from strop.passes.distill.taps import strip
-from strop.passes.distill.teacher import Teacher, require_same_contract, run_on
+from strop.passes.distill.teacher import Teacher, require_same_contract
 from strop.passes.train import Policy, Trained, train
 
 _GIBIBYTE = 1 << 30
@@ -262,7 +263,7 @@ def _without_taps(tapped: Program, weights: Mapping[str, torch.Tensor], batch: B
     whole = replace(tapped, weights=tapped.weights | dict(weights))
     alone = strip(whole)
     with torch.no_grad():
-        pairs = list(zip(run_on(alone, batch), run_on(whole, batch)))
+        pairs = list(zip(on_batch(alone, batch), on_batch(whole, batch)))
     if not all(_equal(a, b) for a, b in pairs):
         raise VerifyError("without its taps the student gives other outputs")
     return alone

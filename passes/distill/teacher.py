@@ -13,29 +13,12 @@ from strop.compiler.ir.contract import TensorSpec
 from strop.compiler.ir.families import CASTS
 from strop.compiler.ir.nodes import input_node, shape_of, static_int
 from strop.compiler.ir.program import Program
-from strop.compiler.ir.running import in_contract, refusing
 from strop.compiler.ir.snapshots.weight_store import read_tensors, write_tensors
+from strop.compiler.rewriting.batches import on_batch
 from strop.compiler.rewriting.context import Batch, digest_of
 from strop.compiler.util.errors import UsageError
 
 _WHOLE = torch.contiguous_format
-
-
-def run_on(program: Program, batch: Batch, segments: int = 0) -> tuple[torch.Tensor, ...]:
-    """The outputs of a program for a batch, which may hold more than its inputs.
-
-    Args:
-        program: to run.
-        batch: the inputs, by name.
-        segments: of the program, inside of which gradients compute the values again; 0 keeps all.
-
-    Raises:
-        UsageError: it does not run on the batch.
-    """
-    given = {spec.name: batch[spec.name] for spec in program.contract.inputs}
-    inputs = in_contract(given, program.contract)
-    with refusing(program.contract, given):
-        return program.run_in_segments(segments, **inputs) if segments else program.run(**inputs)
 
 
 def require_same_contract(student: Program, teacher: Program) -> None:
@@ -126,7 +109,7 @@ class Teacher:
 
     def _compute(self, batch: Batch) -> list[torch.Tensor]:
         with torch.no_grad():
-            return list(run_on(self._program, batch))
+            return list(on_batch(self._program, batch))
 
     def _name(self, batch: Batch) -> str:
         """A name for the inputs in a batch."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
+from strop.compiler.rewriting.batches import on_batch
 from strop.passes.prune.axes import Read
-from strop.passes.prune.question import Question, on_batch
+from strop.passes.prune.question import Question
 
 Place = tuple[Node, int]
 """A value, and one of its axes."""
@@ -54,7 +55,7 @@ class Activations:
 
         with torch.no_grad():
             for batch in question.data():
-                on_batch(question.program, batch, watch)
+                on_batch(question.program, batch, watch=watch)
         return made
 
     def _add(self, place: Place, lines: Tensor) -> None:

@@ -14,11 +14,11 @@ from torch.fx.node import Node
 from strop.compiler.ir.nodes import same_shape, tensors_of
 from strop.compiler.ir.printer import module_path
 from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.batches import first_batches, on_batch
 from strop.compiler.rewriting.context import Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError
-from strop.passes.prune.question import first_batches, on_batch
 
 _NUMBERED = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
@@ -152,7 +152,7 @@ def _influence(
                 seen[node] = value.detach()
 
         with torch.no_grad():
-            on_batch(program, batch, watch)
+            on_batch(program, batch, watch=watch)
         for block, found in zip(free, cosines):
             assert block.reads is not None and block.gives is not None
             pair = seen[block.reads].flatten(0, -2), seen[block.gives].flatten(0, -2)

@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from strop.compiler.rewriting.batches import on_batch
 from strop.compiler.rewriting.context import Need
 from strop.passes.prune.activations import Activations
 from strop.passes.prune.axes import Dependencies, Read
 from strop.passes.prune.dims import Dim, leaves
 from strop.passes.prune.groups import Group
 from strop.passes.prune.places import spread
-from strop.passes.prune.question import Question, on_batch
+from strop.passes.prune.question import Question
 
 Scores = Mapping[str, Tensor]
 """By the group's name: float64 [size]."""

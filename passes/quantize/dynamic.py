@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch.fx.node import Node
@@ -13,21 +12,15 @@ from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression, weight_names
 from strop.compiler.ir.nodes import arguments, dtype_of, shape_of
 from strop.compiler.ir.program import Program
+from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
-from strop.compiler.rewriting.rules import Rule
+from strop.compiler.rewriting.rules import Log, Rule
 from strop.compiler.targets.target import Target
+from strop.passes.quantize.selection import Selection
 
 aten = torch.ops.aten
 strop = torch.ops.strop
-
-
-def _kept(names: list[str], keep: tuple[str, ...]) -> str | None:
-    for pattern in keep:
-        for name in names:
-            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*"):
-                return f"kept in float: '{name}' matches '{pattern}'"
-    return None
 
 
 def _why_not_int8(target: Target, weight: Node) -> str | None:
@@ -42,7 +35,7 @@ class DynamicLinear(Rule):
 
     name = "linear-w8a8"
     roots = (aten.linear.default,)
-    keep: tuple[str, ...] = ()
+    selection: Selection = Selection()
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         if not self.target.dynamic_int8:
@@ -60,7 +53,7 @@ class DynamicLinear(Rule):
             return Miss(
                 "the matrix is a constant of the compiler's, not of the model's", root, NEAR
             )
-        if reason := _kept(names, self.keep):
+        if reason := self.selection.why_not(names):
             return Miss(reason, root, NEAR)
         return Match(root, values, [root])
 
@@ -77,7 +70,7 @@ class Int8Embedding(Rule):
 
     name = "embedding-int8"
     roots = (aten.embedding.default,)
-    keep: tuple[str, ...] = ()
+    selection: Selection = Selection()
     min_rows: int = 0
 
     def match(self, root: Node, program: Program) -> Match | Miss:
@@ -89,7 +82,7 @@ class Int8Embedding(Rule):
             return Miss(reason, root, NEAR)
         if int(shape_of(weight)[0]) < self.min_rows:
             return Miss(f"the table has fewer than {self.min_rows} rows", root, NEAR)
-        if reason := _kept([str(weight.target)], self.keep):
+        if reason := self.selection.why_not([str(weight.target)]):
             return Miss(reason, root, NEAR)
         return Match(root, {"weight": weight, "indices": indices}, [root])
 
@@ -104,7 +97,7 @@ class Int8Table(Rule):
 
     name = "table-int8"
     roots = (aten.slice.Tensor,)
-    keep: tuple[str, ...] = ()
+    selection: Selection = Selection()
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         table, axis = root.args[:2]
@@ -120,7 +113,7 @@ class Int8Table(Rule):
         names = weight_names(table)
         if not all(isinstance(program.weights[n], torch.nn.Parameter) for n in names):
             return Miss("the table is a buffer: one scale may not fit its values", root, NEAR)
-        if reason := _kept(names, self.keep):
+        if reason := self.selection.why_not(names):
             return Miss(reason, root, NEAR)
         return Match(root, {"table": table}, [root])
 
@@ -135,7 +128,9 @@ class QuantizeDynamic(RulePass):
     """Quantize linear layers to int8 weights and run-time u8 activations (dynamic W8A8).
 
     Attributes:
-        keep: weights to leave in float, by name or shell pattern ("lm_head", "*.layer.0.*").
+        only: weights to quantize, by name or shell pattern ("lm_head", "*.layer.0.*"); by default
+            all.
+        keep: weights to leave in float, by name or shell pattern.
         embeddings: also keep embedding tables in int8, one scale per row.
     """
 
@@ -143,11 +138,21 @@ class QuantizeDynamic(RulePass):
     # The int8 product adds the bias itself.
     before = ("bias-gelu",)
 
+    only: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     embeddings: bool = True
 
+    def apply_in(self, program: Program, log: Log, context: Context) -> None:
+        self.selection.require_matches(program)
+        super().apply_in(program, log, context)
+
+    @property
+    def selection(self) -> Selection:
+        """Which layers are quantized."""
+        return Selection(self.only, self.keep)
+
     def rules(self) -> Sequence[Rule]:
-        linear = DynamicLinear(self.keep)
+        linear = DynamicLinear(self.selection)
         if not self.embeddings:
             return (linear,)
-        return (linear, Int8Embedding(self.keep), Int8Table(self.keep))
+        return (linear, Int8Embedding(self.selection), Int8Table(self.selection))
