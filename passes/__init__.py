@@ -26,6 +26,7 @@ from strop.passes.prune.depth import DropLayers
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
 from strop.passes.quantize.dynamic import QuantizeDynamic
+from strop.passes.quantize.fp8 import QuantizeFp8
 
 PASSES: tuple[type[Pass], ...] = (
     SplitComplex,
@@ -50,5 +51,6 @@ PASSES: tuple[type[Pass], ...] = (
     FoldBiases,
     FuseBiasGelu,
     QuantizeDynamic,
+    QuantizeFp8,
     Recover,
 )

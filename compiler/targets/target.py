@@ -19,6 +19,7 @@ class Target:
         dtypes: names of the dtypes that it computes in; programs in others are computed in these.
         fused_dtypes: names of the dtypes that its fused operators have kernels for.
         dynamic_int8: whether it multiplies u8 activations by s8 weights faster than floats.
+        fp8: whether it multiplies 8-bit floats (e4m3).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Target:
     dtypes: frozenset[str]
     fused_dtypes: frozenset[str]
     dynamic_int8: bool
+    fp8: bool
 
     def computes(self, dtype: object) -> bool:
         """Whether operators take a dtype of torch's."""
@@ -64,6 +66,7 @@ CPU = OnnxTarget(
     dtypes=frozenset({"float32", "float64", "int32", "int64", "bool"}),
     fused_dtypes=frozenset({"float32"}),
     dynamic_int8=True,
+    fp8=False,
     opset=23,
     providers=("CPUExecutionProvider",),
 )

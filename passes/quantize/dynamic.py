@@ -10,13 +10,14 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression, weight_names
-from strop.compiler.ir.nodes import arguments, dtype_of, shape_of
+from strop.compiler.ir.nodes import dtype_of, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Log, Rule
 from strop.compiler.targets.target import Target
+from strop.passes.quantize.layers import linear_layer
 from strop.passes.quantize.selection import Selection
 
 aten = torch.ops.aten
@@ -40,22 +41,12 @@ class DynamicLinear(Rule):
     def match(self, root: Node, program: Program) -> Match | Miss:
         if not self.target.dynamic_int8:
             return Miss(f"{self.target.name} is not faster with activations in int8", root, NEAR)
-        values = arguments(root)
-        weight = values["weight"]
-        if not is_weight_expression(weight):
-            return Miss("the weight is computed from an input", root, NEAR)
-        if len(shape_of(weight)) != 2:
-            return Miss("the weight is not a matrix", root, NEAR)
-        if reason := _why_not_int8(self.target, weight):
+        found = linear_layer(root, program, self.selection)
+        if isinstance(found, Miss):
+            return found
+        if reason := _why_not_int8(self.target, found["weight"]):
             return Miss(reason, root, NEAR)
-        names = weight_names(weight)
-        if not any(program.origins[name].sources for name in names):
-            return Miss(
-                "the matrix is a constant of the compiler's, not of the model's", root, NEAR
-            )
-        if reason := self.selection.why_not(names):
-            return Miss(reason, root, NEAR)
-        return Match(root, values, [root])
+        return Match(root, found, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         scale = build.call(strop.int8_scale.default, match["weight"])
