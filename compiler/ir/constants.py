@@ -9,17 +9,21 @@ from torch import fx
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
+import strop.compiler.ir.dialect  # noqa: F401  (registers the operators)
 from strop.compiler.ir.program import Program
+
+# Folded, their results would be written in the float form that they are there to avoid.
+_KEPT = (torch.ops.strop.stored_int8.default, torch.ops.strop.fake_quantize.default)
 
 
 def constant_nodes(program: Program) -> set[Node]:
     """Weights, and operators whose inputs are all constant and whose sizes are all numbers.
 
-    Not ``strop::stored_int8``: folded, it would be written in the float form it is there to avoid.
+    Not those that stand for a smaller form of a weight.
     """
     fixed: set[Node] = set(program.graph.find_nodes(op="get_attr"))
     for node in program.calls():
-        if node.target is torch.ops.strop.stored_int8.default:
+        if node.target in _KEPT:
             continue
         if all(n in fixed for n in node.all_input_nodes) and _is_static(node.meta["val"]):
             fixed.add(node)

@@ -7,7 +7,17 @@ Importing this package registers them all.
 
 from __future__ import annotations
 
-from strop.compiler.ir.dialect import attention, conv, embedding, experts, fp8, linear, norm, rotary
+from strop.compiler.ir.dialect import (
+    attention,
+    conv,
+    embedding,
+    experts,
+    fp8,
+    linear,
+    norm,
+    quantize,
+    rotary,
+)
 from strop.compiler.ir.dialect.registry import stored_dtype
 
 __all__ = [
@@ -18,6 +28,7 @@ __all__ = [
     "fp8",
     "linear",
     "norm",
+    "quantize",
     "rotary",
     "stored_dtype",
 ]

@@ -140,6 +140,10 @@ class Emitter:
             self._constants[key] = self._add(ir.tensor(tensor.numpy(), name=name))
         return self._constants[key]
 
+    def is_constant(self, argument: Any) -> bool:
+        """Whether a value of the program is known when the file is written."""
+        return argument in self._fixed
+
     def int8(self, weight: Node, scale: Node, transposed: bool = False) -> ir.Value:
         """The int8 grid of a float weight under a scale per row; shared where it is used again."""
         quantize = torch.ops.strop.int8_weight.default
