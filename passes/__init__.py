@@ -27,6 +27,7 @@ from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
 from strop.passes.quantize.dynamic import QuantizeDynamic
 from strop.passes.quantize.fp8 import QuantizeFp8
+from strop.passes.quantize.static import QuantizeStatic
 
 PASSES: tuple[type[Pass], ...] = (
     SplitComplex,
@@ -52,5 +53,6 @@ PASSES: tuple[type[Pass], ...] = (
     FuseBiasGelu,
     QuantizeDynamic,
     QuantizeFp8,
+    QuantizeStatic,
     Recover,
 )

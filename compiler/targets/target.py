@@ -19,6 +19,9 @@ class Target:
         dtypes: names of the dtypes that it computes in; programs in others are computed in these.
         fused_dtypes: names of the dtypes that its fused operators have kernels for.
         dynamic_int8: whether it multiplies u8 activations by s8 weights faster than floats.
+        static_int8: how activations with fixed scales are rounded where that is faster than float,
+            the fastest first: ``asymmetric`` (u8) or ``symmetric`` (s8), both by s8 weights.
+        int32_biases: whether its int8 layers take only biases that are whole numbers.
         fp8: whether it multiplies 8-bit floats (e4m3).
     """
 
@@ -29,6 +32,8 @@ class Target:
     dtypes: frozenset[str]
     fused_dtypes: frozenset[str]
     dynamic_int8: bool
+    static_int8: tuple[str, ...]
+    int32_biases: bool
     fp8: bool
 
     def computes(self, dtype: object) -> bool:
@@ -66,6 +71,9 @@ CPU = OnnxTarget(
     dtypes=frozenset({"float32", "float64", "int32", "int64", "bool"}),
     fused_dtypes=frozenset({"float32"}),
     dynamic_int8=True,
+    # s8 by s8 runs at a tenth of the speed of floats.
+    static_int8=("asymmetric",),
+    int32_biases=True,
     fp8=False,
     opset=23,
     providers=("CPUExecutionProvider",),

@@ -23,10 +23,19 @@ def linear(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
         return product if bias is None else on.op("Add", product, on.value(bias))
     if len(shape_of(x)) == 2:
         return on.op("Gemm", on.value(x), on.value(weight), on.value(bias), transB=1)
+    if weight.target is strop.fake_quantize.default:
+        return _gemm_of_rows(on, x, weight, bias)
     if dtype_of(on.node) != torch.float32:
         raise NotLowered("the runtime's fused product is one of float32")
     product = on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)
     return product if bias is None else on.op("Add", product, on.value(bias))
+
+
+def _gemm_of_rows(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
+    """All rows as one matrix: the int8 form of Gemm adds the bias, that of MatMul does not."""
+    rows = on.op("Reshape", on.value(x), on.constant([-1, shape_of(weight)[1]]))
+    made = on.op("Gemm", rows, on.value(weight), on.value(bias), transB=1)
+    return on.op("Reshape", made, on.shape(shape_of(on.node)))
 
 
 @lowers(strop.linear_w8a8.default)
