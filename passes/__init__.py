@@ -25,6 +25,7 @@ from strop.passes.legalize.dtypes import LegalizeDtypes
 from strop.passes.prune.depth import DropLayers
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
+from strop.passes.quantize.control.control import AccuracyControl
 from strop.passes.quantize.dynamic import QuantizeDynamic
 from strop.passes.quantize.fp8 import QuantizeFp8
 from strop.passes.quantize.static import QuantizeStatic
@@ -52,6 +53,7 @@ PASSES: tuple[type[Pass], ...] = (
     FoldBiases,
     FuseBiasGelu,
     QuantizeDynamic,
+    AccuracyControl,
     QuantizeFp8,
     QuantizeStatic,
     Recover,

@@ -38,7 +38,10 @@ def _print_pass(name: str, kind: type[Pass]) -> None:
     out_console.print(name, style="bold")
     out_console.print(getdoc(kind))
     for field in dataclasses.fields(kind):
-        out_console.print(f"  {field.name} = {field.default!r}  ({field.type})")
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        out_console.print(f"  {field.name} = {default!r}  ({field.type})")
     for word, others in (("after", kind.after), ("before", kind.before)):
         if others:
             out_console.print(f"  must run {word}: {', '.join(others)}")

@@ -22,7 +22,7 @@ from strop.compiler.rewriting.dump import Dump
 from strop.compiler.rewriting.passes import Instrument, Pipeline, RulePass, Step, is_strops
 from strop.compiler.rewriting.recorder import Recorder, StepRecord
 from strop.compiler.util.collector import collector_paused
-from strop.compiler.util.errors import StropError, UsageError
+from strop.compiler.util.errors import BudgetError, StropError, UsageError
 from strop.compiler.util.stages import Stages
 
 Instruments = Literal["off", "cheap", "full"]
@@ -98,8 +98,8 @@ def _run_passes(
 
 
 def _is_users(error: Exception, step: Step) -> bool:
-    """Whether an error is a mistake in what the user gave to a pass of strop's."""
-    return isinstance(error, UsageError) and is_strops(step.run)
+    """Whether an error is about what the user gave to a pass of strop's: data, or a budget."""
+    return isinstance(error, (UsageError, BudgetError)) and is_strops(step.run)
 
 
 def _check_passes(

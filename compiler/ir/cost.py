@@ -64,15 +64,26 @@ class CostModel:
 
     def at(self, sizes: Mapping[str, int]) -> Cost:
         """The cost of one run with dims of these sizes."""
-        shapes = _Shapes(self._program.symbols, sizes, self._made)
-        computed = [node for node in self._program.calls() if self._owners[node] is node]
-        work = {node: work_of(node, shapes.of) for node in computed}
+        shapes = self._shapes(sizes)
+        work = self._work(shapes)
         return Cost(
             multiply_adds=sum(one.multiply_adds for one in work.values()),
-            moved=sum(shapes.bytes(n) for node in computed for n in (node, *node.all_input_nodes)),
+            moved=sum(shapes.bytes(n) for node in work for n in (node, *node.all_input_nodes)),
             peak=self._peak(shapes, work),
             outputs=sum(shapes.bytes(node) for node in self._program.outputs),
         )
+
+    def multiply_adds(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Those of every call that computes something, by its name."""
+        work = self._work(self._shapes(sizes))
+        return {node.name: one.multiply_adds for node, one in work.items()}
+
+    def _shapes(self, sizes: Mapping[str, int]) -> _Shapes:
+        return _Shapes(self._program.symbols, sizes, self._made)
+
+    def _work(self, shapes: _Shapes) -> dict[Node, Work]:
+        computed = (node for node in self._program.calls() if self._owners[node] is node)
+        return {node: work_of(node, shapes.of) for node in computed}
 
     def _peak(self, shapes: _Shapes, work: Mapping[Node, Work]) -> int:
         """Walk over the graph as the interpreter does; a value is freed after its last use.
@@ -95,6 +106,17 @@ class CostModel:
                 if users[held] == 0 and held.op == "call_function":
                     alive -= shapes.bytes(held)
         return most
+
+
+def traced_sizes(program: Program) -> dict[str, int]:
+    """The sizes of the named dims in the example that was captured."""
+    sizes = {}
+    for node in program.graph.find_nodes(op="placeholder"):
+        for size in node.meta["val"].shape:
+            name = program.symbols.get(str(size))
+            if isinstance(size, torch.SymInt) and name is not None:
+                sizes[name] = int(size.node.hint)
+    return sizes
 
 
 class _Shapes:

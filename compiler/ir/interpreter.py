@@ -43,7 +43,7 @@ def interpret(
         elif node.op == "get_attr":
             values[node] = weights[str(node.target)]
         elif node.op == "call_function":
-            values[node] = _called(node, values)
+            values[node] = called(node, values)
         else:
             return fx.map_arg(node.args[0], values.__getitem__)
         watch(node, values[node])
@@ -93,11 +93,11 @@ class _Segment:
     def run(self, *given: Any) -> tuple[Any, ...]:
         values = dict(zip(self.takes, given))
         for node in self.calls:
-            values[node] = _called(node, values)
+            values[node] = called(node, values)
         return tuple(values[node] for node in self.gives)
 
 
-def _called(node: Node, values: Mapping[Node, Any]) -> Any:
+def called(node: Node, values: Mapping[Node, Any]) -> Any:
     """The value of a call."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
     if autocast.leaves(node.target):

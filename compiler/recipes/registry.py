@@ -10,8 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar
 
-import pydantic
-
+from strop.compiler.rewriting.options import with_options
 from strop.compiler.rewriting.passes import Pass, RulePass
 from strop.compiler.rewriting.rules import Rule
 from strop.compiler.util.errors import UsageError, did_you_mean
@@ -20,7 +19,6 @@ from strop.compiler.util.user_code import load_object
 
 # What an entry of a recipe says of a pass; everything else there is an option.
 RESERVED = ("name", "id", "why", "slot")
-_LISTS = 'it takes a list, in brackets, of texts in quotes: ["a", "b"]'
 UserPass = Pass | Rule | type[Pass] | type[Rule]
 """What a user may put into a pipeline from Python; a file may hold a list of rules too."""
 
@@ -76,18 +74,7 @@ def _with_options(kind: type[Pass], options: Mapping[str, Any], name: str) -> Pa
     for key in RESERVED:
         if key in known:
             raise UsageError(f"pass {name} has an option '{key}', which recipes use; rename it")
-    for key in options:
-        if key not in known:
-            hint = did_you_mean(key, known) if known else "; it has none"
-            raise UsageError(f"pass '{name}' has no option '{key}'{hint}")
-    try:
-        made: Pass = pydantic.TypeAdapter(kind).validate_python(dict(options))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        said = _LISTS if first["type"] == "tuple_type" else first["msg"]
-        raise UsageError(f"pass '{name}', option '{where}': {said}") from error
-    return made
+    return with_options(kind, options, name)
 
 
 @dataclass(frozen=True)

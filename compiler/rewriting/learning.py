@@ -103,6 +103,12 @@ class LearningPass(Pass):
             program.set_weight(name, tensor, made_by=self.name)
             log.changed_weight(self.name, name)
 
+    def apply_learned_in(
+        self, program: Program, log: Log, learned: Learned, context: Context
+    ) -> None:
+        """The same for a pass that reads its context; other passes do not override this."""
+        self.apply_learned(program, log, learned)
+
     def apply(self, program: Program, log: Log) -> None:
         """Learn without data, outside of a build."""
         self.apply_in(program, log, Context())
@@ -114,7 +120,7 @@ class LearningPass(Pass):
         learned = self._learned(program, context, source)
         log.notes.extend(learned.notes)
         log.learned = {"from": source, "facts": dict(learned.facts)}
-        self.apply_learned(program, log, learned)
+        self.apply_learned_in(program, log, learned, context)
 
     def _learned(self, program: Program, context: Context, source: Source) -> Learned:
         if context.cache is None:

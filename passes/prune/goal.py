@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
-from strop.compiler.ir.cost import CostModel
+from strop.compiler.ir.cost import CostModel, traced_sizes
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.compiler.util.errors import UsageError
@@ -169,14 +167,3 @@ def _smaller(program: Program, kept: Choice) -> Program:
 def _operations(program: Program) -> int:
     """Multiply-adds at the traced sizes."""
     return CostModel(program).at(traced_sizes(program)).multiply_adds
-
-
-def traced_sizes(program: Program) -> dict[str, int]:
-    """The sizes of the named dims in the example that was captured."""
-    sizes = {}
-    for node in program.graph.find_nodes(op="placeholder"):
-        for size in node.meta["val"].shape:
-            name = program.symbols.get(str(size))
-            if isinstance(size, torch.SymInt) and name is not None:
-                sizes[name] = int(size.node.hint)
-    return sizes

@@ -9,6 +9,7 @@ from strop.compiler.cli.debug.bundles import reduce, replay
 from strop.compiler.cli.debug.diff import diff
 from strop.compiler.cli.debug.groups import groups
 from strop.compiler.cli.debug.profile import profile
+from strop.compiler.cli.debug.sensitivity import sensitivity
 from strop.compiler.cli.debug.why_not import why_not
 
 app = typer.Typer(
@@ -20,5 +21,6 @@ app.command("why-not")(why_not)
 app.command()(diff)
 app.command()(groups)
 app.command()(profile)
+app.command()(sensitivity)
 app.command()(replay)
 app.command()(reduce)
