@@ -106,7 +106,7 @@ class AccuracyControl(LearningPass):
 
     def required(self) -> Needs:
         evaluate: Needs = ("evaluate",) if self.metric else ()
-        return (*self.needs, *self.quantizer().required(), *evaluate)
+        return tuple(dict.fromkeys((*self.needs, *self.quantizer().required(), *evaluate)))
 
     def reads(self) -> Sequence[Need]:
         return sorted({n for n in named(self.required()) if n in ("calibration", "train")})

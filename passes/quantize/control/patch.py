@@ -7,7 +7,7 @@ the layer's place on only, with the values of the float program before it.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,40 +24,37 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Patch:
-    """The new values of a program, and the values of another one that they stand for.
+    """The calls of a program that are new, or read new values; reads of others are placeholders.
 
     Attributes:
-        instead: by the name of a value of the old program, the node that gives the new one.
+        changed: by the name of a value that both programs have, the node that computes the new one.
+        outputs: by place, the nodes of outputs that are new values.
         weights: of the new program, by name.
     """
 
-    instead: Mapping[str, Node]
+    changed: Mapping[str, Node]
+    outputs: Mapping[int, Node]
     weights: Mapping[str, Tensor]
 
     @staticmethod
     def between(old: Program, new: Program) -> Patch:
         """The difference of two programs, the second of which a pass made from the first one."""
         known = {node.name: node for node in old.graph.nodes}
-        instead: dict[str, Node] = {}
-        added = []
-        for node in new.graph.nodes:
-            if node.name not in known:
-                added.append(node)
-            elif node.op == "get_attr" and _other_values(str(node.target), old, new):
-                added.append(node)
-                instead[node.name] = node
-            else:
-                pairs = zip(_read(known[node.name]), _read(node))
-                instead.update({a.name: b for a, b in pairs if a.name != b.name})
-        copies = _copies(added)
-        return Patch({name: copies[node] for name, node in instead.items()}, new.weights)
+        added = [node for node in new.graph.nodes if node.name not in known]
+        same = [node for node in new.graph.nodes if node.name in known and node.op != "output"]
+        changed = [node for node in same if _differs(node, known[node.name], old, new)]
+        copies = _copies(added, changed)
+        named = {node.name: copies[node] for node in changed}
+        outputs = {i: copies[node] for i, node in enumerate(new.outputs) if node.name not in known}
+        return Patch(named, outputs, new.weights)
 
-    def changes(self, values: Values) -> dict[str, Any]:
-        """The new values by the names of the old ones, each computed from old values alone."""
+    def changes(self, values: Values) -> tuple[dict[str, Any], dict[int, Any]]:
+        """The new values by name, and new outputs by place; each from old values alone."""
         run = _Run(self.weights, values)
-        return {name: run.value(node) for name, node in self.instead.items()}
+        named = {name: run.value(node) for name, node in self.changed.items()}
+        return named, {place: run.value(node) for place, node in self.outputs.items()}
 
-    def outputs(self, old: Program, values: Values) -> tuple[Tensor, ...]:
+    def run(self, old: Program, values: Values) -> tuple[Tensor, ...]:
         """The outputs of the new program, for the inputs of a run of the old one.
 
         Args:
@@ -66,12 +63,15 @@ class Patch:
         """
         now = ChainMap({}, values)
         run = _Run(self.weights, now)
-        for node in _behind(old, self.instead):
-            if node.name in self.instead:
-                now[node.name] = run.value(self.instead[node.name])
+        for node in _behind(old, self.changed):
+            if node.name in self.changed:
+                now[node.name] = run.value(self.changed[node.name])
             else:
                 now[node.name] = called(node, {n: now[n.name] for n in node.all_input_nodes})
-        return tuple(now[node.name] for node in old.outputs)
+        outputs = [now[node.name] for node in old.outputs]
+        for place, node in self.outputs.items():
+            outputs[place] = run.value(node)
+        return tuple(outputs)
 
 
 @dataclass
@@ -93,24 +93,33 @@ class _Run:
         return self.inside[node]
 
 
-def _other_values(name: str, old: Program, new: Program) -> bool:
-    return new.weights[name] is not old.weights[name]
+def _differs(node: Node, before: Node, old: Program, new: Program) -> bool:
+    """Whether a value that both programs have is computed of others."""
+    if node.op == "get_attr":
+        return new.weights[str(node.target)] is not old.weights[str(before.target)]
+    return _read(node) != _read(before)
 
 
-def _read(node: Node) -> list[Node]:
-    """The nodes among the arguments, as often as they are there."""
-    return [v for v in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(v, Node)]
+def _read(node: Node) -> list[str]:
+    """The names of the nodes among the arguments, as often as they are there."""
+    arguments = pytree.tree_leaves((node.args, node.kwargs))
+    return [value.name for value in arguments if isinstance(value, Node)]
 
 
-def _copies(nodes: Iterable[Node]) -> dict[Node, Node]:
-    """The nodes in a graph of their own: the program that they are from need not be kept."""
+def _copies(added: Sequence[Node], changed: Sequence[Node]) -> dict[Node, Node]:
+    """The nodes in a graph of their own: the program that they are from need not be kept.
+
+    What both programs have is read by its name: it may have changed, or not, in a run.
+    """
     graph = fx.Graph()
     copies: dict[Node, Node] = {}
-    for node in nodes:
+    read: dict[Node, Node] = {}
+    new = set(added)
+    for node in [*added, *changed]:
         for outer in node.all_input_nodes:
-            if outer not in copies:
-                copies[outer] = graph.placeholder(outer.name)
-        copies[node] = graph.node_copy(node, copies.__getitem__)
+            if outer not in new and outer not in read:
+                read[outer] = graph.placeholder(outer.name)
+        copies[node] = graph.node_copy(node, lambda n: copies[n] if n in new else read[n])
     return copies
 
 

@@ -19,15 +19,17 @@ Weigh = Literal["latency", "multiply-adds"]
 def savings(
     program: Program, scheme: Scheme, layers: Sequence[Layer], context: Context, weigh: Weigh
 ) -> tuple[list[float], Weigh]:
-    """The share of one run that is saved if a layer is quantized, layer by layer.
+    """How much of one run it saves that a layer is quantized, layer by layer.
 
     Args:
         program: in float.
         scheme: that quantizes.
         layers: of the program.
         context: its clock measures the time.
-        weigh: "latency" is measured where the context has a clock. "multiply-adds" takes the share
-            of the layer in those of the program, at the sizes of the traced example.
+        weigh: "latency" is by how much a run takes longer if that layer alone stays in float, over
+            what it takes with all layers quantized; measured where the context has a clock.
+            "multiply-adds" is the share of the layer in those of the program, at the sizes of the
+            traced example.
 
     Returns:
         The shares, and by which of the two they were found. A measured one may be below 0: the
@@ -49,10 +51,10 @@ def _measured(
     for layer in layers:
         alike[_form(program, layer)].append(layer)
     saved: dict[str, float] = {}
-    with context.clock(program) as relative:
+    with context.clock(scheme.keeping(program, ())) as relative:
         for number, (form, group) in enumerate(alike.items(), 1):
             context.progress(f"time of layers: form {number} of {len(alike)}")
-            saved[form] = (1 - relative(scheme.alone(program, group))) / len(group)
+            saved[form] = (relative(scheme.keeping(program, group)) - 1) / len(group)
     return [saved[_form(program, layer)] for layer in layers]
 
 

@@ -54,9 +54,7 @@ class Scheme:
         Raises:
             UsageError: there is none.
         """
-        log = Log()
-        self._apply({}, program.clone(), log)
-        found = quantized_layers(program, log)
+        found = quantized_layers(program, self._new(program))
         if not found:
             raise UsageError(f"pass '{self.run.name}' finds no layer to quantize in the program")
         return found

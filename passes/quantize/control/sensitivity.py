@@ -79,7 +79,7 @@ class Sweep:
     ) -> Iterator[float]:
         values, want = _run(program, batch)
         distance = DISTANCES[self.distance]
-        return iter([distance(patch.outputs(program, values), want) for patch in patches])
+        return iter([distance(patch.run(program, values), want) for patch in patches])
 
 
 def _run(
@@ -107,44 +107,58 @@ def _estimated(
         values, outputs = _run(program, batch, weights)
     require_floats(outputs)
     with torch.no_grad():
-        moved = [_moved(patch, values) for patch in patches]
-    names = sorted({name for one in moved for name in one})
-    gradients = _gradients(outputs, [values[name] for name in names], mixed(number))
+        moved = [_moved(patch, values, outputs) for patch in patches]
+    names = sorted({name for one, _ in moved for name in one})
     totals = [0.0] * len(patches)
-    for found in gradients:
-        slopes = dict(zip(names, found))
-        for place, one in enumerate(moved):
-            totals[place] += sum(_dot(slopes[name], by) for name, by in one.items()) ** 2
+    with seeded(mixed(number)):
+        for _ in range(DIRECTIONS):
+            directions = [_direction(y.detach()) for y in outputs]
+            slopes = dict(zip(names, _gradients(outputs, directions, [values[n] for n in names])))
+            for place, (inside, outside) in enumerate(moved):
+                along = sum(_dot(slopes[name], by) for name, by in inside.items())
+                along += sum(_dot(directions[i], by) for i, by in outside.items())
+                totals[place] += along**2
     return (total / (2 * DIRECTIONS) for total in totals)
 
 
-def _moved(patch: Patch, values: Values) -> dict[str, Tensor]:
-    """What rounding changes in the layer's results, by the names of those; float ones only."""
-    return {
+def _moved(
+    patch: Patch, values: Values, outputs: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+    """What rounding changes in the values that are read, by name, and in outputs, by place.
+
+    Of float values alone; each as if no other value had changed.
+    """
+    named, placed = patch.changes(values)
+    inside = {
         name: new - values[name]
-        for name, new in patch.changes(values).items()
+        for name, new in named.items()
         if isinstance(new, Tensor) and values[name].requires_grad
     }
+    outside = {i: new - outputs[i] for i, new in placed.items() if new.is_floating_point()}
+    return inside, outside
 
 
 def _gradients(
-    outputs: Sequence[Tensor], values: Sequence[Tensor], seed: int
-) -> Iterator[tuple[Tensor | None, ...]]:
-    """For random directions of the outputs, row by row over its size, gradients of some values."""
-    floats = [y for y in outputs if y.requires_grad and y.ndim]
-    with seeded(seed):
-        for _ in range(DIRECTIONS):
-            directions = [_direction(y.detach()) for y in floats]
-            yield torch.autograd.grad(
-                floats, list(values), directions, retain_graph=True, allow_unused=True
-            )
+    outputs: Sequence[Tensor], directions: Sequence[Tensor], values: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """How fast the outputs move along some directions with each value."""
+    pairs = [(y, v) for y, v in zip(outputs, directions) if y.requires_grad]
+    if not pairs or not values:
+        return [None] * len(values)
+    ends, along = zip(*pairs)
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        ends, list(values), along, retain_graph=True, allow_unused=True
+    )
+    return found
 
 
 def _direction(output: Tensor) -> Tensor:
     """Random signs, over the size of each row (last axis) and the root of how many rows there are.
 
-    Of a row of zeros, or of one that is not finite, nothing counts.
+    Nothing counts of a row of zeros, of one that is not finite, or of an output of whole numbers.
     """
+    if not output.is_floating_point() or not output.ndim:
+        return torch.zeros_like(output)
     sizes = output.norm(dim=-1, keepdim=True)
     signs = torch.randint(0, 2, output.shape).to(output.dtype) * 2 - 1
     counts = (sizes > 0) & sizes.isfinite()
