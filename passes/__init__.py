@@ -29,6 +29,7 @@ from strop.passes.quantize.control.control import AccuracyControl
 from strop.passes.quantize.dynamic import QuantizeDynamic
 from strop.passes.quantize.fp8 import QuantizeFp8
 from strop.passes.quantize.static import QuantizeStatic
+from strop.passes.ragged.ragged import Ragged
 
 PASSES: tuple[type[Pass], ...] = (
     SplitComplex,
@@ -56,5 +57,6 @@ PASSES: tuple[type[Pass], ...] = (
     AccuracyControl,
     QuantizeFp8,
     QuantizeStatic,
+    Ragged,
     Recover,
 )

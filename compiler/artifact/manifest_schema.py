@@ -26,6 +26,15 @@ class FileValues(Strict):
     bytes: Count
 
 
+class PaddedValues(Strict):
+    """Which positions of an output, [batch, seq, ...], hold zeros."""
+
+    mask: str
+    """An input, [batch, seq]."""
+    value: Literal[0, 1]
+    """What it holds at these positions."""
+
+
 class TensorValues(Strict):
     """An input or output; sizes are numbers or in the user's names."""
 
@@ -34,6 +43,8 @@ class TensorValues(Strict):
     shape: list[Count | str]
     tap: Literal[False] = False
     """Values inside a program, which passes look at while they learn, are no outputs of files."""
+    padded: PaddedValues | None = None
+    """None where every position holds what the model gives."""
 
 
 class ManifestDim(Strict):

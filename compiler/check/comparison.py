@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from strop.compiler.check.padding import real_positions
 from strop.compiler.frontend.cases import Case
+from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.recipes.budget import Budget
@@ -83,20 +85,36 @@ class Comparison:
         return values
 
 
-def compare(case: Case, got: Mapping[str, Array]) -> list[Comparison]:
-    """Compare one run with its case, output by output."""
+def compare(
+    case: Case, got: Mapping[str, Array], contract: Contract | None = None
+) -> list[Comparison]:
+    """Compare one run with its case, output by output.
+
+    Args:
+        case: with what the original gave.
+        got: what the run gave.
+        contract: of what was run. Positions that hold zeros by it are not compared.
+    """
+    wanted: Mapping[str, Array] = case.expected
+    for name, want in wanted.items():
+        _require_type(case.name, name, got[name], want)
+    if contract is not None:
+        got, wanted = (real_positions(one, contract, case.inputs) for one in (got, wanted))
     return [
         replace(_compare(case.name, name, got[name], want), rounding=case.rounding.get(name, 0.0))
-        for name, want in case.expected.items()
+        for name, want in wanted.items()
     ]
 
 
-def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
+def _require_type(case: str, output: str, got: Array, want: Array) -> None:
     if (got.shape, got.dtype) != (want.shape, want.dtype):
         raise RuntimeRefusedError(
             f"'{output}' is {got.dtype} {got.shape} in case '{case}', the original's is "
             f"{want.dtype} {want.shape}"
         )
+
+
+def _compare(case: str, output: str, got: Array, want: Array) -> Comparison:
     if want.dtype.kind != "f":
         wrong = float((got != want).mean()) if want.size else 0.0
         return Comparison(case, output, wrong, None, True, want.size)
@@ -128,15 +146,18 @@ def _rows(array: Array) -> Iterator[Array]:
     yield from (rows[i : i + step] for i in range(0, len(rows), step))
 
 
-def check_session(session: IsolatedSession, cases: Sequence[Case]) -> list[Comparison]:
-    """Run opened files on every case.
+def check_session(
+    session: IsolatedSession, cases: Sequence[Case], contract: Contract
+) -> list[Comparison]:
+    """Run opened files, which keep a contract, on every case.
 
     Raises:
         RuntimeRefusedError: the runtime does not run them.
     """
     results = []
     for case in cases:
-        results += compare(case, session.run(feeds_of(case), f"case '{case.name}'", case.seconds))
+        got = session.run(feeds_of(case), f"case '{case.name}'", case.seconds)
+        results += compare(case, got, contract)
     return results
 
 
@@ -147,4 +168,7 @@ def feeds_of(case: Case) -> dict[str, Array]:
 
 def check_program(program: Program, cases: Sequence[Case]) -> list[Comparison]:
     """Run a program in eager torch on every case."""
-    return [r for case in cases for r in compare(case, run_program(program, case.inputs))]
+    results = []
+    for case in cases:
+        results += compare(case, run_program(program, case.inputs), program.contract)
+    return results

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from strop.compiler.check.padding import real_positions
 from strop.compiler.frontend.cases import Case
+from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.rewriting.recorder import Recorder
@@ -17,24 +19,28 @@ from strop.compiler.util.numerics import Array, drift
 
 def measure_passes(captured: Program, recorder: Recorder, cases: Sequence[Case]) -> None:
     """Fill in ``previous`` and ``original`` of every step that changed the program."""
-    wanted = {
-        _name(output, case, cases): a for case in cases for output, a in case.expected.items()
-    }
+    wanted = [case.expected for case in cases]
     before = _outputs(captured, cases)
     for record, program in zip(recorder.records, recorder.programs):
         if record.modified:
             after = _outputs(program, cases)
-            record.previous, record.original = drift(after, before), drift(after, wanted)
+            got, old, original = (
+                _named(outputs, cases, program.contract) for outputs in (after, before, wanted)
+            )
+            record.previous, record.original = drift(got, old), drift(got, original)
             before = after
 
 
-def _outputs(program: Program, cases: Sequence[Case]) -> dict[str, Array]:
+def _outputs(program: Program, cases: Sequence[Case]) -> list[dict[str, Array]]:
+    return [run_program(program, case.inputs) for case in cases]
+
+
+def _named(
+    outputs: Sequence[dict[str, Array]], cases: Sequence[Case], contract: Contract
+) -> dict[str, Array]:
+    """The outputs of all cases, each by a name of its own; real positions by the contract."""
     return {
-        _name(output, case, cases): array
-        for case in cases
-        for output, array in run_program(program, case.inputs).items()
+        name if len(cases) == 1 else f"{name} ({case.name})": array
+        for case, found in zip(cases, outputs)
+        for name, array in real_positions(found, contract, case.inputs).items()
     }
-
-
-def _name(output: str, case: Case, cases: Sequence[Case]) -> str:
-    return output if len(cases) == 1 else f"{output} ({case.name})"

@@ -43,7 +43,7 @@ def with_rounding(cases: Sequence[Case], programs: Sequence[Program]) -> list[Ca
 
 
 def _moved(case: Case, exact: Program, most: float) -> dict[str, float]:
-    results = compare(case, run_program(exact, case.inputs))
+    results = compare(case, run_program(exact, case.inputs), exact.contract)
     return {r.output: min(r.max_error, most) for r in results if r.cosine is not None and r.finite}
 
 

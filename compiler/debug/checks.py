@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from strop.compiler.check.padding import real_positions
 from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
@@ -89,9 +90,12 @@ class Metric(Check):
         changing = [n for n in got if not _same(got[n], twice[n])]
         if changing:
             return f"'{changing[0]}' is not the same twice (case '{case.name}')", False
+        got, wanted = (
+            real_positions(one, program.contract, case.inputs) for one in (got, case.expected)
+        )
         answers = [
             self._judge(drift({n: got[n]}, {n: want}), case.name)
-            for n, want in case.expected.items()
+            for n, want in wanted.items()
             if want.dtype.kind == "f" or self.name not in OF_FLOATS
         ]
         return min(answers, key=lambda answer: answer[1])

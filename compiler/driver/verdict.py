@@ -51,7 +51,7 @@ def check_file(
     """
     first = captured.cases[0]
     with job.stages.stage("check"), open_isolated(folder, job.target) as session:
-        results = check_session(session, captured.cases)
+        results = check_session(session, captured.cases, captured.program.contract)
         _hold_outputs(results, job, captured, again)
         metrics = evaluate(measure, lambda: runner(session), "the artifact")
         took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)

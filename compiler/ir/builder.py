@@ -13,7 +13,7 @@ from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
 import strop.compiler.ir.least_squares  # noqa: F401  (types of its results)
-from strop.compiler.ir.data_sizes import data_symbols
+from strop.compiler.ir.data_sizes import data_symbols, free_names, made_symbols
 from strop.compiler.ir.nodes import expression
 from strop.compiler.ir.program import Origin, Program
 from strop.compiler.ir.recurrent import TYPES
@@ -45,6 +45,9 @@ class Builder:
             node = self.graph.call_function(target, args, kwargs)
         node.meta = _inherited(self.before) | {"made_by": self.made_by}
         node.meta["val"] = fake_result(target, args, kwargs, fake_mode_of(self.program))
+        taken = set(self.program.symbols.values())
+        made = (str(s) for s in made_symbols(node))
+        self.program.symbols |= zip(made, free_names(taken))
         self.created.append(node)
         return node
 

@@ -31,10 +31,24 @@ class Dim:
 
 
 @dataclass(frozen=True)
+class Padded:
+    """Which positions of an output, [batch, seq, ...], hold zeros and not what the model gives.
+
+    Attributes:
+        mask: the name of an input, [batch, seq].
+        value: what it holds at these positions, 0 or 1.
+    """
+
+    mask: str
+    value: int
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """One input or output: its name, short dtype name, and sizes (numbers or dim expressions).
 
     Attributes:
+        padded: positions that hold zeros, of an output that has such.
         tap: it is no output of the user's, but a value inside that a pass looks at while it learns.
     """
 
@@ -42,6 +56,7 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
     tap: bool = False
+    padded: Padded | None = None
 
 
 @dataclass(frozen=True)

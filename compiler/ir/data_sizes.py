@@ -6,6 +6,8 @@ can read it.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -35,3 +37,8 @@ def made_symbols(node: Node) -> list[Any]:
         return []
     known = {s for n in node.all_input_nodes for s in data_symbols(n.meta["val"])}
     return [s for s in symbols if s not in known]
+
+
+def free_names(taken: Collection[str]) -> Iterator[str]:
+    """Names for such sizes that no other size has: ``u0``, ``u1``, ..."""
+    return (name for i in itertools.count() if (name := f"u{i}") not in taken)

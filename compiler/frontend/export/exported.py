@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 from typing import Any
 
@@ -16,7 +15,7 @@ import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators
 from strop.compiler.frontend.inputs import Signature
 from strop.compiler.frontend.original import output_leaves
 from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
-from strop.compiler.ir.data_sizes import made_symbols
+from strop.compiler.ir.data_sizes import free_names, made_symbols
 from strop.compiler.ir.printer import source_line, tensor_spec
 from strop.compiler.ir.program import Origin, Program
 from strop.compiler.util.errors import UnsupportedError
@@ -171,7 +170,7 @@ def _symbol_names(program: Program, signature: Signature) -> dict[str, str]:
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 names.setdefault(str(size.node.expr), dim)
     made = dict.fromkeys(s for node in program.calls() for s in made_symbols(node))
-    free = (name for i in itertools.count() if (name := f"u{i}") not in names.values())
+    free = free_names(set(names.values()))
     return names | {str(symbol): name for symbol, name in zip(made, free)}
 
 

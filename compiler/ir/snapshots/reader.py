@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from strop.compiler.ir.builder import fake_result
-from strop.compiler.ir.contract import DTYPE_NAMES, Contract, Dim, TensorSpec
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, Dim, Padded, TensorSpec
 from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.nodes import arguments, expression
 from strop.compiler.ir.program import Origin, Program
@@ -312,4 +312,5 @@ def _contract(values: ContractValues) -> Contract:
 
 
 def _spec(values: SpecValues) -> TensorSpec:
-    return TensorSpec(values.name, values.dtype, tuple(values.shape), values.tap)
+    padded = None if values.padded is None else Padded(values.padded.mask, values.padded.value)
+    return TensorSpec(values.name, values.dtype, tuple(values.shape), values.tap, padded)

@@ -41,6 +41,13 @@ class DimValues(Strict):
     max: Size | None
 
 
+class PaddedValues(Strict):
+    """Which positions of an output hold zeros: those where an input holds a value."""
+
+    mask: str
+    value: Literal[0, 1]
+
+
 class SpecValues(Strict):
     """An input or output; sizes are numbers or in the user's names."""
 
@@ -48,6 +55,7 @@ class SpecValues(Strict):
     dtype: Dtype
     shape: list[Size | str]
     tap: bool = False
+    padded: PaddedValues | None = None
 
 
 class ContractValues(Strict):

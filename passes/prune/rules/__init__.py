@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from strop.compiler.ir.pointwise import is_pointwise
 from strop.passes.prune.axes import Call
 from strop.passes.prune.rules import (  # noqa: F401  (each fills the table)
     attention,
@@ -16,7 +17,7 @@ from strop.passes.prune.rules import (  # noqa: F401  (each fills the table)
     reductions,
     views,
 )
-from strop.passes.prune.rules.pointwise import is_pointwise, pointwise
+from strop.passes.prune.rules.pointwise import pointwise
 from strop.passes.prune.rules.registry import RULES, Rule
 
 

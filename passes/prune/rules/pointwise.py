@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx.node import Node
 
-from strop.compiler.ir.families import CASTS, COPIES, DROPOUTS
 from strop.compiler.ir.nodes import tensors_of
+from strop.compiler.ir.pointwise import is_pointwise
 from strop.compiler.rewriting.pattern import is_weight
 from strop.passes.prune.axes import Axes, Call
 from strop.passes.prune.dims import Dim, leaf
 from strop.passes.prune.roles import SUMMED, mark
-from strop.passes.prune.rules.registry import enter_all, rule
+from strop.passes.prune.rules.registry import rule
 
 aten = torch.ops.aten
-
-# Torch tags most of these itself; the others compute each element from those at its place.
-UNTAGGED = (
-    *COPIES,
-    *CASTS,
-    *DROPOUTS,
-    aten.masked_fill.Scalar,
-    aten.masked_fill.Tensor,
-    aten.nan_to_num.default,
-    aten.clamp.default,
-    aten.clamp.Tensor,
-    aten.hardsigmoid.default,
-    aten.hardswish.default,
-    aten.hardtanh.default,
-    aten.relu6.default,
-    aten.selu.default,
-    aten.celu.default,
-    aten.mish.default,
-    aten.softplus.default,
-    aten.log_sigmoid.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.full_like.default,
-    aten.where.ScalarOther,
-    aten.where.ScalarSelf,
-    aten.square.default,
-    aten.__and__.Tensor,
-    aten.__or__.Tensor,
-    aten.__xor__.Tensor,
-)
 
 
 def broadcast(call: Call, *tensors: Sequence[Dim]) -> Axes:
@@ -90,25 +58,13 @@ def _adds_values(call: Call) -> bool:
 
 def _computed_from(node: Node) -> Node:
     """The tensor of which a value is a function, element by element."""
-    while is_pointwise(node.target) or node.target in UNTAGGED:
+    while is_pointwise(node.target):
         read = [n for n in node.all_input_nodes if not is_weight(n) and tensors_of(n)]
         sources = {id(one): one for one in read}
         if len(sources) != 1:
             return node
         node = read[0]
     return node
-
-
-def is_pointwise(target: Any) -> bool:
-    """Whether torch says of an operator that it works element by element, and not at random."""
-    return (
-        isinstance(target, OpOverload)
-        and torch.Tag.pointwise in target.tags
-        and torch.Tag.nondeterministic_seeded not in target.tags
-    )
-
-
-enter_all(UNTAGGED, pointwise)
 
 
 @rule(aten.prelu.default)
