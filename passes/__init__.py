@@ -28,6 +28,8 @@ from strop.passes.prune.sparsify import Sparsify
 from strop.passes.quantize.control.control import AccuracyControl
 from strop.passes.quantize.dynamic import QuantizeDynamic
 from strop.passes.quantize.fp8 import QuantizeFp8
+from strop.passes.quantize.outliers import SplitOutliers
+from strop.passes.quantize.smooth import Smooth
 from strop.passes.quantize.static import QuantizeStatic
 from strop.passes.ragged.ragged import Ragged
 
@@ -53,6 +55,8 @@ PASSES: tuple[type[Pass], ...] = (
     FuseResiduals,
     FoldBiases,
     FuseBiasGelu,
+    SplitOutliers,
+    Smooth,
     QuantizeDynamic,
     AccuracyControl,
     QuantizeFp8,

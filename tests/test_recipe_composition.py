@@ -319,11 +319,11 @@ def test_a_text_that_stands_alone_extends_nothing() -> None:
 # Built-in recipes -------------------------------------------------------------------------------
 
 
-def test_int8_is_float_with_two_passes_more_and_one_less() -> None:
+def test_int8_is_float_with_four_passes_more_and_one_less() -> None:
     whole, int8 = ids(load_recipe("cpu-fp32")), ids(load_recipe("cpu-int8"))
     place = whole.index("residuals")
     assert [i for i in whole if i != "biases"] == [i for i in int8 if i in whole]
-    assert int8[place : place + 2] == ["packed", "quantize"]
+    assert int8[place : place + 4] == ["outliers", "smooth", "packed", "quantize"]
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,16 +14,25 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.batches import first_batches, on_batch
 from strop.compiler.rewriting.context import Batch, Context
 from strop.compiler.util.errors import UsageError
-from strop.passes.quantize.observers import Observer
+
+
+class Seeing(Protocol):
+    """What is shown the values of a place, batch by batch."""
+
+    def add(self, values: Tensor) -> None:
+        """See the values of one more batch."""
+
+
+Seer = TypeVar("Seer", bound=Seeing)
 
 
 def observe(
     program: Program,
     values: Sequence[Node],
-    make: Callable[[], Observer],
+    make: Callable[[], Seer],
     context: Context,
     batches: int,
-) -> tuple[dict[Node, Observer], int]:
+) -> tuple[dict[Node, Seer], int]:
     """Let an observer see each value on each batch; also how many rows there were.
 
     Args:
@@ -63,7 +72,7 @@ def _require_finite_inputs(batch: Batch, where: str) -> None:
             )
 
 
-def _watch(found: Mapping[Node, Observer], where: str) -> Callable[[Node, Any], None]:
+def _watch(found: Mapping[Node, Seeing], where: str) -> Callable[[Node, Any], None]:
     def watch(node: Node, value: Any) -> None:
         if node in found and value.numel():
             _require_finite(node, value, where)

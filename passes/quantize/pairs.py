@@ -48,7 +48,7 @@ class Reader:
     """A layer that reads scaled values.
 
     Attributes:
-        node: the linear layer or convolution.
+        node: the linear layer, the product with a weight, or the convolution.
         channel: for each of its input channels, the channel of the source; int64 [in].
     """
 
@@ -63,7 +63,8 @@ class Pair:
     Attributes:
         source: the call whose channels are scaled.
         channels: how many it has: the length of a scale.
-        divided: weights of the source, and those that are added to its result on the way.
+        divided: weights of the source, and those that are added to its result on the way; none if
+            what the readers read has to be divided by an operation of its own.
         multiplied: weights of the readers.
         readers: in program order.
     """
@@ -135,6 +136,24 @@ def pairs(program: Program) -> Pairs:
         else:
             made.missed[node] = found
     return made
+
+
+def readers_alone(value: Node, program: Program) -> Pair | Miss:
+    """The linear layers that read a value, as a pair of which no source takes the scale.
+
+    Other readers of the value do not matter: the layers are to read ``value / scale`` instead.
+    """
+    walk = _Walk(program)
+    channels = int(shape_of(value)[-1])
+    walk.labels[value] = torch.arange(channels).expand(sample_shape(value.meta["val"]))
+    try:
+        for user in sorted(value.users):
+            if user.target is aten.linear.default and user.args[0] is value:
+                walk.read(user)
+        walk.require_sole_uses()
+    except _Refused as refused:
+        return refused.miss
+    return Pair(value, channels, (), tuple(walk.multiplied.values()), tuple(walk.readers))
 
 
 @dataclass(frozen=True)
@@ -240,7 +259,7 @@ class _Walk:
             waiting.remove(node)
             if node.op == "output":
                 raise _Refused(Miss("its channels reach an output of the program", source, NEAR))
-            if _is_tensor(node) and not self._read(node):
+            if _is_tensor(node) and not self.read(node):
                 self.labels[node] = self._carried(node)
                 waiting |= set(node.users)
 
@@ -267,8 +286,14 @@ class _Walk:
         self.take(other, channel, node, self.divided)
         return labels
 
-    def _read(self, node: Node) -> bool:
-        """Let a layer take the scale into its weight, if it is one that reads the channels."""
+    def read(self, node: Node) -> bool:
+        """Let a layer take the scale into its weight; False where the node is no layer.
+
+        Raises:
+            _Refused: it cannot.
+        """
+        if node.target is aten.matmul.default:
+            return self._read_by_product(node)
         if node.target not in LAYERS:
             return False
         given = arguments(node)
@@ -282,6 +307,19 @@ class _Walk:
         if channel is None:
             raise _Refused(Miss("it mixes positions with different scales", node, NEAR))
         self.take(weight, _columns(channel, given, shape_of(weight)), node, self.multiplied)
+        self.readers.append(Reader(node, channel))
+        return True
+
+    def _read_by_product(self, node: Node) -> bool:
+        """The same for a product with a weight [in, out]."""
+        value, weight = node.args
+        assert isinstance(value, Node) and isinstance(weight, Node)
+        if value not in self.labels or weight.op != "get_attr":
+            return False
+        channel = along(self.labels[value], -1)
+        if channel is None or len(shape_of(weight)) != 2:
+            raise _Refused(Miss("it mixes positions with different scales", node, NEAR))
+        self.take(weight, channel[:, None], node, self.multiplied)
         self.readers.append(Reader(node, channel))
         return True
 
