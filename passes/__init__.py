@@ -31,6 +31,7 @@ from strop.passes.quantize.fp8 import QuantizeFp8
 from strop.passes.quantize.outliers import SplitOutliers
 from strop.passes.quantize.smooth import Smooth
 from strop.passes.quantize.static import QuantizeStatic
+from strop.passes.quantize.weights import QuantizeWeights
 from strop.passes.ragged.ragged import Ragged
 
 PASSES: tuple[type[Pass], ...] = (
@@ -61,6 +62,7 @@ PASSES: tuple[type[Pass], ...] = (
     AccuracyControl,
     QuantizeFp8,
     QuantizeStatic,
+    QuantizeWeights,
     Ragged,
     Recover,
 )

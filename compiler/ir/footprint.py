@@ -8,7 +8,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.constants import constant_nodes
-from strop.compiler.ir.dialect import stored_dtype
+from strop.compiler.ir.dialect import stored_bits
 from strop.compiler.ir.nodes import arguments
 from strop.compiler.ir.program import Program
 
@@ -31,34 +31,35 @@ class Footprint:
 def footprint(program: Program) -> Footprint:
     """Measure a program; linear in its nodes, and no weight is read.
 
-    A constant is stored where something that is not constant uses it, in the dtype in which that
-    operator keeps it; twice if two operators keep it in two dtypes.
+    A constant is stored where something that is not constant uses it, in the bits in which that
+    operator keeps it; twice if two operators keep it in two widths.
     """
     fixed = constant_nodes(program)
     stored = {
-        (constant, dtype)
+        (constant, bits)
         for node in (*program.calls(), program.graph.output_node())
         if node not in fixed
-        for constant, dtype in _kept_by(node)
+        for constant, bits in _kept_by(node)
         if constant in fixed
     }
-    sizes = [(int(c.meta["val"].numel()), dtype.itemsize) for c, dtype in stored]
+    sizes = [(int(c.meta["val"].numel()), bits) for c, bits in stored]
     return Footprint(
         nodes=sum(1 for _ in program.calls()),
         parameters=sum(count for count, _ in sizes),
-        bytes=sum(count * width for count, width in sizes),
+        bytes=sum(-(-count * bits // 8) for count, bits in sizes),
     )
 
 
-def _kept_by(node: Node) -> list[tuple[Node, torch.dtype]]:
-    """The tensor inputs of a node, each with the dtype in which the node keeps a constant there."""
+def _kept_by(node: Node) -> list[tuple[Node, int]]:
+    """The tensor inputs of a node, each with the bits in which the node keeps a constant there."""
+    values = arguments(node)
     special = {
-        value: dtype
-        for name, value in arguments(node).items()
-        if isinstance(value, Node) and (dtype := stored_dtype(node.target, name)) is not None
+        value: bits
+        for name, value in values.items()
+        if isinstance(value, Node) and (bits := stored_bits(node.target, name, values)) is not None
     }
     return [
-        (n, special.get(n, n.meta["val"].dtype))
+        (n, special.get(n, n.meta["val"].dtype.itemsize * 8))
         for n in node.all_input_nodes
         if isinstance(n.meta["val"], torch.Tensor)
     ]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch._ops import OpOverload
 from torch.fx.node import Node
@@ -131,7 +131,7 @@ class Rule(ABC):
         """The operators at which this rule looks."""
         return self.roots or _roots(self.pattern)
 
-    def on(self, target: Target) -> Rule:
+    def on(self, target: Target) -> Self:
         """The same rule for a target."""
         rule = copy(self)
         object.__setattr__(rule, "target", target)  # rules may be frozen dataclasses

@@ -23,6 +23,9 @@ class Target:
             the fastest first: ``asymmetric`` (u8) or ``symmetric`` (s8), both by s8 weights.
         int32_biases: whether its int8 layers take only biases that are whole numbers.
         fp8: whether it multiplies 8-bit floats (e4m3).
+        weight_bits: most bits of packed weights that it multiplies float activations by; 0 where it
+            has no such product.
+        weight_zero_points: whether each group of packed weights may have a zero point of its own.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Target:
     static_int8: tuple[str, ...]
     int32_biases: bool
     fp8: bool
+    weight_bits: int
+    weight_zero_points: bool
 
     def computes(self, dtype: object) -> bool:
         """Whether operators take a dtype of torch's."""
@@ -75,6 +80,8 @@ CPU = OnnxTarget(
     static_int8=("asymmetric",),
     int32_biases=True,
     fp8=False,
+    weight_bits=8,
+    weight_zero_points=True,
     opset=23,
     providers=("CPUExecutionProvider",),
 )

@@ -17,8 +17,9 @@ from strop.compiler.ir.dialect import (
     norm,
     quantize,
     rotary,
+    weight_only,
 )
-from strop.compiler.ir.dialect.registry import stored_dtype
+from strop.compiler.ir.dialect.registry import stored_bits
 
 __all__ = [
     "attention",
@@ -30,5 +31,6 @@ __all__ = [
     "norm",
     "quantize",
     "rotary",
-    "stored_dtype",
+    "stored_bits",
+    "weight_only",
 ]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
 _LIBRARY = torch.library.Library("strop", "DEF")
-_STORED: dict[tuple[Any, str], torch.dtype] = {}
+# What an input's constant is stored in: a dtype, or the argument that holds the number of bits.
+_STORED: dict[tuple[Any, str], torch.dtype | str] = {}
+# Bits that whole numbers are packed in: those of 3 bits take 4.
+PACKED_BITS = (2, 4, 8)
 
 
 def define(
-    schema: str, stored: dict[str, torch.dtype] | None = None
+    schema: str, stored: Mapping[str, torch.dtype | str] | None = None
 ) -> Callable[[Callable[..., Any]], OpOverload[Any, Any]]:
     """Register the decorated function as the reference of ``strop::<schema>``.
 
-    ``stored`` names the inputs whose constants a file holds in another dtype than the IR does.
+    ``stored`` names the inputs whose constants a file holds in another dtype than the IR does; a
+    text names the argument that gives their bits.
     """
 
     def register(reference: Callable[..., Any]) -> OpOverload[Any, Any]:
@@ -31,6 +35,20 @@ def define(
     return register
 
 
-def stored_dtype(target: Any, name: str) -> torch.dtype | None:
-    """The dtype in which an operator's constant input is stored, where that is not its own."""
-    return _STORED.get((target, name))
+def stored_bits(target: Any, name: str, arguments: Mapping[str, Any]) -> int | None:
+    """Bits in which an operator's constant input is stored, where those are not its dtype's.
+
+    Args:
+        target: the operator.
+        name: of the input.
+        arguments: of the call, by name.
+    """
+    kept = _STORED.get((target, name))
+    if isinstance(kept, str):
+        return packed_bits(arguments[kept])
+    return None if kept is None else kept.itemsize * 8
+
+
+def packed_bits(bits: int) -> int:
+    """Bits that a whole number of so many bits takes where it is packed with others."""
+    return next(width for width in PACKED_BITS if width >= bits)

@@ -27,6 +27,7 @@ from strop.compiler.lower.onnx.rules import (
     sampling,
     shape,
     spectrum,
+    weight_only,
 )
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "sampling",
     "shape",
     "spectrum",
+    "weight_only",
 ]

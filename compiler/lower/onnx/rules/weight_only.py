@@ -1,0 +1,81 @@
+"""Products and look-ups on packed weights of a few bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from strop.compiler.ir.nodes import dtype_of, shape_of
+from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
+from strop.compiler.lower.onnx.packing import packed
+from strop.compiler.lower.onnx.refusal import NotLowered
+from strop.compiler.lower.onnx.table import lowers
+
+strop = torch.ops.strop
+
+# MatMulNBits' accuracy_level: the dtype that it may round activations to, block by block.
+_FLOAT32, _INT8 = 1, 4
+
+
+@lowers(strop.linear_nbits.default, variant="int8")
+def linear_int8(
+    on: Emitter, x: Any, weight: Any, scale: Any, zero_point: Any, bias: Any, bits: int
+) -> Any:
+    """The kernel rounds activations to 8 bits, with a scale for each block of each row."""
+    return _product(on, x, packed(on, weight, scale, zero_point, bits), weight, bias, _INT8)
+
+
+@lowers(strop.linear_nbits.default, variant="float")
+def linear_float(
+    on: Emitter, x: Any, weight: Any, scale: Any, zero_point: Any, bias: Any, bits: int
+) -> Any:
+    return _product(on, x, packed(on, weight, scale, zero_point, bits), weight, bias, _FLOAT32)
+
+
+def _product(on: Emitter, x: Any, kept: Any, weight: Any, bias: Any, level: int) -> Any:
+    if dtype_of(on.node) != torch.float32:
+        raise NotLowered("the runtime's product with packed weights is one of float32")
+    rows, size = shape_of(weight)
+    return on.op(
+        "MatMulNBits",
+        on.value(x),
+        kept.values,
+        kept.scales,
+        kept.zero_points,
+        None,
+        on.value(bias),
+        domain=MICROSOFT,
+        K=int(size),
+        N=int(rows),
+        bits=kept.bits,
+        block_size=kept.block,
+        accuracy_level=level,
+    )
+
+
+@lowers(strop.embedding_nbits.default)
+def embedding_nbits(
+    on: Emitter, weight: Any, scale: Any, zero_point: Any, indices: Any, bits: int
+) -> Any:
+    """The table lies as ``MatMulNBits`` wants it: a head that is tied to it shares its values."""
+    if dtype_of(on.node) != torch.float32:
+        raise NotLowered("the runtime's look-up in packed weights is one of float32")
+    kept = packed(on, weight, scale, zero_point, bits)
+    rows, size = (int(s) for s in shape_of(weight))
+    if size % kept.block:
+        raise NotLowered(f"its rows of {size} values are no multiple of {kept.block}")
+    # The runtime does this once, when it loads.
+    table = on.op("Reshape", kept.values, on.constant([rows, size * kept.bits // 8]))
+    return on.op(
+        "GatherBlockQuantized",
+        table,
+        on.value(indices),
+        kept.scales,
+        kept.zero_points,
+        domain=MICROSOFT,
+        bits=kept.bits,
+        block_size=kept.block,
+        gather_axis=0,
+        quantize_axis=1,
+    )
