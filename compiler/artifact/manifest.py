@@ -32,6 +32,7 @@ class Record:
     Attributes:
         sizes: at which sizes the checks ran, and which were left out.
         metrics: what the user's ``evaluate`` gave, for "original" and "artifact".
+        spanning: operators by which rows of a batch depend on each other, and how many of each.
         notes: what the user should know, in sentences.
         assets: names of the user's files that are shipped beside the model.
         labels: class names by index; empty if there are none.
@@ -43,6 +44,7 @@ class Record:
     checks: Sequence[Comparison]
     sizes: Mapping[str, Any]
     metrics: dict[str, dict[str, float]]
+    spanning: Mapping[str, int]
     notes: Sequence[str]
     assets: Sequence[str]
     labels: Mapping[int, str]
@@ -58,6 +60,8 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
         "passes": [_step(step) for step in record.steps],
         "checks": [check.record() for check in record.checks],
         "sizes": dict(record.sizes),
+        "batch_invariant": not record.spanning,
+        "spanning_operators": dict(record.spanning),
         "metrics": record.metrics,
         "files": {name: _file(folder / name) for name in files},
         "side_files": {PROVENANCE: _file(folder / PROVENANCE)},

@@ -151,6 +151,10 @@ class ManifestValues(_Open):
     passes: list[PassValues]
     checks: Annotated[list[CheckValues], pydantic.Field(min_length=1)]
     sizes: SizesValues | None = None
+    batch_invariant: bool | None = None
+    """Whether a row gets the numbers that it gets alone, where those of the original do."""
+    spanning_operators: dict[str, Count] = {}
+    """Operators that take one scale for a whole batch, and how many of each there are."""
     metrics: dict[str, dict[str, float]]
     files: dict[str, FileValues]
     side_files: dict[str, FileValues] = {}

@@ -21,6 +21,8 @@ def print_summary(artifact: Artifact) -> None:
     out_console.say(f"{units.size(artifact.size)}; {checks_text(artifact.manifest['checks'])}")
     if artifact.manifest.get("sizes"):
         out_console.say(_sizes_text(artifact.manifest["sizes"]))
+    for name, count in artifact.manifest.get("spanning_operators", {}).items():
+        out_console.say(f"a row depends on its batch: {count} {name} take one scale for all rows")
     for name, before in artifact.manifest["metrics"].get("original", {}).items():
         after = artifact.manifest["metrics"]["artifact"].get(name)
         out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact")

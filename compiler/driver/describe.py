@@ -12,6 +12,7 @@ from strop.compiler.driver.job import Job
 from strop.compiler.driver.optimize import Optimized
 from strop.compiler.driver.verdict import Checked
 from strop.compiler.frontend.prepare import Captured
+from strop.compiler.ir.batch_invariance import spanning_operators
 
 
 def describe(
@@ -40,6 +41,7 @@ def describe(
         checks=checked.results,
         sizes=captured.coverage.record(),
         metrics=both if checked.metrics else {},
+        spanning=spanning_operators(optimized.program),
         notes=[*captured.notes, *(note for step in optimized.records for note in step.notes)],
         assets=tuple(job.companions.files),
         labels=job.companions.labels,

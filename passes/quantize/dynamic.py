@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.fx.node import Node
@@ -23,6 +24,9 @@ from strop.passes.quantize.selection import Selection
 aten = torch.ops.aten
 strop = torch.ops.strop
 
+Scales = Literal["tensor", "row"]
+"""What has a scale of its own when the model runs: the whole of a tensor, or each row of it."""
+
 
 def _why_not_int8(target: Target, weight: Node) -> str | None:
     """Why operators on int8 weights cannot take the place of those on a weight."""
@@ -37,6 +41,7 @@ class DynamicLinear(Rule):
     name = "linear-w8a8"
     roots = (aten.linear.default,)
     selection: Selection = Selection()
+    scales: Scales = "tensor"
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         if not self.target.dynamic_int8:
@@ -50,9 +55,9 @@ class DynamicLinear(Rule):
 
     def rewrite(self, match: Match, build: Builder) -> Node:
         scale = build.call(strop.int8_scale.default, match["weight"])
-        return build.call(
-            strop.linear_w8a8.default, match["input"], match["weight"], scale, match["bias"]
-        )
+        rows = self.scales == "row"
+        product = strop.linear_w8a8_rows.default if rows else strop.linear_w8a8.default
+        return build.call(product, match["input"], match["weight"], scale, match["bias"])
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,9 @@ class QuantizeDynamic(RulePass):
         only: weights to quantize, by name or shell pattern ("lm_head", "*.layer.0.*"); by default
             all.
         keep: weights to leave in float, by name or shell pattern.
+        scales: of activations. "tensor" takes one for a whole tensor, so that a row changes with
+            its neighbours in the batch; "row" takes one for each row, which changes with none and
+            is closer to float, but is slower where there are many rows.
         embeddings: also keep embedding tables in int8, one scale per row.
     """
 
@@ -131,6 +139,7 @@ class QuantizeDynamic(RulePass):
 
     only: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    scales: Scales = "tensor"
     embeddings: bool = True
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
@@ -143,7 +152,7 @@ class QuantizeDynamic(RulePass):
         return Selection(self.only, self.keep)
 
     def rules(self) -> Sequence[Rule]:
-        linear = DynamicLinear(self.selection)
+        linear = DynamicLinear(self.selection, self.scales)
         if not self.embeddings:
             return (linear,)
         return (linear, Int8Embedding(self.selection), Int8Table(self.selection))

@@ -146,6 +146,7 @@ KEPT: dict[Any, Kept] = {
     aten.cat.default: Kept(("tensors",), _but_dim),
     aten.linear.default: Kept(("input",), _but_last),
     strop.linear_w8a8.default: Kept(("x",), _but_last),
+    strop.linear_w8a8_rows.default: Kept(("x",), _but_last),
     aten.layer_norm.default: Kept(("input",), _but_normalized),
     aten.rms_norm.default: Kept(("input",), _but_normalized),
     strop.skip_layer_norm.default: Kept(("x", "skip"), _but_last),
@@ -172,5 +173,5 @@ KEPT: dict[Any, Kept] = {
     ),
 }
 """Operators that keep axes; those that work element by element are not listed."""
-LINEARS = (aten.linear.default, strop.linear_w8a8.default)
+LINEARS = (aten.linear.default, strop.linear_w8a8.default, strop.linear_w8a8_rows.default)
 """Where computing on fewer rows pays: products with weights."""

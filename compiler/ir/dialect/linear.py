@@ -67,6 +67,7 @@ def _dynamic_fake_quantize(x: Tensor) -> Tensor:
 @define(
     "linear_w8a8(Tensor x, Tensor weight, Tensor scale, Tensor? bias) -> Tensor",
     stored={"weight": torch.int8},
+    spans_batch=True,
 )
 def linear_w8a8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """Linear on int8 weights and activations quantized at run time.
@@ -76,3 +77,22 @@ def linear_w8a8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
     DynamicQuantizeMatMul.
     """
     return F.linear(_dynamic_fake_quantize(x), fake_int8(weight, scale), bias)
+
+
+def _fake_quantize_rows(x: Tensor) -> Tensor:
+    """x rounded to 255 steps, as many below zero as above, with a scale for each row.
+
+    scale = max|row| / 127. The gradient passes straight through.
+    """
+    top = x.detach().abs().amax(-1, keepdim=True)
+    scale = (top / 127).clamp(min=torch.finfo(x.dtype).tiny)
+    return x + ((x.detach() / scale).round() * scale - x.detach())
+
+
+@define(
+    "linear_w8a8_rows(Tensor x, Tensor weight, Tensor scale, Tensor? bias) -> Tensor",
+    stored={"weight": torch.int8},
+)
+def linear_w8a8_rows(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """The same with a scale for each row of x, so that no row depends on its neighbours."""
+    return F.linear(_fake_quantize_rows(x), fake_int8(weight, scale), bias)

@@ -51,6 +51,29 @@ def linear_w8a8(on: Emitter, x: Any, weight: Any, scale: Any, bias: Any) -> Any:
     )
 
 
+@lowers(strop.linear_w8a8_rows.default)
+def linear_w8a8_rows(on: Emitter, x: Any, weight: Any, scale: Any, bias: Any) -> Any:
+    """Rows are divided by their largest value, and one scale fits all that is left.
+
+    The zero point is fixed: products of u8 with s8 are the fast ones.
+    """
+    value = on.value(x)
+    tops = on.op("ReduceMax", on.op("Abs", value), on.constant([-1]), keepdims=1)
+    tops = on.op("Max", tops, on.constant(127 * torch.finfo(torch.float32).tiny, torch.float32))
+    step, zero = on.constant(1 / 127, torch.float32), on.constant(128, torch.uint8)
+    product = on.op(
+        "MatMulIntegerToFloat",
+        on.op("QuantizeLinear", on.op("Div", value, tops), step, zero),
+        on.int8(weight, scale, transposed=True),
+        step,
+        on.value(scale),
+        zero,
+        domain=MICROSOFT,
+    )
+    product = on.op("Mul", product, tops)
+    return product if bias is None else on.op("Add", product, on.value(bias))
+
+
 @lowers(strop.stored_int8.default)
 def stored_int8(on: Emitter, weight: Any, scale: Any) -> Any:
     """Cast and Mul, not DequantizeLinear: those the runtime computes once, when it loads."""
