@@ -395,3 +395,32 @@ def test_the_ladder_of_a_recipe_is_shown(strop: Strop, write: Write) -> None:
 def test_without_data_layers_cannot_be_compared(strop: Strop, small: str) -> None:
     result = strop("debug", "sensitivity", small)
     assert result.code == 2 and "give Model(calibration=...)" in result.err
+
+
+class Pooled(nn.Module):
+    """Convolutions with a pool and a join between, whose results share the grids of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.third, self.head = nn.Conv2d(16, 4, 1), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(torch.relu(self.first(x)), 2)
+        x = torch.cat([x, torch.relu(self.second(x))], 1)
+        return self.head(self.third(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("method", ["output", "gradient"])
+def test_what_a_static_scheme_calibrated_for_all_layers_serves_any_choice(method: Any) -> None:
+    torch.manual_seed(0)
+    program = program_of(Pooled(), torch.randn(2, 3, 12, 12))
+    context = Context(calibration=[{"input_0": torch.randn(32, 3, 12, 12)}])
+    one = AccuracyControl("quantize-static", min_cosine=0.99, method=method)
+    result = one.run(program, context=context)
+    assert len(result.log.learned["facts"]["layers"]) == 4  # type: ignore[index]
+    scheme = Scheme.of(one.quantizer(), program, context)
+    layers = scheme.layers(program)
+    for count in range(4):
+        quantized = scheme.keeping(program, layers[:count])
+        assert mean_cosine(quantized, program, context) > 0.99

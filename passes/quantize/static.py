@@ -72,13 +72,19 @@ class QuantizeStatic(LearningPass):
         if self.batches < 1:
             raise UsageError(f"batches is {self.batches}; it must be 1 or more")
 
+    @property
+    def selection(self) -> Selection:
+        """Which layers are quantized."""
+        return Selection(self.only, self.keep)
+
     def learn(self, program: Program, context: Context) -> Learned:
         """Calibrate: by name of a value, the range to keep."""
-        Selection(self.only, self.keep).require_matches(program)
+        self.selection.require_matches(program)
         grid = Grid(symmetric=self._kind(context.target) == "symmetric")
         region = Region.around(program, self._layers(program, Log()))
         make = observers(self.observer, self.percentile)
-        seen, rows = observe(program, region.measured, make, context, self.batches)
+        # Also those that share the grid of others: with fewer layers quantized, they may not.
+        seen, rows = observe(program, region.values, make, context, self.batches)
         ranges = {node: observer.range(grid) for node, observer in seen.items()}
         tensors = {n.name: torch.tensor(r, dtype=torch.float64) for n, r in ranges.items()}
         notes = (f"calibrated on {rows} rows alone",) if rows < _FEW_ROWS else ()
@@ -121,9 +127,9 @@ class QuantizeStatic(LearningPass):
 
     def _layers(self, program: Program, log: Log) -> list[Node]:
         """The layers to quantize; why others are not is noted."""
-        selection, found = Selection(self.only, self.keep), []
+        found = []
         for node in program.find(*LAYERS):
-            layer = weighted_layer(node, program, selection)
+            layer = weighted_layer(node, program, self.selection)
             miss = layer if isinstance(layer, Miss) else _why_not(node, layer["weight"])
             if miss is None:
                 found.append(node)
