@@ -108,7 +108,8 @@ def build_record(
     Args:
         seconds: of every stage.
         steps: the passes.
-        milliseconds: a quick look at one run of the "original" and of the "artifact".
+        milliseconds: a quick look at one run of the "original" and of the "artifact", and of a
+            quantized model's form in "float".
         notes: what the user should know of this one build.
     """
     return {

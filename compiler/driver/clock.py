@@ -63,26 +63,39 @@ class TargetClock:
 
             def relative(other: Program) -> float:
                 with self._opened(rest, other) as session:
-                    return statistics.median(self._round(session, whole) for _ in range(ROUNDS))
+                    return statistics.median(a / b for a, b in turns(session, whole, self._feeds))
 
             yield relative
-
-    def _round(self, session: IsolatedSession, whole: IsolatedSession) -> float:
-        took = [one.milliseconds(self._feeds, "to time it") for one in (session, whole)]
-        return took[0] / took[1]
 
     @contextmanager
     def _opened(self, rest: Sequence[Step], program: Program) -> Iterator[IsolatedSession]:
         """The file of a program after these steps, opened."""
         lowering = lowering_of(self._target)
-        with _temporary_folder() as folder:
-            lowering.lower(_after(rest, program), self._target, self._choices).write(folder)
+        with temporary_folder() as folder:
+            lowering.lower(after_steps(rest, program), self._target, self._choices).write(folder)
             with open_isolated(folder, self._target) as session:
                 yield session
 
 
+def turns(
+    one: IsolatedSession, other: IsolatedSession, feeds: Mapping[str, Array]
+) -> Iterator[tuple[float, float]]:
+    """Milliseconds of one run of each, in rounds in which one runs after the other.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not run one of them.
+    """
+    for _ in range(ROUNDS):
+        yield one.milliseconds(feeds, "to time it"), other.milliseconds(feeds, "to time it")
+
+
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder, which is removed at the end of the block.
+
+    Raises:
+        UsageError: there is no room for its files.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="strop-clock-") as folder:
             yield Path(folder)
@@ -90,7 +103,7 @@ def _temporary_folder() -> Iterator[Path]:
         raise UsageError(f"the temporary folder cannot be used: {error}") from error
 
 
-def _after(steps: Sequence[Step], program: Program) -> Program:
+def after_steps(steps: Sequence[Step], program: Program) -> Program:
     """The program after those steps that do not learn."""
     for step in steps:
         if not isinstance(step.run, LearningPass):

@@ -48,7 +48,7 @@ def describe(
     )
     described = manifest(record, folder, files)
     write_json(folder / MANIFEST, described)
-    times = {"original": captured.milliseconds, "artifact": checked.milliseconds}
+    times = {"original": captured.milliseconds, **checked.milliseconds}
     built = build_record(job.stages.seconds, optimized.records, times, job.notes)
     with job.stages.stage("report"):
         page = render(described, built, *optimized.graphs)

@@ -18,6 +18,7 @@ from strop.compiler.driver.describe import describe
 from strop.compiler.driver.informed import informed
 from strop.compiler.driver.job import Job, Options, job_of
 from strop.compiler.driver.optimize import Instruments, Optimized, optimize
+from strop.compiler.driver.speed import written
 from strop.compiler.driver.verdict import check_file
 from strop.compiler.frontend.coverage import CheckScope
 from strop.compiler.frontend.data import context_of
@@ -112,7 +113,10 @@ def _publish(
     with job.stages.stage("lower"), collector_paused():
         lowering = lowering_of(job.target)
         lowered = lowering.lower(optimized.program, job.target, job.options.choices)
-    with staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder:
+    with (
+        written(optimized.in_float, job) as in_float,
+        staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder,
+    ):
         with job.stages.stage("write"):
             files = lowered.write(folder)
             write_provenance(lowered.provenance(), folder / PROVENANCE)
@@ -121,7 +125,7 @@ def _publish(
         optimized.program.weights.clear()
         del lowered
         gc.collect()
-        checked = check_file(folder, job, captured, measure, again)
+        checked = check_file(folder, in_float, job, captured, measure, again)
         describe(folder, files, job, captured, optimized, checked)
 
 

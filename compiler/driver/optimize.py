@@ -13,6 +13,7 @@ from strop.compiler.check.limits import hold_to_budget, hold_to_expectations, mi
 from strop.compiler.check.pass_errors import measure_passes
 from strop.compiler.check.rounding import with_rounding
 from strop.compiler.driver.bundle import write_bundle
+from strop.compiler.driver.unquantized import InFloat, in_float
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.prepare import Captured
 from strop.compiler.ir.program import Program
@@ -37,11 +38,13 @@ class Optimized:
         program: ready to be lowered.
         records: what each step did.
         graphs: the program before and after, as the report shows it.
+        in_float: what the recipe makes without the passes that quantize; None where none did.
     """
 
     program: Program
     records: Sequence[StepRecord]
     graphs: tuple[list[Line], list[Line]]
+    in_float: InFloat | None
 
 
 def optimize(
@@ -72,8 +75,10 @@ def optimize(
     captured.cases = with_rounding(captured.cases, [captured.program, *recorder.programs])
     _check_passes(captured, recorder, pipeline, recipe, instruments, stages)
     before, after = captured.program, [captured.program, *recorder.programs][-1]
+    with stages.stage("passes in float"), collector_paused():
+        compared = in_float(before, pipeline.steps, recorder.records, recorder.programs)
     captured.program = after
-    return Optimized(after, recorder.records, (graph_view(before), graph_view(after)))
+    return Optimized(after, recorder.records, (graph_view(before), graph_view(after)), compared)
 
 
 def _run_passes(

@@ -10,6 +10,7 @@ from strop.compiler.check.limits import hold_to_budget, missed_by
 from strop.compiler.driver.blame import Again, find_suspect, suspect_by
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.metric_blame import hold_metrics
+from strop.compiler.driver.speed import FloatFiles, hold_to_time
 from strop.compiler.frontend.evaluation import evaluate
 from strop.compiler.frontend.model import Evaluate
 from strop.compiler.frontend.prepare import Captured
@@ -24,39 +25,51 @@ class Checked:
     Attributes:
         results: every output of every case against the original's.
         metrics: what the user's ``evaluate`` says of it.
-        milliseconds: a quick look at one run on the first case.
+        milliseconds: a quick look at one run on the first case, of the "artifact" and, where it is
+            quantized, of the model in "float".
     """
 
     results: list[Comparison]
     metrics: dict[str, float]
-    milliseconds: float
+    milliseconds: dict[str, float]
 
 
 def check_file(
-    folder: Path, job: Job, captured: Captured, measure: Evaluate | None, again: Again
+    folder: Path,
+    in_float: FloatFiles | None,
+    job: Job,
+    captured: Captured,
+    measure: Evaluate | None,
+    again: Again,
 ) -> Checked:
     """Run the files of a folder on all cases, in a process of its own.
 
     Args:
         folder: the files of the target.
+        in_float: what a quantized model is timed against.
         job: the budget, the target and the clock.
         captured: the cases, and the original's metrics.
         measure: the user's ``evaluate``.
         again: makes the model once more, to find the step that is to blame.
 
     Raises:
-        BudgetError: outputs or metrics miss the budget; the message names the step to blame.
+        BudgetError: outputs, metrics or the time miss the budget; the message names the step to
+            blame.
         UsageError: the user's ``evaluate`` failed.
         RuntimeRefusedError: the runtime does not take the files.
     """
     first = captured.cases[0]
-    with job.stages.stage("check"), open_isolated(folder, job.target) as session:
-        results = check_session(session, captured.cases, captured.program.contract)
-        _hold_outputs(results, job, captured, again)
-        metrics = evaluate(measure, lambda: runner(session), "the artifact")
-        took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
-        hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)
-    return Checked(results, metrics, took)
+    with open_isolated(folder, job.target) as session:
+        with job.stages.stage("check"):
+            results = check_session(session, captured.cases, captured.program.contract)
+            _hold_outputs(results, job, captured, again)
+            metrics = evaluate(measure, lambda: runner(session), "the artifact")
+            took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
+            hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)
+        milliseconds = {"artifact": took}
+        if in_float is not None:
+            milliseconds["float"] = hold_to_time(session, in_float, feeds_of(first), job)
+    return Checked(results, metrics, milliseconds)
 
 
 def _hold_outputs(results: list[Comparison], job: Job, captured: Captured, again: Again) -> None:

@@ -42,6 +42,8 @@ class Budget(pydantic.BaseModel):
         min_cosine: least mean cosine of the rows of a float output. None: not limited.
         min_agreement: least share of equal elements of an output that is not float, over all
             cases together. None: the share that differs must not exceed ``max_error``.
+        max_time: the longest that one run of a quantized model may take, as a share of what the
+            same recipe takes without the passes that quantize. None: it must not be slower.
         metrics: limits for the metrics that ``evaluate`` returns, by name.
     """
 
@@ -50,6 +52,7 @@ class Budget(pydantic.BaseModel):
     max_error: NotNegative | None = None
     min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
     min_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    max_time: Annotated[float, pydantic.Field(gt=0)] | None = None
     metrics: dict[str, MetricBudget] = {}
 
     @property
