@@ -22,13 +22,12 @@ from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.cache import Cache
 from strop.compiler.util.errors import BudgetError, UsageError
-from strop.passes.distill.recover import Recover
+from strop.passes import PASSES
 from strop.passes.prune.prune import Prune
 from strop.passes.quantize.control.control import AccuracyControl
 from strop.passes.quantize.control.distance import cosine
-from strop.passes.quantize.control.scheme import Scheme, quantizes
+from strop.passes.quantize.control.scheme import Scheme, takes_layers
 from strop.passes.quantize.dynamic import QuantizeDynamic
-from strop.passes.quantize.selection import Selection
 
 
 class Chain(nn.Module):
@@ -314,10 +313,14 @@ def test_what_is_missing_is_told(program: Program, context: Context) -> None:
         nothing.run(program, context=context)
 
 
-def test_what_quantizes_is_told_from_what_has_the_same_options() -> None:
-    assert quantizes(QuantizeDynamic)
-    assert not quantizes(Prune) and not quantizes(Recover) and not quantizes(AccuracyControl)
-    assert QuantizeDynamic(keep=("a",)).selection == Selection(keep=("a",))
+def test_what_quantizes_named_layers_is_told_from_what_has_the_same_options() -> None:
+    assert takes_layers(QuantizeDynamic)
+    assert not takes_layers(Prune) and not takes_layers(AccuracyControl)
+
+
+def test_every_pass_that_quantizes_says_so() -> None:
+    named = {kind for kind in PASSES if kind.name.startswith("quantize")}
+    assert {kind for kind in PASSES if kind.quantizes} == named | {AccuracyControl}
 
 
 MODEL = """
@@ -379,16 +382,18 @@ def test_a_budget_that_cannot_be_met_ends_a_build(
 def test_the_ladder_of_a_recipe_is_shown(strop: Strop, write: Write) -> None:
     source = write(MODEL)
     fast = ("--weigh", "multiply-adds", "--batches", 1)
-    result = strop("debug", "sensitivity", source, *fast)
+    fast = (*fast, "--recipe", "cpu-fp32")
+    own = ("--pass", "quantize", "--before", "residuals")
+    result = strop("debug", "sensitivity", source, *own, *fast)
     assert result.code == 0, result.err
     head, first, *others = result.out.splitlines()
     assert head.split()[:2] == ["layer", "costs"] and len(others) == 4
     assert first.split()[0] == "layers.2.weight" and first.endswith(" 20.00%")
-    held = strop("debug", "sensitivity", source, "--recipe", "cpu-fp32", *CONTROL, *fast)
+    held = strop("debug", "sensitivity", source, *CONTROL, *fast)
     assert held.out == result.out
-    named = strop("debug", "sensitivity", source, "--step", "quantise", *fast)
+    named = strop("debug", "sensitivity", source, "--step", "quantise", *own, *fast)
     assert named.code == 2 and "did you mean 'quantize'?" in named.err
-    float_only = strop("debug", "sensitivity", source, "--recipe", "cpu-fp32", *fast)
+    float_only = strop("debug", "sensitivity", source, *fast)
     assert float_only.code == 2 and "no step quantizes" in float_only.err
 
 

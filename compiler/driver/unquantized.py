@@ -9,8 +9,6 @@ from strop.compiler.driver.clock import after_steps
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Step
 from strop.compiler.rewriting.recorder import StepRecord
-from strop.passes.quantize.control.control import AccuracyControl
-from strop.passes.quantize.control.scheme import quantizes
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,9 @@ def in_float(
         records: what each step did.
         programs: the program after each step.
     """
-    places = [i for i, step in enumerate(steps) if _quantizes(step) and records[i].modified]
+    places = [i for i, step in enumerate(steps) if step.run.quantizes and records[i].modified]
     if not places:
         return None
     before = [captured, *programs][places[0]]
-    rest = [step for step in steps[places[0] :] if not _quantizes(step)]
+    rest = [step for step in steps[places[0] :] if not step.run.quantizes]
     return InFloat(after_steps(rest, before), tuple(steps[i].name for i in places))
-
-
-def _quantizes(step: Step) -> bool:
-    return quantizes(type(step.run)) or isinstance(step.run, AccuracyControl)

@@ -42,12 +42,15 @@ class Pass(ABC):
         after: names of passes that must have run before this one.
         before: names of passes that may run only after this one, where a recipe has them.
         needs: what of the context it cannot do without, whatever its options are.
+        quantizes: it gives up precision for speed or size; a build compares the time with that of
+            the program without it.
     """
 
     name: ClassVar[str]
     after: ClassVar[tuple[str, ...]] = ()
     before: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[Needs] = ()
+    quantizes: ClassVar[bool] = False
 
     def required(self) -> Needs:
         """What it cannot do without, with these options."""

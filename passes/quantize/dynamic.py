@@ -134,6 +134,7 @@ class QuantizeDynamic(RulePass):
     """
 
     name = "quantize"
+    quantizes = True
     # The int8 product adds the bias itself.
     before = ("bias-gelu",)
 

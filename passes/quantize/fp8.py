@@ -53,6 +53,7 @@ class QuantizeFp8(RulePass):
     """
 
     name = "quantize-fp8"
+    quantizes = True
     # The product adds the bias itself.
     before = ("bias-gelu",)
 

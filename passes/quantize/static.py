@@ -48,6 +48,7 @@ class QuantizeStatic(LearningPass):
     """
 
     name = "quantize-static"
+    quantizes = True
     needs: ClassVar[Needs] = (("calibration", "train"),)
     # The int8 product adds the bias itself.
     before = ("bias-gelu",)

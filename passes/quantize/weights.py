@@ -59,6 +59,7 @@ class QuantizeWeights(LearningPass):
     """
 
     name = "quantize-weights"
+    quantizes = True
     needs: ClassVar[Needs] = ()
     # The product adds the bias itself.
     before = ("bias-gelu",)

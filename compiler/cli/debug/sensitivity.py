@@ -65,11 +65,11 @@ def _at(program: Program, pipeline: Pipeline, name: str) -> tuple[Program, Step,
     from strop.compiler.rewriting.passes import run_step
     from strop.compiler.util.errors import UsageError, did_you_mean
     from strop.passes.quantize.control.control import AccuracyControl
-    from strop.passes.quantize.control.scheme import quantizes
+    from strop.passes.quantize.control.scheme import takes_layers
 
     for step in pipeline.steps:
         held = step.run.quantizer() if isinstance(step.run, AccuracyControl) else step.run
-        if quantizes(type(held)) and name in ("", step.name):
+        if takes_layers(type(held)) and name in ("", step.name):
             if step.context.lacks(("calibration", "train")):
                 raise UsageError("layers are compared on data: give Model(calibration=...)")
             return program, step, held

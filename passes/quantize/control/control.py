@@ -24,7 +24,7 @@ from strop.passes.quantize.control.distance import Kind
 from strop.passes.quantize.control.ladder import Rung, ladder, ladder_text
 from strop.passes.quantize.control.layers import Layer
 from strop.passes.quantize.control.savings import Weigh, savings
-from strop.passes.quantize.control.scheme import Scheme, quantizes
+from strop.passes.quantize.control.scheme import Scheme, takes_layers
 from strop.passes.quantize.control.sensitivity import Method, Sweep
 
 # Under this name what was measured is kept in the cache, and in no manifest.
@@ -57,6 +57,7 @@ class AccuracyControl(LearningPass):
     """
 
     name = "accuracy-control"
+    quantizes = True
     needs: ClassVar[Needs] = (("calibration", "train"),)
     # What quantizes adds biases itself.
     before = ("bias-gelu",)
@@ -92,7 +93,7 @@ class AccuracyControl(LearningPass):
         Raises:
             UsageError: there is none of that name, or it does not take the options.
         """
-        known = {k.name: k for k in import_module("strop.passes").PASSES if quantizes(k)}
+        known = {k.name: k for k in import_module("strop.passes").PASSES if takes_layers(k)}
         if self.scheme not in known:
             raise UsageError(
                 f"no pass '{self.scheme}' quantizes layers that can be named"

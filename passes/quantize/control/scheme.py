@@ -17,13 +17,10 @@ from strop.compiler.util.errors import UsageError
 from strop.passes.quantize.control.layers import Layer, quantized_layers
 
 
-def quantizes(kind: type[Pass]) -> bool:
-    """Whether passes of a class quantize layers that one names.
-
-    They have the options ``only`` and ``keep``, and a ``Selection`` made of these.
-    """
+def takes_layers(kind: type[Pass]) -> bool:
+    """Whether passes of a class quantize layers that one names: by ``only`` and ``keep``."""
     options = {field.name for field in dataclasses.fields(kind)}
-    return {"only", "keep"} <= options and isinstance(getattr(kind, "selection", None), property)
+    return kind.quantizes and {"only", "keep"} <= options
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Scheme:
     A pass that learns does so once, for all layers: what it learned is applied to some of them.
 
     Attributes:
-        run: the pass; ``quantizes`` holds for it.
+        run: the pass; ``takes_layers`` holds for it.
         learned: what it learned; None of a pass that does not learn.
         context: what it sees beside the program.
     """
