@@ -305,3 +305,33 @@ def test_rounds_that_do_not_count_are_not_in_the_median(out: Path, source: str) 
     found = log.case(1, case)
     assert found.all_count
     assert found.results["strop"].milliseconds.median == 2.5
+
+
+def test_a_file_in_standard_form_is_also_run_by_openvino(
+    strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime stands in for OpenVINO, which need not be installed here."""
+    from strop.bench.harness import duel
+    from strop.bench.harness.engines import OnnxFile
+
+    plain = Peer(peers.PEERS["eager"].engine)
+    monkeypatch.setitem(peers.PEERS, "openvino", plain)
+    monkeypatch.setattr(duel, "OpenVino", OnnxFile)
+    build(load_model(source), "standard", target="onnx")
+    few = ("--rounds", 1, "--bouts", 1, "--patience", 0, "--json", "a.json")
+    for folder, rows in (
+        ("standard", {"strop", "strop in openvino", "openvino"}),
+        (out, {"strop", "openvino"}),
+    ):
+        strop("bench", folder, "--source", source, "--against", "openvino", *few)
+        record = read_record(Path("a.json"))
+        assert {row.name for row in record.engines if row.outcome == "ran"} == rows
+
+
+def test_the_size_of_an_openvino_file_is_that_of_all_its_parts(tmp_path: Path) -> None:
+    from strop.bench.harness.engines import OpenVino
+
+    for name in ("a.xml", "a.bin", "model.onnx", "model.onnx.data", "other.bin"):
+        (tmp_path / name).write_bytes(b"12")
+    assert OpenVino("a", 1, tmp_path / "a.xml").size() == 4
+    assert OpenVino("a", 1, tmp_path / "model.onnx").size() == 4

@@ -15,6 +15,8 @@ from quantize_tools import closeness, program, quantized, runtime_operators, val
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from strop.passes.fuse.conv_pad import FoldPads
+
 IMAGES = values(8, 3, 16, 16)
 
 
@@ -148,6 +150,22 @@ def test_rows_of_a_linear_layer_may_have_more_axes() -> None:
     assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 0)
     got = session(after).run(None, {"input_0": x.numpy()})
     assert closeness(got, before.run(input_0=x)) > 0.999
+
+
+def test_paddings_on_one_side_are_part_of_the_convolution() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.layer(F.pad(x, (0, 1, 0, 1))))
+
+    before = FoldPads().run(program(Padded(), IMAGES)).program
+    after = quantized(before, IMAGES).program
+    assert "strop.padded_conv" in body(after)
+    assert runtime_operators(after)["QLinearConv"] == 1
+    assert closeness(after.run(input_0=IMAGES), before.run(input_0=IMAGES)) > 0.999
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ from strop.bench.cli.values import size_combinations
 from strop.bench.cli.wanted import Wanted
 from strop.bench.harness.duel import duel
 from strop.bench.harness.listener import listening
-from strop.bench.harness.peers import DEFAULT
+from strop.bench.harness.peers import DEFAULT, PEERS
 from strop.bench.harness.setup import DuelSetup
 from strop.bench.pages import tables
 from strop.bench.pages.page import duel_section, page
@@ -18,11 +18,14 @@ from strop.bench.records.record import DuelRecord
 from strop.compiler.artifact.folder import Artifact, read_intact
 from strop.compiler.artifact.history import recall_source
 from strop.compiler.debug.shapes import WORD
+from strop.compiler.targets.target import OnnxTarget
 from strop.compiler.util.errors import BudgetError, RuntimeRefusedError, UsageError
 from strop.compiler.util.files.writing import write_whole
 from strop.compiler.util.terminal import Console
 
 SUBJECT = "strop"
+# The same file, run by the runtime of a peer.
+IN_OPENVINO, _OPENVINO = "strop in openvino", "openvino"
 console = Console()
 
 
@@ -74,7 +77,16 @@ def _setup(wanted: Wanted) -> DuelSetup:
             "source on this machine: give --source FILE.py:make"
         )
     against = (DEFAULT if peers is None else peers) if source else ()
-    return DuelSetup({SUBJECT: artifact}, source, against, sizes, wanted.plan)
+    artifacts = {SUBJECT: artifact}
+    if _OPENVINO in against and not PEERS[_OPENVINO].lacks() and _is_standard(artifact):
+        artifacts[IN_OPENVINO] = artifact
+    in_openvino = frozenset({IN_OPENVINO} & set(artifacts))
+    return DuelSetup(artifacts, source, against, sizes, wanted.plan, in_openvino)
+
+
+def _is_standard(artifact: Artifact) -> bool:
+    """Whether other runtimes than ONNX Runtime take the file."""
+    return isinstance(artifact.target, OnnxTarget) and not artifact.target.contrib
 
 
 def _artifact(folders: Sequence[str]) -> Artifact:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from strop.bench.harness.bout import Bout, Samples
 from strop.bench.harness.canary import canary
-from strop.bench.harness.engines import Engine, OnnxFile
+from strop.bench.harness.engines import Engine, OnnxFile, OpenVino
 from strop.bench.harness.listener import Listener
 from strop.bench.harness.log import DuelLog
 from strop.bench.harness.peers import PEERS, Preparations
@@ -79,7 +79,8 @@ class DuelSession:
 
     def _engine(self, name: str, threads: int) -> Engine:
         if name in self.setup.artifacts:
-            return OnnxFile(name, threads, self.setup.artifacts[name].model_path)
+            kind = OpenVino if name in self.setup.in_openvino else OnnxFile
+            return kind(name, threads, self.setup.artifacts[name].model_path)
         return self._preparations.engine(name, threads)
 
     def run(self, listener: Listener) -> DuelRecord:

@@ -64,7 +64,7 @@ class OnnxFile(Engine):
 
 @dataclass(frozen=True)
 class OpenVino(Engine):
-    """An OpenVINO file, compiled for latency, otherwise as OpenVINO chooses."""
+    """An OpenVINO or ONNX file, compiled for latency, otherwise as OpenVINO chooses."""
 
     path: Path
     runtime = "openvino"
@@ -75,7 +75,7 @@ class OpenVino(Engine):
 
     def size(self) -> int:
         """The file and the weights beside it."""
-        return sum(self.path.with_suffix(s).stat().st_size for s in (".xml", ".bin"))
+        return sum(p.stat().st_size for p in self.path.parent.glob(f"{self.path.stem}.*"))
 
 
 @dataclass(frozen=True)

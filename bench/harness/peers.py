@@ -75,6 +75,7 @@ PEERS: dict[str, Peer] = {
     "ort": Peer(_onnx(exports.EXPORTED), (exports.export_onnx,)),
     "ort-optimizer": Peer(_onnx(exports.OPTIMIZED), (exports.export_onnx, exports.optimize)),
     "ort-dynamic": Peer(_onnx(exports.QUANTIZED), (exports.export_onnx, exports.quantize)),
+    "ort-static": Peer(_onnx(exports.STATIC), (exports.export_onnx, exports.quantize_static)),
     "hf": Peer(_onnx(exports.HF), (exports.export_hf,), *_HF),
     "hf-dynamic": Peer(_onnx(exports.HF_QUANTIZED), (exports.quantize_hf,), *_HF),
     "openvino": Peer(_openvino(exports.OPENVINO), (exports.convert_openvino,), *_OPENVINO),

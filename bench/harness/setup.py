@@ -19,6 +19,7 @@ class DuelSetup:
 
     Attributes:
         artifacts: strop's own, by the name they get in tables.
+        in_openvino: the names of those that OpenVINO runs, not ONNX Runtime.
         source: of the original model; None where it is not known.
         against: names of peers; the first that runs is the baseline.
         sizes: the cases; the example's own sizes if there are none.
@@ -30,6 +31,7 @@ class DuelSetup:
     against: Sequence[str]
     sizes: Sequence[Sizes]
     plan: Plan
+    in_openvino: frozenset[str] = frozenset()
 
 
 def references_of(setup: DuelSetup) -> list[Reference]:

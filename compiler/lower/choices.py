@@ -64,7 +64,10 @@ def _mean_log(times: dict[str, float]) -> float:
 
 
 def shipped(target: Target) -> Choices:
-    """The table that strop ships for a target, measured by ``strop.bench.measures.emitters``."""
+    """The table that strop ships for a target, measured by ``strop.bench.measures.emitters``.
+
+    Empty where it ships none: nothing is known of the runtimes that a file in standard form is for.
+    """
     room = resources.files(f"strop.compiler.lower.{target.lowering}")
     file = room.joinpath(f"measured_{target.name}.json")
-    return Choices.from_json(file.read_text(), file.name)
+    return Choices.from_json(file.read_text(), file.name) if file.is_file() else Choices({})

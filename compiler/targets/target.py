@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from strop.compiler.util.errors import UsageError, did_you_mean
 
@@ -61,9 +61,11 @@ class OnnxTarget(Target):
     Attributes:
         opset: ONNX opset of the lowered model.
         providers: ONNX Runtime execution providers, in order.
+        contrib: whether it has ONNX Runtime's own operators; else files are of the standard's.
     """
 
     opset: int
+    contrib: bool
     providers: tuple[str, ...]
 
 
@@ -83,9 +85,20 @@ CPU = OnnxTarget(
     weight_bits=8,
     weight_zero_points=True,
     opset=23,
+    contrib=True,
     providers=("CPUExecutionProvider",),
 )
-TARGETS: dict[str, Target] = {target.name: target for target in (CPU,)}
+# Any runtime that takes ONNX, of which OpenVINO is measured. ONNX Runtime checks the file.
+ONNX = replace(
+    CPU,
+    name="onnx",
+    dynamic_int8=False,
+    static_int8=("asymmetric", "symmetric"),
+    contrib=False,
+)
+# TensorRT takes no zero points, and biases in float.
+TENSORRT = replace(ONNX, name="tensorrt", static_int8=("symmetric",), int32_biases=False)
+TARGETS: dict[str, Target] = {target.name: target for target in (CPU, ONNX, TENSORRT)}
 
 
 def get_target(name: str) -> Target:

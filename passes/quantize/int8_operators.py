@@ -8,7 +8,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.families import CONVOLUTIONS, VIEWS
-from strop.compiler.ir.nodes import arguments, dtype_of, tensors_of
+from strop.compiler.ir.nodes import arguments, dtype_of, input_node, tensors_of
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -49,11 +49,14 @@ CLAMPS = (
 )
 
 
+def reads(layer: Node) -> Node:
+    """The value that a layer multiplies with its weights."""
+    return input_node(layer)
+
+
 def activations(node: Node) -> list[Node]:
     """The values that an operator computes with, without the weights of a layer."""
-    if node.target in LAYERS:
-        return [arguments(node)["input"]]
-    return list(node.all_input_nodes)
+    return [reads(node)] if node.target in LAYERS else list(node.all_input_nodes)
 
 
 def computes_in_int8(node: Node) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch.fx.node import Node
 
-from strop.compiler.ir.nodes import arguments
 from strop.compiler.ir.program import Program
 from strop.passes.quantize import int8_operators as int8
 from strop.passes.quantize.int8_operators import activations
@@ -134,10 +133,4 @@ def _lowest(value: Node) -> float | None:
 def _leader(value: Node, leaders: dict[Node, Node]) -> Node:
     while leaders[value] is not value:
         value = leaders[value]
-    return value
-
-
-def reads(layer: Node) -> Node:
-    """The value that a layer multiplies with its weights."""
-    value: Node = arguments(layer)["input"]
     return value

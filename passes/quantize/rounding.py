@@ -16,8 +16,8 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError
 from strop.passes.quantize.grid import Grid
-from strop.passes.quantize.int8_operators import CLAMPS, limits
-from strop.passes.quantize.region import Region, reads
+from strop.passes.quantize.int8_operators import CLAMPS, limits, reads
+from strop.passes.quantize.region import Region
 
 strop = torch.ops.strop
 

@@ -18,10 +18,10 @@ from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import UsageError
 from strop.passes.quantize.calibration import observe
 from strop.passes.quantize.grid import Grid
-from strop.passes.quantize.int8_operators import LAYERS
+from strop.passes.quantize.int8_operators import LAYERS, reads
 from strop.passes.quantize.layers import weighted_layer
 from strop.passes.quantize.observers import ObserverName, observers
-from strop.passes.quantize.region import Region, reads
+from strop.passes.quantize.region import Region
 from strop.passes.quantize.rounding import Rounding
 from strop.passes.quantize.selection import Selection
 

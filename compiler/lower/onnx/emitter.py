@@ -80,8 +80,11 @@ class Emitter:
         Inputs are ``ir.Value`` or None for an optional input left out; None attributes too.
 
         Raises:
-            NotLowered: the runtime has no kernel for it in this dtype.
+            NotLowered: the runtime has no kernel for it in this dtype, or it is one of ONNX
+                Runtime's own, and the target is another.
         """
+        if domain and not self.target.contrib:
+            raise NotLowered(f"{op_type} is no operator of the ONNX standard")
         if any(isinstance(i, Anything) for i in inputs):
             return Anything() if outputs == 1 else (Anything(),) * outputs
         while inputs and inputs[-1] is None:  # ONNX Runtime crashes on some that end in ""

@@ -41,7 +41,7 @@ def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.
         outputs,
         nodes=without_unused(on.nodes, outputs),
         initializers=[v for v in on.initializers.values() if v.uses()],
-        opset_imports={"": target.opset, MICROSOFT: 1},
+        opset_imports={"": target.opset} | ({MICROSOFT: 1} if target.contrib else {}),
         name="strop",
     )
     return ir.Model(graph, ir_version=10, producer_name="strop")

@@ -15,7 +15,8 @@ class Entropy(Observer):
     """Least Kullback-Leibler divergence of the rounded distribution from that of the values.
 
     Migacz, 8-bit Inference with TensorRT (2017): values outside of the range count at its ends in
-    the one, and not at all in the other, whose counts are spread over the bins of each step.
+    the one, and not at all in the other, whose counts are spread over the bins of each step. The
+    many zeros of a rectifier do not count, since 0 is never rounded.
     """
 
     def __init__(self) -> None:
@@ -28,15 +29,23 @@ class Entropy(Observer):
     def range(self, grid: Grid) -> Range:
         """The best of the ranges that are tried."""
         seen = self._seen
-        centers = seen.centers()
+        centers, counts = seen.centers(), _without_zeros(seen)
 
         def divergence(ends: Range) -> float:
             scale, zero = grid.parameters(*torch.tensor(ends, dtype=torch.float64))
             inside = (centers >= ends[0] - seen.width) & (centers <= ends[1] + seen.width)
             steps = steps_of(centers[inside], scale, zero, grid.low, grid.high) - grid.low
-            return _divergence(seen.counts, inside, steps.long(), grid.high - grid.low + 1)
+            return _divergence(counts, inside, steps.long(), grid.high - grid.low + 1)
 
         return best_range(seen.low, seen.high, divergence)
+
+
+def _without_zeros(seen: Histogram) -> Tensor:
+    """Counts in which the bin of 0 holds as many values as the one after it."""
+    counts, zero = seen.counts.clone(), -seen.first
+    if 0 <= zero < len(counts) - 1:
+        counts[zero] = counts[zero + 1]
+    return counts
 
 
 def _divergence(counts: Tensor, inside: Tensor, steps: Tensor, levels: int) -> float:

@@ -25,10 +25,17 @@ def linear(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
         return on.op("Gemm", on.value(x), on.value(weight), on.value(bias), transB=1)
     if weight.target is strop.fake_quantize.default:
         return _gemm_of_rows(on, x, weight, bias)
+    product = _product(on, x, weight)
+    return product if bias is None else on.op("Add", product, on.value(bias))
+
+
+def _product(on: Emitter, x: Any, weight: Any) -> Any:
+    """x times the transposed weight, for x of any number of axes."""
+    if not on.target.contrib:  # runtimes transpose a constant when they load it
+        return on.op("MatMul", on.value(x), on.op("Transpose", on.value(weight), perm=[1, 0]))
     if dtype_of(on.node) != torch.float32:
         raise NotLowered("the runtime's fused product is one of float32")
-    product = on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)
-    return product if bias is None else on.op("Add", product, on.value(bias))
+    return on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)
 
 
 def _gemm_of_rows(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
