@@ -36,8 +36,23 @@ class EmbeddingAgreement:
     sentences: int
 
 
-def sentence_fidelity(session: DuelSession, source: str) -> dict[str, EmbeddingAgreement]:
-    """Agreement with the source in eager torch on real sentences, of every engine that still runs.
+@dataclass(frozen=True)
+class SentenceOutputs:
+    """Last hidden states of engines for the same sentences.
+
+    Attributes:
+        masks: of every batch, [batch, seq].
+        original: of every batch, [batch, seq, size], of the source in eager torch.
+        engines: the same of every engine that still runs, by name.
+    """
+
+    masks: list[Array]
+    original: list[Array]
+    engines: dict[str, list[Array]]
+
+
+def sentence_outputs(session: DuelSession, source: str) -> SentenceOutputs:
+    """What the engines of a duel and the source give for real sentences.
 
     Raises:
         RuntimeRefusedError: eager torch or an artifact does not run on them.
@@ -46,19 +61,41 @@ def sentence_fidelity(session: DuelSession, source: str) -> dict[str, EmbeddingA
     threads = max(plan.threads)
     engines = [Eager(REFERENCE, threads, source), *session.engines(threads)]
     batches = _batches()
-    masks = [feeds["attention_mask"] for feeds in batches.values()]
     with workers(engines, batches, plan.timeout) as (running, failed):
-        embeddings = {}
+        found = {}
         for name, worker in running.items():
             try:
-                embeddings[name] = embed([worker.outputs(case)[0] for case in batches], masks)
+                found[name] = [worker.outputs(case)[0] for case in batches]
             except EngineError as error:
                 failed[name] = f"does not run: {error}"
     for name in (REFERENCE, *session.setup.artifacts):
         if name in failed:
             raise RuntimeRefusedError(f"{name} {failed[name]}, on sentences")
-    original = embeddings.pop(REFERENCE)
-    return {name: agreement(original, found) for name, found in embeddings.items()}
+    masks = [feeds["attention_mask"] for feeds in batches.values()]
+    return SentenceOutputs(masks, found.pop(REFERENCE), found)
+
+
+def sentence_fidelity(session: DuelSession, source: str) -> dict[str, EmbeddingAgreement]:
+    """Agreement with the source in eager torch on real sentences, of every engine that still runs.
+
+    Raises:
+        RuntimeRefusedError: eager torch or an artifact does not run on them.
+    """
+    found = sentence_outputs(session, source)
+    original = embed(found.original, found.masks)
+    return {
+        name: agreement(original, embed(hidden, found.masks))
+        for name, hidden in found.engines.items()
+    }
+
+
+def token_cosine(found: SentenceOutputs, engine: str) -> float:
+    """The mean cosine of last hidden states with the original's, over real tokens."""
+    cosines = []
+    for mask, want, got in zip(found.masks, found.original, found.engines[engine]):
+        sizes = np.linalg.norm(want, axis=-1) * np.linalg.norm(got, axis=-1)
+        cosines.append(((want * got).sum(-1) / sizes)[mask.astype(bool)])
+    return float(np.concatenate(cosines).mean())
 
 
 def _batches() -> dict[str, Feeds]:

@@ -91,7 +91,9 @@ class Smooth(CalibratedPass):
 
     def _search(self, pair: Pair, seen: Mapping[Node, Channels], program: Program) -> Found:
         layers = [
-            Layer(evaluate(arguments(r.node)["weight"], program), seen[_input(r.node)], r.channel)
+            Layer.of(
+                evaluate(arguments(r.node)["weight"], program), seen[_input(r.node)], r.channel
+            )
             for r in _layers(pair)
         ]
         return best_scale(layers, pair.channels, (self.alpha,) if self.alpha else ALPHAS)
