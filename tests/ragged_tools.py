@@ -122,6 +122,7 @@ PATTERNS: dict[str, Tensor] = {
     "none": torch.ones(2, 5, dtype=torch.int64),
     "a row of padding": torch.tensor([[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]),
     "all padding": torch.zeros(2, 3, dtype=torch.int64),
+    "many sequences": (torch.arange(9)[:, None] * 5 % 9 > torch.arange(8)).long(),
     "one sequence": torch.tensor([[1, 1, 0, 0]]),
     "one position": torch.ones(1, 1, dtype=torch.int64),
     "one padded position": torch.zeros(1, 1, dtype=torch.int64),

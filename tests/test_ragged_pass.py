@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -29,14 +31,20 @@ from strop.passes.ragged.ragged import Ragged
 TOLERANCE = 2e-6
 
 
-def test_products_see_real_positions_only_and_attention_sees_all() -> None:
-    before = captured(Encoder(MASKS["bool"]))
-    text = body(ragged(before).program)
-    assert "%linear_default : f32[1, u0, 48] = aten.linear(" in text
-    assert text.count("f32[1, u0, 32] = aten.linear(") == 1
-    assert "strop.attention(%reshape_default" in text or "aten.scaled_dot" not in text
-    assert "f32[batch, seq, 48] = aten.linear" not in text
-    # One gather behind the embeddings, q, k and v before attention, one behind it, one at the end.
+def test_all_is_computed_on_real_positions() -> None:
+    text = body(ragged(captured(Encoder(MASKS["bool"]))).program)
+    assert "f32[1, u0, 48] = aten.linear(" in text
+    assert "f32[1, u0, 16] = strop.ragged_attention(%getitem" in text
+    assert "[batch, seq, 48]" not in text and "[batch, seq, 32]" not in text
+    # One gather behind the embeddings, one of the mask, and one at the end.
+    assert text.count("= aten.index_select(") == 3
+
+
+def test_attention_with_a_mask_of_queries_sees_all_positions() -> None:
+    text = body(ragged(captured(Encoder(MASKS["both axes"]))).program)
+    assert "f32[batch, seq, 16] = strop.attention(" in text
+    assert "f32[1, u0, 48] = aten.linear(" in text
+    # Behind the embeddings, before attention for q, k and v, behind it, and at the end.
     assert text.count("= aten.index_select(") == 6
 
 
@@ -124,21 +132,21 @@ def test_gradients_are_those_of_the_whole_program() -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_file_gives_the_same(pattern: str) -> None:
     mask = PATTERNS[pattern]
-    for head in ("sequence", "first", "mean"):
-        program = _both("bool", head)[1]
+    for masks, head in (("bool", "first"), ("both axes", "sequence"), ("floor", "mean")):
+        program = _both(masks, head)[1]
         words, _ = inputs(mask)
         with torch.no_grad():
             (want,) = program.run(input_0=words, input_1=mask)
-        (got,) = _session("bool", head).run(
+        (got,) = _session(masks, head).run(
             None, {"input_0": words.numpy(), "input_1": mask.numpy()}
         )
         np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=1e-5)
 
 
-_SESSIONS: dict[tuple[str, str], object] = {}
+_SESSIONS: dict[tuple[str, str], Any] = {}
 
 
-def _session(masks: str, head: str) -> object:
+def _session(masks: str, head: str) -> Any:
     key = (masks, head)
     if key not in _SESSIONS:
         _SESSIONS[key] = session(_both(masks, head)[1])

@@ -82,6 +82,13 @@ def _unsqueezed(given: dict[str, Any], x: Node, node: Node) -> Origins:
     return made
 
 
+def _but_scaled(given: dict[str, Any], x: Node, node: Node) -> Origins:
+    """One scale for all positions; not one for each along an axis."""
+    rank = _rank(x)
+    axis = None if given["axis"] is None else int(given["axis"]) % rank
+    return [None if i == axis else i for i in range(rank)]
+
+
 def _squeezed(given: dict[str, Any], x: Node, node: Node) -> Origins:
     """Without the axes named that have one position."""
     rank, asked = _rank(x), given["dim"]
@@ -147,11 +154,13 @@ KEPT: dict[Any, Kept] = {
     aten.linear.default: Kept(("input",), _but_last),
     strop.linear_w8a8.default: Kept(("x",), _but_last),
     strop.linear_w8a8_rows.default: Kept(("x",), _but_last),
+    strop.linear_fp8.default: Kept(("x",), _but_last),
     aten.layer_norm.default: Kept(("input",), _but_normalized),
     aten.rms_norm.default: Kept(("input",), _but_normalized),
     strop.skip_layer_norm.default: Kept(("x", "skip"), _but_last),
     strop.skip_rms_norm.default: Kept(("x", "skip"), _but_last),
     strop.rotary.default: Kept(("x",), _but_last, packable=False),
+    strop.fake_quantize.default: Kept(("x",), _but_scaled),
     aten.glu.default: Kept(("self",), _but_dim),
     **dict.fromkeys(VIEWS, Kept(("self",), _viewed, same=True)),
     **dict.fromkeys(
@@ -173,5 +182,10 @@ KEPT: dict[Any, Kept] = {
     ),
 }
 """Operators that keep axes; those that work element by element are not listed."""
-LINEARS = (aten.linear.default, strop.linear_w8a8.default, strop.linear_w8a8_rows.default)
+LINEARS = (
+    aten.linear.default,
+    strop.linear_fp8.default,
+    strop.linear_w8a8.default,
+    strop.linear_w8a8_rows.default,
+)
 """Where computing on fewer rows pays: products with weights."""

@@ -9,12 +9,21 @@ from torch import fx
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.nodes import arg, arguments, same_size, shape_of, static_int, tensors_of
+from strop.compiler.ir.nodes import (
+    arg,
+    arguments,
+    input_node,
+    same_size,
+    shape_of,
+    static_int,
+    tensors_of,
+)
 from strop.passes.ragged.analysis import Analysis, is_by_element
 from strop.passes.ragged.axes import KEPT
 from strop.passes.ragged.states import CLEAN, as_nodes, is_leading
 
 aten = torch.ops.aten
+strop = torch.ops.strop
 # Operators with a whole shape among their arguments.
 _SIZED = (
     aten._unsafe_view.default,
@@ -33,6 +42,7 @@ class Rows:
 
     Attributes:
         real: bool [batch, seq].
+        kept: whether a position is computed, bool [batch, seq].
         chosen: the number, in batch * seq, of each position that is computed; int64 [rows].
         places: by position, the row in which it is computed; for others that of one before it, or
             the first; int64 [batch * seq].
@@ -48,6 +58,7 @@ class Rows:
             column = build.call(aten.select.int, kept, 1, position)
             true = build.call(aten.ones_like.default, column)
             kept = build.call(aten.select_scatter.default, kept, true, 1, position)
+        self.kept = kept
         flat = build.call(aten.reshape.default, kept, [-1])
         self.chosen = build.call(aten.select.int, build.call(aten.nonzero.default, flat), 1, 0)
         counted = build.call(aten.cumsum.default, flat, 0)
@@ -75,6 +86,7 @@ class Packing:
         self.rows = Rows(analysis, first)
         self.made = first.created
         self.packed: dict[Node, Node] = {}
+        self.masks: dict[Node, Node] = {}
         self.old: dict[Node, None] = {}  # Calls that have another in packed form beside them.
 
     def run(self) -> None:
@@ -89,9 +101,12 @@ class Packing:
 
     def _pack_call(self, node: Node) -> bool:
         """Compute a value in packed form, beside the old one; False where that is not possible."""
+        build = Builder(self.program, node, self.made_by)
+        if self._is_attention_of_rows(node):
+            self.packed[node] = self._attention(node, build)
+            return True
         if not self._is_packable(node):
             return False
-        build = Builder(self.program, node, self.made_by)
         rank = None if node.target in KEPT else len(tensors_of(node)[0].shape)
         rows = {n: self._rows_of(n, rank or len(shape_of(n)), build) for n in _mains(node)}
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: rows.get(n, n))
@@ -113,6 +128,29 @@ class Packing:
         if node.target is aten.rms_norm.default and len(shape_of(node)) > 3:
             return False  # Torch finds no type for a number of rows that it does not know.
         return all(self._is_leading(n) for n in (node, *_mains(node)))
+
+    def _is_attention_of_rows(self, node: Node) -> bool:
+        """Whether sequences look at themselves alone, and only the key says what is hidden."""
+        if node.target is not strop.attention.default:
+            return False
+        *xs, mask = (arg(node, i) for i in range(4))
+        if not all(self.states[x].tokens and self._is_leading(x) for x in xs):
+            return False
+        batch, heads, queries, keys = [None] * (4 - len(shape_of(mask))) + list(shape_of(mask))
+        whole = all(map(same_size, (batch or 0, keys or 0), self._both()))
+        return whole and static_int(heads) == static_int(queries) == 1
+
+    def _attention(self, node: Node, build: Builder) -> Node:
+        """The same attention in packed form."""
+        *xs, mask = (input_node(node, i) for i in range(4))
+        rows = [self._rows_of(x, len(shape_of(x)), build) for x in xs]
+        if mask not in self.masks:
+            flat = build.call(aten.reshape.default, mask, [-1])
+            self.masks[mask] = build.call(aten.index_select.default, flat, 0, self.rows.chosen)
+        places = (self.rows.kept, self.rows.chosen, self.rows.places)
+        return build.call(
+            strop.ragged_attention.default, *rows, self.masks[mask], *places, *node.args[4:]
+        )
 
     def _is_leading(self, node: Node) -> bool:
         tokens = self.states[node].tokens

@@ -16,6 +16,7 @@ from strop.compiler.ir.dialect import (
     linear,
     norm,
     quantize,
+    ragged,
     rotary,
     weight_only,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "linear",
     "norm",
     "quantize",
+    "ragged",
     "rotary",
     "stored_bits",
     "weight_only",

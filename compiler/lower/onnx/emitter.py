@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,7 @@ from strop.compiler.lower.onnx.unused import without_unused
 from strop.compiler.targets.target import OnnxTarget
 
 MICROSOFT = "com.microsoft"
+_Made = TypeVar("_Made")
 # In the metadata of an ONNX node, which is not written: the operator that it was emitted for.
 MADE_FROM = "strop.made_from"
 # In that of a value: its dtype, as far as it is known.
@@ -63,7 +64,7 @@ class Emitter:
         self._constants: dict[Any, ir.Value] = {}
         self._sizes: dict[Any, ir.Value] = {}
         self._made: dict[Any, tuple[ir.Value, int]] = {}
-        self._memo: dict[Any, ir.Value] = {}
+        self._memo: dict[Any, Any] = {}
         self._fixed = dict.fromkeys(constant_nodes(program), program)
         self._may_be_empty = any(dim.min == 0 for dim in program.contract.dims)
         # The names that callers use are theirs: nothing inside the graph may take them.
@@ -192,7 +193,8 @@ class Emitter:
             return self.constant([int(expression(s)) for s in plain])
         key = ("shape", tuple(str(expression(s)) for s in plain))
         parts = [self.size(s) for s in plain]
-        return self.once(key, lambda: self.op("Concat", *parts, axis=0))
+        joined: ir.Value = self.once(key, lambda: self.op("Concat", *parts, axis=0))
+        return joined
 
     def reshape(self, value: ir.Value, old: Sequence[Size], new: Sequence[Size]) -> Any:
         """Reshape with 0 for kept axes and one -1 where that says it all: no shape arithmetic."""
@@ -214,11 +216,12 @@ class Emitter:
         final = [-1 if s is None else s for s in spec]
         return self.op("Reshape", value, self.constant(np.array(final, dtype=np.int64)))
 
-    def once(self, key: Any, make: Callable[[], ir.Value]) -> ir.Value:
-        """A value emitted the first time it is asked for, and shared afterwards."""
+    def once(self, key: Any, make: Callable[[], _Made]) -> _Made:
+        """What is emitted the first time it is asked for, and shared afterwards."""
         if key not in self._memo:
             self._memo[key] = make()
-        return self._memo[key]
+        made: _Made = self._memo[key]
+        return made
 
     def inline(self, part: Program, inputs: Sequence[ir.Value]) -> None:
         """Emit the calls of a program that stands for the current call, on values of this graph.
