@@ -31,11 +31,12 @@ SIZES = {
 }
 
 
-def llama(tied: bool) -> nn.Module:
+def llama(tied: bool, width: int = SIZES["hidden_size"]) -> nn.Module:
     """A Llama with pairs of query heads on one key head; its head is the embedding if tied."""
     import transformers
 
-    config = transformers.LlamaConfig(**SIZES, tie_word_embeddings=tied, use_cache=False)
+    sizes = SIZES | {"hidden_size": width, "intermediate_size": 4 * width}
+    config = transformers.LlamaConfig(**sizes, tie_word_embeddings=tied, use_cache=False)
     module: nn.Module = transformers.LlamaForCausalLM(config)
     return module
 

@@ -23,12 +23,12 @@ def adaround(layer: Layer, settings: Settings) -> Chosen:
     to 25: Q(w) = s clamp(floor(w / s) + h(v) + z, 0, 2^bits - 1) with h(v) = clamp(1.2 sigmoid(v)
     - 0.1, 0, 1), which begins at what w is above its floor. Adam makes small the error of the
     layer, tr((W - Q) H (W - Q)^T) of second moments H, plus the mean of 1 - |2 h - 1|^beta, which
-    drives h to 0 or 1. Scales are those of least squared error, in which the columns count as much
-    as their activations. No number is drawn.
+    drives h to 0 or 1. Scales are those with the least error of outputs in which each group errs
+    alone. No number is drawn.
     """
     assert layer.moments is not None
     moments = layer.moments.mean().float()
-    scale, zero = least_error(layer, layer.importance())
+    scale, zero = least_error(layer, layer.blocks())
     soft = _Soft(layer, scale, zero)
     with torch.enable_grad():
         optimizer = torch.optim.Adam([soft.v], lr=_RATE)

@@ -17,12 +17,12 @@ _LEAST = 1e-4
 
 
 def awq(layer: Layer, settings: Settings) -> Chosen:
-    """Scales of a layer whose channels were scaled: the least error weighted by activations.
+    """Scales of a layer whose channels were scaled: values are cut off where outputs err less.
 
-    Lin et al., AWQ: Activation-aware Weight Quantization (2024), appendix on weight clipping; there
-    the error is that of outputs, here its part in which channels do not depend on each other.
+    Lin et al., AWQ: Activation-aware Weight Quantization (2024), the clipping of weights: the error
+    is that of outputs in which each group errs alone.
     """
-    return Chosen(*least_error(layer, layer.importance()))
+    return Chosen(*least_error(layer, layer.blocks()))
 
 
 def channel_scale(readers: Sequence[tuple[Layer, Tensor]], channels: int) -> Tensor | None:

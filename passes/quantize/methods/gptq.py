@@ -18,12 +18,12 @@ def gptq(layer: Layer, settings: Settings) -> Chosen:
     Frantar et al., GPTQ (2023), algorithm 1: with H the second moments of the inputs, plus
     ``damping`` times the mean of its diagonal, and U the upper Cholesky factor of H^-1, column i
     is rounded, and column j > i becomes w_j - (w_i - Q(w_i)) U_ij / U_ii. Scales are chosen before,
-    so that columns may be taken in any order: those of least squared error, in which the columns
-    count as much as their activations.
+    so that columns may be taken in any order: those with the least error of outputs in which each
+    group errs alone.
     """
     assert layer.moments is not None
     moments = layer.moments.mean()
-    scale, zero = least_error(layer, layer.importance())
+    scale, zero = least_error(layer, layer.blocks())
     order = torch.arange(len(moments))
     if settings.act_order:
         order = torch.sort(moments.diagonal(), descending=True, stable=True).indices

@@ -52,11 +52,19 @@ class Layer:
             return scale, None
         return scale, strop.group_zero_point(self.weight, scale, self.bits)
 
-    def importance(self) -> Tensor:
-        """The mean square of what each column is multiplied with: float64 [in], above 0."""
+    def blocks(self) -> Tensor:
+        """The second moments within each group, float32 [groups, size, size].
+
+        d^T B d is the squared error of the outputs where one group of a row changes by d. A part of
+        the identity is added: where nothing was seen, each weight counts alike.
+        """
         assert self.moments is not None
-        seen = self.moments.mean().diagonal()
-        return seen.clamp(min=float(seen.mean()) * 1e-6 + 1e-30)
+        mean = self.moments.mean()
+        size = len(mean) // self.groups
+        parts = mean.unflatten(0, (self.groups, size)).unflatten(2, (self.groups, size))
+        inside = parts.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        least = float(mean.diagonal().mean()) * 1e-6 + 1e-30
+        return (inside + least * torch.eye(size, dtype=torch.float64)).float()
 
     def rounded(self, weight: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
         """A weight of this layer's shape on a grid, in float."""

@@ -20,21 +20,22 @@ def squared_error(layer: Layer, settings: Settings) -> Chosen:
     return Chosen(*least_error(layer))
 
 
-def least_error(layer: Layer, importance: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Scales and zero points with the least sum of importance * (w - Q(w))^2 in each group.
+def least_error(layer: Layer, blocks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Scales and zero points with the least d^T B d of each group, d = w - Q(w).
 
     Args:
         layer: whose weight is rounded.
-        importance: of each column, [in]; by default all are alike.
+        blocks: B, [groups, size, size] float32; by default the identity.
     """
     widest, zero = layer.covering()
     best, least = widest, torch.full_like(widest, torch.inf)
     for share in _SHARES:
         scale = widest * share
-        error = (layer.weight - layer.rounded(layer.weight, scale, zero)).square()
-        if importance is not None:
-            error = error * importance.to(error.dtype)
-        total = error.unflatten(1, (layer.groups, -1)).sum(2)
+        off = (layer.weight - layer.rounded(layer.weight, scale, zero)).unflatten(
+            1, (layer.groups, -1)
+        )
+        moved = off if blocks is None else (off.transpose(0, 1) @ blocks).transpose(0, 1)
+        total = (moved * off).sum(2)
         best = torch.where(total < least, scale, best)
         least = torch.minimum(least, total)
     return best, zero
