@@ -68,7 +68,7 @@ class QuantizeWeights(LearningPass):
     group: int = 32
     symmetric: bool = False
     method: MethodName | Literal["auto"] = "auto"
-    embeddings: Literal[0, 2, 3, 4, 5, 6, 7, 8] = 0
+    embeddings: int = 0
     only: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     learnable: bool = False
@@ -84,6 +84,8 @@ class QuantizeWeights(LearningPass):
             UsageError: one is.
         """
         Grid(self.bits)
+        if self.embeddings not in (0, *range(2, 9)):
+            raise UsageError(f"embeddings is {self.embeddings}; it must be 0, or from 2 to 8")
         if self.group not in _GROUPS:
             known = ", ".join(map(str, _GROUPS))
             raise UsageError(f"group is {self.group}; it must be one of {known}")

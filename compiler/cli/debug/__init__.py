@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from strop.compiler.cli.debug.bisect import bisect
+from strop.compiler.cli.debug.bits import bits
 from strop.compiler.cli.debug.bundles import reduce, replay
 from strop.compiler.cli.debug.diff import diff
 from strop.compiler.cli.debug.groups import groups
@@ -17,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command()(bisect)
+app.command()(bits)
 app.command("why-not")(why_not)
 app.command()(diff)
 app.command()(groups)

@@ -62,7 +62,7 @@ class Layer:
         mean = self.moments.mean()
         size = len(mean) // self.groups
         parts = mean.unflatten(0, (self.groups, size)).unflatten(2, (self.groups, size))
-        inside = parts.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        inside: Tensor = parts.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
         least = float(mean.diagonal().mean()) * 1e-6 + 1e-30
         return (inside + least * torch.eye(size, dtype=torch.float64)).float()
 
