@@ -14,6 +14,7 @@ from strop.compiler.cli.debug import app as debug_app
 from strop.compiler.cli.ending import exit_code_of
 from strop.compiler.cli.inspect import inspect
 from strop.compiler.cli.lists import list_passes, list_tasks, show_cache
+from strop.compiler.cli.search import search
 from strop.compiler.util import interrupts
 from strop.compiler.util.user_code import held_to_return
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command()(build)
 app.command()(inspect)
+app.command()(search)
 app.command("passes")(list_passes)
 app.command("cache")(show_cache)
 app.command("tasks")(list_tasks)

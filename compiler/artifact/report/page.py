@@ -42,7 +42,7 @@ def render(manifest: Values, build: Values, before: Sequence[Line], after: Seque
         **_of_passes(manifest["passes"], build["pass_seconds"]),
         reasons=_reasons(manifest),
         worst=worst_of(manifest["checks"]),
-        **_shell(),
+        **shell(),
         stages=timeline(build["seconds"]),
         size_after=sum(file["bytes"] for file in manifest["files"].values()),
     )
@@ -71,7 +71,7 @@ def _reasons(manifest: Values) -> dict[str, str]:
     return {step["name"]: entry["why"] for step, entry in pairs if entry.get("why")}
 
 
-def _shell() -> dict[str, str]:
+def shell() -> dict[str, str]:
     """Style, script, and a content security policy: these two, and nothing else from anywhere."""
     style, script = _read("report.css"), _read("report.js")
     policy = (
