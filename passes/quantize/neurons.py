@@ -86,8 +86,6 @@ def neurons_before(behind: Node, program: Program) -> Neurons | Miss:
     other = next((u for n in seen for u in n.users if u not in inside), None)
     if other is not None:
         return Miss("its neurons are read here too", other, NEAR)
-    if not between:
-        return Miss("nothing stands between it and the layer before", behind, NEAR)
     found = Neurons(tuple(sorted(before)), tuple(sorted(between)), behind)
     return _shared(found, program) or found
 

@@ -7,7 +7,8 @@ operators that work element by element stand between the layers, neurons can be 
 
     y = W_b f(W_a x)  =  W_b[:, most] f(W_a[most] x)  +  W_b[:, few] f(W_a[few] x)
 
-The second term is so narrow that it costs next to nothing in float.
+The second term is so narrow that it costs next to nothing in float. Where the layer before can take
+the division by a scale (``pairs.py``), smoothing does as much without a second branch.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from strop.compiler.ir.constants import weight_names
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.learning import Learned
-from strop.compiler.rewriting.pattern import Miss
+from strop.compiler.rewriting.pattern import NEAR, Miss
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.util.errors import UsageError
 from strop.passes.quantize.calibrated import CalibratedPass
 from strop.passes.quantize.layers import linear_layer
 from strop.passes.quantize.neurons import Neurons, neurons_before
+from strop.passes.quantize.pairs import Pair, pairs
 
 aten = torch.ops.aten
 
@@ -90,10 +92,16 @@ class SplitOutliers(CalibratedPass):
 
     def _neurons(self, program: Program, log: Log) -> dict[str, Neurons]:
         """What can be parted, by the name of the weight behind; why others cannot is noted."""
-        made = {}
+        made, foldable = {}, pairs(program)
         for node in program.find(aten.linear.default):
+            found: Neurons | Miss
             layer = linear_layer(node, program, self.selection)
-            found = layer if isinstance(layer, Miss) else neurons_before(node, program)
+            if isinstance(layer, Miss):
+                found = layer
+            elif isinstance(foldable.read_by(node), Pair):
+                found = Miss("smoothing can take a scale into the layer before it", node, NEAR)
+            else:
+                found = neurons_before(node, program)
             if isinstance(found, Miss):
                 log.missed(self.name, node, found)
             else:
