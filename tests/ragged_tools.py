@@ -40,6 +40,7 @@ POOLED: dict[str, Heads] = {
     "first": lambda x, m: x[:, 0].tanh(),
     "last": lambda x, m: x[:, -1],
     "mean of norms": lambda x, m: (x.softmax(-1).square().sum(-1) * m).sum(1),
+    "by a matrix": lambda x, m: ((x @ torch.ones(WIDTH, 3)) * m[:, :, None]).sum(1),
     "weighed": lambda x, m: F.normalize(x, dim=-1).mul(m[..., None]).mean(1),
 }
 

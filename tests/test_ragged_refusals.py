@@ -73,7 +73,14 @@ BAD_HEADS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
         "does not know this operator",
     ),
     "pairs": (lambda x, m: (x[:, :, None] * x[:, None, :]).sum(-1), "pairs positions"),
-    "products of positions": (lambda x, m: x @ x.mT, "does not know this operator"),
+    "products of positions": (
+        lambda x, m: x @ x.transpose(1, 2),
+        "multiplies positions with each other",
+    ),
+    "products with a sequence's own matrix": (
+        lambda x, m: x @ m[:, :, None].float().expand(-1, -1, 16)[:, :1].transpose(1, 2),
+        "mixes positions",
+    ),
     "a product whose weights they are": (
         lambda x, m: F.linear(x, x.sum(-1, keepdim=True).expand(-1, -1, 16).flatten(0, 1)),
         "takes positions apart",
@@ -126,11 +133,11 @@ def test_a_position_by_number_in_causal_attention_with_a_mask_that_is_added() ->
 def test_scores_that_are_no_single_attention_operator() -> None:
     class Written(Encoder):
         def attend(self, x: Tensor, mask: Tensor) -> Tensor:
-            scores = self.qkv(x)[..., :16] @ x.mT + self.masks(mask)[:, 0]
+            scores = self.qkv(x)[..., :16] @ x.transpose(1, 2) + self.masks(mask)[:, 0]
             return super().attend(scores.sigmoid() @ x, mask)
 
     program = captured(Written(MASKS["floor"], POOLED["mean"]))
-    assert_left_alone(Ragged(zeros=True), program, "does not know this operator")
+    assert_left_alone(Ragged(zeros=True), program, "it mixes positions")
 
 
 def test_a_mask_that_is_computed_from_positions() -> None:

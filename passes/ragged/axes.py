@@ -89,6 +89,13 @@ def _but_scaled(given: dict[str, Any], x: Node, node: Node) -> Origins:
     return [None if i == axis else i for i in range(rank)]
 
 
+def _by_matrix(given: dict[str, Any], x: Node, node: Node) -> Origins:
+    """A product with one matrix for all positions; with one for each sequence nothing is kept."""
+    if _rank(given["other"]) == 2:
+        return _but_last(given, x, node)
+    return [None] * _rank(node)
+
+
 def _squeezed(given: dict[str, Any], x: Node, node: Node) -> Origins:
     """Without the axes named that have one position."""
     rank, asked = _rank(x), given["dim"]
@@ -150,8 +157,10 @@ KEPT: dict[Any, Kept] = {
     aten.unbind.int: Kept(("self",), _selected, same=True),
     aten.expand.default: Kept(("self",), _expanded, same=True),
     aten.expand_as.default: Kept(("self", "other"), _expanded),
+    aten.matmul.default: Kept(("self",), _by_matrix),
     aten.cat.default: Kept(("tensors",), _but_dim),
     aten.linear.default: Kept(("input",), _but_last),
+    strop.linear_nbits.default: Kept(("x",), _but_last),
     strop.linear_w8a8.default: Kept(("x",), _but_last),
     strop.linear_w8a8_rows.default: Kept(("x",), _but_last),
     strop.linear_fp8.default: Kept(("x",), _but_last),
@@ -185,6 +194,7 @@ KEPT: dict[Any, Kept] = {
 LINEARS = (
     aten.linear.default,
     strop.linear_fp8.default,
+    strop.linear_nbits.default,
     strop.linear_w8a8.default,
     strop.linear_w8a8_rows.default,
 )
