@@ -21,6 +21,7 @@ from strop.compiler.search.page import render
 from strop.compiler.search.search import Search
 from strop.compiler.search.space import Space, read_space, recipe_of
 from strop.compiler.search.study import Study, Tried
+from strop.compiler.util import interrupts
 from strop.compiler.util.errors import BudgetError, UsageError
 from strop.compiler.util.interrupts import Interrupted
 
@@ -142,10 +143,34 @@ def test_a_study_of_something_else_is_not_gone_on_with(
 
 @pytest.mark.parametrize("storage", ["nonsense", "sqlite:////dev/null/study.db", "unknown://x/y"])
 def test_a_database_that_cannot_be_opened_is_told(
-    storage: str, recipe: Recipe, space: Space
+    storage: str, recipe: Recipe, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("strop.compiler.search.study._PAUSE", 0.0)
     with pytest.raises(UsageError, match="--storage: the study cannot be opened: "):
         Study(storage, "search", recipe, space, 0)
+
+
+def test_workers_that_begin_together_wait_for_the_tables_of_the_first(
+    recipe: Recipe, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    init = optuna.storages.RDBStorage.__init__
+    failures: list[Exception] = [
+        IntegrityError("insert", {}, ValueError("not unique")),
+        OperationalError("create", {}, ValueError("already exists")),
+        OperationalError("create", {}, ValueError("locked")),
+    ]
+
+    def late(self: Any, storage: str) -> None:
+        if failures:
+            raise failures.pop()
+        init(self, storage)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", late)
+    monkeypatch.setattr("strop.compiler.search.study._PAUSE", 0.0)
+    assert study_of(tmp_path, recipe, space).tried() == []
 
 
 def test_without_optuna_it_says_what_to_install(
@@ -292,6 +317,7 @@ def test_a_search_builds_records_reports_and_goes_on(
     assert "trial 0" in first.out and "trial 1" not in first.out
     again = strop(*command, "--trials", 1)
     assert again.code == 0 and "trial 1" in again.out, again.err
+    assert not interrupts._state.settled  # a signal would end the search, whatever was built
     names = {p.name for p in out.iterdir()}
     best = [out / name for name in names if name.startswith("best-")]
     assert names == {"study.db", "search.json", "report.html", *(p.name for p in best)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from strop.compiler.util.errors import UsageError
 if TYPE_CHECKING:
     import optuna
 
+# How often a database is opened in which another worker makes the tables, and seconds between.
+_TRIES, _PAUSE = 4, 0.5
 _OF, _REASON, _MEASURED = "strop search of", "reason", "measured"
 
 
@@ -64,7 +67,7 @@ class Study:
         with _answering("cannot be opened"):
             study: optuna.Study = self._optuna.create_study(
                 study_name=name,
-                storage=self._optuna.storages.RDBStorage(storage),
+                storage=self._database(storage),
                 directions=list(self._space.directions.values()),
                 load_if_exists=True,
             )
@@ -72,6 +75,19 @@ class Study:
         drawn = len(study.get_trials(deepcopy=False))
         study.sampler = self._optuna.samplers.TPESampler(seed=seed + drawn)
         return study
+
+    def _database(self, address: str, tries: int = _TRIES) -> optuna.storages.RDBStorage:
+        """The database, with its tables; several workers may make them at the same time."""
+        import sqlalchemy
+
+        try:
+            opened: optuna.storages.RDBStorage = self._optuna.storages.RDBStorage(address)
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError):
+            if tries == 1:
+                raise
+            time.sleep(_PAUSE)
+            return self._database(address, tries - 1)
+        return opened
 
     def _require_own(self, name: str, identity: str) -> None:
         known = self._study.user_attrs.get(_OF)

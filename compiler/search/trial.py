@@ -17,6 +17,7 @@ from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.source import load_model
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.targets.isolation import IsolatedSession, open_isolated
+from strop.compiler.util import interrupts
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError, did_you_mean
 from strop.compiler.util.numerics import Array
@@ -89,13 +90,14 @@ def require_measured(names: Mapping[str, object], measured: Mapping[str, float])
 @contextmanager
 def _built(source: str, recipe: Recipe, progress: Progress) -> Iterator[Artifact]:
     with tempfile.TemporaryDirectory(prefix="strop-search-") as folder:
-        yield build(
-            load_model(source),
-            Path(folder) / "artifact",
-            recipe,
-            progress=progress,
-            again=lambda: load_model(source),
-        )
+        out = Path(folder) / "artifact"
+        try:
+            artifact = build(
+                load_model(source), out, recipe, progress=progress, again=lambda: load_model(source)
+            )
+        finally:
+            interrupts.unsettle()  # an artifact that was written does not end the search
+        yield artifact
 
 
 def _of(artifact: Artifact) -> dict[str, float]:

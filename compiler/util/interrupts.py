@@ -100,6 +100,11 @@ def settle() -> None:
     _state.settled = True
 
 
+def unsettle() -> None:
+    """Say that what was done is a part only: a signal comes in time to end the rest."""
+    _state.settled = False
+
+
 def received() -> signal.Signals | None:
     """The signal that told the process to end, if there was one."""
     return _state.received
