@@ -145,6 +145,28 @@ def test_the_estimate_by_gradients_is_near_what_was_measured() -> None:
         assert estimated == pytest.approx(measured, rel=0.6)
 
 
+def test_a_call_with_several_results_is_estimated_by_all_of_them() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.packed, self.head = nn.Linear(16, 48), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b, c = self.packed(x).split(16, -1)
+            return self.head(a * b + c)  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    program = program_of(Packed(), torch.randn(32, 16))
+    context = Context(calibration=[{"input_0": torch.randn(32, 16)} for _ in range(8)])
+    scheme = Scheme.of(QuantizeDynamic(), program, context)
+    layers = scheme.layers(program)
+    output, gradient = (
+        Sweep(method).costs(program, scheme, layers, context) for method in ("output", "gradient")
+    )
+    assert output[0] > 0
+    assert gradient[0] == pytest.approx(output[0], rel=0.6)
+
+
 def test_the_estimate_runs_the_program_once_for_each_batch(
     program: Program, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

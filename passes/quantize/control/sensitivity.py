@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.batches import first_batches, on_batch
@@ -24,6 +25,8 @@ from strop.passes.quantize.control.patch import Patch, Values
 from strop.passes.quantize.control.scheme import Scheme
 
 Method = Literal["output", "gradient"]
+Result = tuple[str, int]
+"""One of the results of a call, by the name of that and its place: most have one alone."""
 # Random directions of each batch: the estimate of one direction is off by its own size.
 DIRECTIONS = 4
 
@@ -108,14 +111,15 @@ def _estimated(
     require_floats(outputs)
     with torch.no_grad():
         moved = [_moved(patch, values, outputs) for patch in patches]
-    names = sorted({name for one, _ in moved for name in one})
+    results = sorted({result for one, _ in moved for result in one})
+    inner = [pytree.tree_leaves(values[name])[i] for name, i in results]
     totals = [0.0] * len(patches)
     with seeded(mixed(number)):
         for _ in range(DIRECTIONS):
             directions = [_direction(y.detach()) for y in outputs]
-            slopes = dict(zip(names, _gradients(outputs, directions, [values[n] for n in names])))
+            slopes = dict(zip(results, _gradients(outputs, directions, inner)))
             for place, (inside, outside) in enumerate(moved):
-                along = sum(_dot(slopes[name], by) for name, by in inside.items())
+                along = sum(_dot(slopes[result], by) for result, by in inside.items())
                 along += sum(_dot(directions[i], by) for i, by in outside.items())
                 totals[place] += along**2
     return (total / (2 * DIRECTIONS) for total in totals)
@@ -123,16 +127,17 @@ def _estimated(
 
 def _moved(
     patch: Patch, values: Values, outputs: Sequence[Tensor]
-) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
-    """What rounding changes in the values that are read, by name, and in outputs, by place.
+) -> tuple[dict[Result, Tensor], dict[int, Tensor]]:
+    """What rounding changes in the results of calls, and in outputs, by place.
 
-    Of float values alone; each as if no other value had changed.
+    Of float tensors alone; each as if no other value had changed.
     """
     named, placed = patch.changes(values)
     inside = {
-        name: new - values[name]
-        for name, new in named.items()
-        if isinstance(new, Tensor) and values[name].requires_grad
+        (name, i): new - old
+        for name, found in named.items()
+        for i, (new, old) in enumerate(zip(*map(pytree.tree_leaves, (found, values[name]))))
+        if isinstance(old, Tensor) and old.requires_grad
     }
     outside = {i: new - outputs[i] for i, new in placed.items() if new.is_floating_point()}
     return inside, outside
