@@ -289,7 +289,7 @@ def test_an_absolute_path_and_a_long_chain_are_read(tmp_path: Path) -> None:
         ),
         (
             {"a": 'extends = "aa.toml"'},
-            "extends 'aa.toml', which is not a recipe; known: cpu-fp32, cpu-int8",
+            "extends 'aa.toml', which is not a recipe; known: cpu-fp32, cpu-int4",
         ),
         ({"a": 'extends = ""'}, "a.toml extends '', which is not a recipe; known: "),
         ({"a": 'extends = "b.toml"', "b": "x = 1"}, "b.toml: unknown key 'x'"),
