@@ -30,6 +30,7 @@ from strop.passes.quantize.grouped import (
 )
 from strop.passes.quantize.methods import WITH_DATA, MethodName, Settings
 from strop.passes.quantize.selection import Selection
+from strop.passes.quantize.tied import stored_apart
 
 _GROUPS = (0, 16, 32, 64, 128, 256)
 _FOLDED = "folded/"
@@ -38,6 +39,10 @@ _FOLDED = "folded/"
 @dataclass(frozen=True)
 class QuantizeWeights(LearningPass):
     """Store the weights of linear layers in 2 to 8 bits; activations and products stay in float.
+
+    QAT is ``recover`` behind this pass: rounding lets gradients through. What is trained is the
+    program as it was captured, in eval mode: batch norms go on with the statistics that they have,
+    and nothing is dropped.
 
     Attributes:
         bits: of a weight, 2 to 8. On the CPU those of 3 bits take the room of 4, and 5 to 7 of 8.
@@ -122,6 +127,7 @@ class QuantizeWeights(LearningPass):
         if self.embeddings:
             rules.append(Int8Table(self._selection).on(context.target))
         apply_rules(program, rules, log)
+        log.notes.extend(stored_apart(program))
 
     def learn(self, program: Program, context: Context) -> Learned:
         """Choose scales, zero points and whole numbers of every weight."""

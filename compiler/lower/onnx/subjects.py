@@ -17,6 +17,8 @@ strop = torch.ops.strop
 Shape = tuple[int, ...]
 # Channels of a head, for rotary embedding.
 HEAD = 64
+# Input channels that share a scale, of weights of 4 bits.
+GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,22 @@ def _rotary(build: Builder, values: list[Node]) -> list[Node]:
     return [build.call(strop.rotary.default, x, cos, sin, _width(x) // HEAD), cos, sin]
 
 
+def _linear_nbits(build: Builder, values: list[Node]) -> list[Node]:
+    width = _width(values[0])
+    weight = torch.linspace(-0.1, 0.1, width * width).reshape(width, width)
+    rows = build.weight("weight", weight, ())
+    scale = build.weight("scale", torch.full((width, width // GROUP), 0.1 / 7), ())
+    zeros = torch.full((width, width // GROUP), 8, dtype=torch.int32)
+    zero_point = build.weight("zero_point", zeros, ())
+    product = strop.linear_nbits.default
+    return [build.call(product, values[0], rows, scale, zero_point, None, 4)]
+
+
 SUBJECTS: tuple[Subject, ...] = (
     Subject(strop.skip_layer_norm.default, _pair, _skip_layer_norm, (384, 768)),
     Subject(strop.skip_rms_norm.default, _pair, _skip_rms_norm, (512, 2048)),
     Subject(strop.bias_gelu.default, _one, _bias_gelu, (1536, 3072)),
     Subject(strop.gated.default, _pair, _gated, (1408, 5632)),
     Subject(strop.rotary.default, _with_angles, _rotary, (512, 2048)),
+    Subject(strop.linear_nbits.default, _one, _linear_nbits, (384, 1024)),
 )
