@@ -79,9 +79,7 @@ class CalibratedPass(LearningPass):
         Raises:
             UsageError: there are no batches, or the program does not run on one.
         """
-        seen, count = observe(
-            program, values, lambda: Channels(rows, context.seed), context, self.batches
-        )
-        if not count:
+        seen = {value: Channels(rows, context.seed) for value in values}
+        if not observe(program, seen.items(), context, self.batches):
             raise UsageError(f"pass '{self.name}': the calibration data has no batches")
         return seen

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,29 +24,23 @@ class Seeing(Protocol):
         """See the values of one more batch."""
 
 
-Seer = TypeVar("Seer", bound=Seeing)
-
-
 def observe(
-    program: Program,
-    values: Sequence[Node],
-    make: Callable[[], Seer],
-    context: Context,
-    batches: int,
-) -> tuple[dict[Node, Seer], int]:
-    """Let an observer see each value on each batch; also how many rows there were.
+    program: Program, places: Iterable[tuple[Node, Seeing]], context: Context, batches: int
+) -> int:
+    """Let observers see their values on each batch; returns how many rows there were.
 
     Args:
         program: that is run.
-        values: float tensors of it.
-        make: makes one observer.
+        places: float tensors of it, each with what sees it.
         context: has the batches.
         batches: how many to run at most.
 
     Raises:
         UsageError: the program does not run on a batch, or a value is NaN or infinite there.
     """
-    found = {value: make() for value in values}
+    found = defaultdict(list)
+    for value, seeing in places:
+        found[value].append(seeing)
     rows = 0
     with torch.no_grad():
         for number, batch in enumerate(first_batches(context, batches)):
@@ -54,7 +49,7 @@ def observe(
             _require_finite_inputs(batch, where)
             on_batch(program, batch, watch=_watch(found, where))
             rows += max((len(t) for t in batch.values() if t.dim()), default=1)
-    return found, rows
+    return rows
 
 
 def _of(context: Context, batches: int) -> str:
@@ -72,11 +67,12 @@ def _require_finite_inputs(batch: Batch, where: str) -> None:
             )
 
 
-def _watch(found: Mapping[Node, Seeing], where: str) -> Callable[[Node, Any], None]:
+def _watch(found: Mapping[Node, Sequence[Seeing]], where: str) -> Callable[[Node, Any], None]:
     def watch(node: Node, value: Any) -> None:
         if node in found and value.numel():
             _require_finite(node, value, where)
-            found[node].add(value)
+            for seeing in found[node]:
+                seeing.add(value)
 
     return watch
 

@@ -74,7 +74,8 @@ def with_moments(found: Sequence[Place], program: Program, context: Context, bat
     ]
     inputs = list(dict.fromkeys(input_node(place.calls[0]) for place in alone))
     for part in _parts(inputs):
-        seen, _ = observe(program, part, Moments, context, batches)
+        seen = {node: Moments() for node in part}
+        observe(program, seen.items(), context, batches)
         for place in alone:
             place.moments = seen.get(input_node(place.calls[0]), place.moments)
 

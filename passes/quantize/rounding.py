@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
@@ -14,11 +14,12 @@ from strop.compiler.ir.constants import evaluate, weight_names
 from strop.compiler.ir.nodes import arguments
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.rules import Log
-from strop.compiler.util.errors import UsageError
+from strop.passes.quantize.compensation import RoundedLayer, finite_weight
 from strop.passes.quantize.grid import Grid
 from strop.passes.quantize.int8_operators import CLAMPS, limits, reads
 from strop.passes.quantize.region import Region
 
+aten = torch.ops.aten
 strop = torch.ops.strop
 
 # A bias is added as a whole number of the product's steps, in int32; 2 bits are left for the sum.
@@ -61,19 +62,39 @@ class Rounding:
         self.program.erase_dead([value])
         self.log.rewrote("value-int8", rounded)
 
-    def of_weight(self, layer: Node, grid: Grid) -> None:
-        """Round the weight of a layer: symmetric, with one scale per output channel."""
+    def of_weight(self, layer: Node, grid: Grid, rounded: RoundedLayer | None) -> None:
+        """Round the weight of a layer: symmetric, with one scale per output channel.
+
+        Args:
+            layer: whose input is rounded.
+            grid: of the weight.
+            rounded: the weight chosen, and what its bias gains; None rounds to nearest.
+        """
+        if rounded is not None:
+            self._take(layer, rounded)
         weight, bias = (arguments(layer)[name] for name in ("weight", "bias"))
-        scales = self._weight_scales(layer, weight, bias, grid)
+        scales = self._weight_scales(layer, bias, grid, rounded)
         names = tuple(dict.fromkeys(weight_names(weight)))
         build = Builder(self.program, layer, self.made_by)
         scale = build.weight(f"{names[0]}.scale", scales, names)
         zero = build.weight("strop.zeros", torch.zeros(len(scales), dtype=torch.int32), ())
-        rounded = build.call(
-            strop.fake_quantize.default, weight, scale, zero, 0, grid.low, grid.high
-        )
-        layer.replace_input_with(weight, rounded)
-        self.log.rewrote("weight-int8", rounded)
+        made = build.call(strop.fake_quantize.default, weight, scale, zero, 0, grid.low, grid.high)
+        layer.replace_input_with(weight, made)
+        self.log.rewrote("weight-int8", made)
+
+    def _take(self, layer: Node, rounded: RoundedLayer) -> None:
+        """Give a layer the weight that was chosen, and its bias what that takes away."""
+        weight, bias = (arguments(layer)[name] for name in ("weight", "bias"))
+        build = Builder(self.program, layer, self.made_by)
+        names = tuple(dict.fromkeys(weight_names(weight)))
+        chosen = build.weight(names[0], nn.Parameter(rounded.weight), names)
+        shift = build.weight(f"{names[0]}.shift", nn.Parameter(rounded.shift), names)
+        layer.replace_input_with(weight, chosen)
+        if bias is None:
+            layer.args, layer.kwargs = tuple((arguments(layer) | {"bias": shift}).values()), {}
+        else:
+            layer.replace_input_with(bias, build.call(aten.add.Tensor, bias, shift))
+        self.program.erase_dead([weight])
 
     def of_bias(self, layer: Node) -> None:
         """Round the bias of a layer, whose input and weight are rounded, to steps of products."""
@@ -123,7 +144,13 @@ class Rounding:
         low, high = activation_limits(self.grid)
         return bool(lowest <= low + 1) and bool(highest >= high - 1)
 
-    def _weight_scales(self, layer: Node, weight: Node, bias: Node | None, grid: Grid) -> Tensor:
+    def _weight_scales(
+        self,
+        layer: Node,
+        bias: Node | None,
+        grid: Grid,
+        rounded: RoundedLayer | None,
+    ) -> Tensor:
         """A scale for each output channel, [channels].
 
         A bias is held in steps of this scale times that of the activations: where weights are tiny
@@ -132,12 +159,8 @@ class Rounding:
         Raises:
             UsageError: a weight is NaN or infinite.
         """
-        values = evaluate(weight, self.program)
-        top = values.abs().amax(list(range(1, values.dim())))
-        if not bool(top.isfinite().all()):
-            name = weight_names(weight)[0]
-            raise UsageError(f"weight '{name}' holds NaN or infinity: no scale fits that")
-        scale, _ = grid.parameters(-top, top)
+        top = finite_weight(layer, self.program).flatten(1).abs().amax(1)
+        scale = grid.parameters(-top, top)[0] if rounded is None else rounded.scale
         if bias is None:
             return scale
         step = self._step(reads(layer))

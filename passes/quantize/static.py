@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.nodes import dtype_of
+from strop.compiler.ir.nodes import arguments, dtype_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
@@ -16,7 +16,8 @@ from strop.compiler.rewriting.pattern import NEAR, Miss
 from strop.compiler.rewriting.rules import Log
 from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import UsageError
-from strop.passes.quantize.calibration import observe
+from strop.passes.quantize.calibration import Seeing, observe
+from strop.passes.quantize.compensation import LayerInputs, RoundedLayer
 from strop.passes.quantize.grid import Grid
 from strop.passes.quantize.int8_operators import LAYERS, reads
 from strop.passes.quantize.layers import weighted_layer
@@ -43,6 +44,8 @@ class QuantizeStatic(LearningPass):
         percentile: the percent of values that the observer ``percentile`` keeps.
         activations: ``asymmetric`` u8 or ``symmetric`` s8; by default what the target multiplies
             fastest.
+        compensate: round weights so that outputs on the calibration data change least, and let
+            biases make up for what the mean of outputs changes; otherwise round to nearest.
         weight_bits: of a weight; 7 where products of two 8-bit numbers may overflow.
         batches: how many to calibrate on at most.
     """
@@ -58,6 +61,7 @@ class QuantizeStatic(LearningPass):
     observer: ObserverName = "min-max"
     percentile: float = 99.999
     activations: Literal["", "asymmetric", "symmetric"] = ""
+    compensate: bool = True
     weight_bits: int = 8
     batches: int = 256
 
@@ -82,12 +86,20 @@ class QuantizeStatic(LearningPass):
         """Calibrate: by name of a value, the range to keep."""
         self.selection.require_matches(program)
         grid = Grid(symmetric=self._kind(context.target) == "symmetric")
-        region = Region.around(program, self._layers(program, Log()))
-        make = observers(self.observer, self.percentile)
+        layers = self._layers(program, Log())
+        new = observers(self.observer, self.percentile)
         # Also those that share the grid of others: with fewer layers quantized, they may not.
-        seen, rows = observe(program, region.values, make, context, self.batches)
+        seen = {value: new() for value in Region.around(program, layers).values}
+        inputs = [LayerInputs(layer) for layer in layers if self._compensates(layer)]
+        places: list[tuple[Node, Seeing]] = [*seen.items()]
+        places += [(reads(one.layer), one) for one in inputs]
+        rows = observe(program, places, context, self.batches)
         ranges = {node: observer.range(grid) for node, observer in seen.items()}
         tensors = {n.name: torch.tensor(r, dtype=torch.float64) for n, r in ranges.items()}
+        for one in inputs:
+            context.progress(f"rounding the weight of %{one.layer.name}")
+            rounded = RoundedLayer.of(program, one, Grid(self.weight_bits))
+            tensors |= rounded.tensors(one.layer.name)
         notes = (f"calibrated on {rows} rows alone",) if rows < _FEW_ROWS else ()
         facts = {
             "symmetric": grid.symmetric,
@@ -106,9 +118,15 @@ class QuantizeStatic(LearningPass):
         for value in region.values:
             rounding.of_value(value)
         for layer in layers:
-            rounding.of_weight(layer, Grid(self.weight_bits))
+            rounded = RoundedLayer.from_tensors(layer.name, learned.tensors)
+            rounding.of_weight(layer, Grid(self.weight_bits), rounded)
             if learned.facts["int32_biases"]:
                 rounding.of_bias(layer)
+
+    def _compensates(self, layer: Node) -> bool:
+        """Whether a layer may have a weight of its own: one that others read, too, stays one."""
+        weight = arguments(layer)["weight"]
+        return self.compensate and len(weight.users) == 1
 
     def _kind(self, target: Target) -> str:
         """How activations are rounded on a target.
