@@ -14,6 +14,7 @@ from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.compiler.util.errors import UsageError
+from strop.passes.quantize.control import savings as saving
 from strop.passes.quantize.control.distance import cosine, kl
 from strop.passes.quantize.control.layers import Layer, quantized_layers
 from strop.passes.quantize.control.patch import Patch
@@ -208,6 +209,31 @@ def test_what_is_infinite_in_float_too_does_not_count_and_new_nan_counts_most() 
     assert cosine((want,), (want,)) == pytest.approx(0) == kl((want,), (want,))
     broken = torch.tensor([[torch.nan, -torch.inf, 2.0]])
     assert cosine((broken,), (want,)) == kl((broken,), (want,)) == torch.inf
+
+
+def test_of_several_processes_the_first_one_measures(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Second:
+        rank = 1
+
+        def __init__(self, count: int) -> None:
+            assert count == 2
+
+        def from_first(self, value: float) -> float:
+            assert value == 0.0
+            return 1.25
+
+    @contextmanager
+    def clock(program: Program) -> Iterator[Callable[[Program], float]]:
+        yield lambda other: pytest.fail("the second process measures nothing")
+
+    monkeypatch.setattr(saving, "Team", Second)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    context = Context(clock=clock)
+    scheme = Scheme.of(QuantizeDynamic(), program, context)
+    shares, _ = savings(program, scheme, scheme.layers(program), context, "latency")
+    assert shares == [0.25] * 4
 
 
 def rounded_in_place(program: Program, value: str, readers: list[str]) -> Program:

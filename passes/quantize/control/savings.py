@@ -10,8 +10,10 @@ from strop.compiler.ir.cost import CostModel, traced_sizes
 from strop.compiler.ir.nodes import tensors_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
+from strop.compiler.util.ranks import processes
 from strop.passes.quantize.control.layers import Layer
 from strop.passes.quantize.control.scheme import Scheme
+from strop.passes.train.processes import Team
 
 Weigh = Literal["latency", "multiply-adds"]
 
@@ -51,10 +53,13 @@ def _measured(
     for layer in layers:
         alike[_form(program, layer)].append(layer)
     saved: dict[str, float] = {}
+    team = Team(processes())
     with context.clock(scheme.keeping(program, ())) as relative:
         for number, (form, group) in enumerate(alike.items(), 1):
             context.progress(f"time of layers: form {number} of {len(alike)}")
-            saved[form] = (relative(scheme.keeping(program, group)) - 1) / len(group)
+            # All processes choose by what the first one measures.
+            took = relative(scheme.keeping(program, group)) if team.rank == 0 else 0.0
+            saved[form] = (team.from_first(took) - 1) / len(group)
     return [saved[_form(program, layer)] for layer in layers]
 
 
