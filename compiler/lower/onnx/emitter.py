@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -249,14 +250,35 @@ class Emitter:
         Raises:
             NotLowered: no candidate takes one of the program's calls.
         """
-        outside = self.nodes, self._sizes, self._memo
-        self.nodes, self._sizes, self._memo = [], dict(self._sizes), dict(self._memo)
-        try:
+        with self._inside():
             self.inline(part, inputs)
             made = [self.op("Identity", self.value(n)) for n in part.outputs]
             for value, node in zip(made, part.outputs):
                 value.type = ir.TensorType(onnx_dtype(node.meta["val"].dtype))
             return without_unused(self.nodes, made), made
+
+    def branch(self, make: Callable[[], Sequence[ir.Value]]) -> ir.Graph:
+        """A branch of an ``If``: what is emitted in the call, and cannot be read outside.
+
+        Args:
+            make: emits the branch; returns its results.
+        """
+        with self._inside():
+            made = [self.op("Identity", value) for value in make()]
+            for value in made:
+                dtype = value.meta[DTYPE]
+                assert dtype is not None
+                value.type = ir.TensorType(dtype)
+            nodes = without_unused(self.nodes, made)
+            return ir.Graph([], made, nodes=nodes, name=self.unique("branch", start=1))
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """What is emitted in the block has nodes of its own, and is not shared afterwards."""
+        outside = self.nodes, self._sizes, self._memo
+        self.nodes, self._sizes, self._memo = [], dict(self._sizes), dict(self._memo)
+        try:
+            yield
         finally:
             self.nodes, self._sizes, self._memo = outside
 

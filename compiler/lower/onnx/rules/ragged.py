@@ -2,10 +2,12 @@
 
 The runtime has attention for one length only, and its time grows with the square of it. So the
 sequences are sorted by length and divided into groups; each is spread out to its own longest.
+Where nothing is padded, which shows when the file runs, all are computed together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 
 from strop.compiler.ir.nodes import dtype_of, shape_of
 from strop.compiler.lower.onnx.dtypes import DTYPES
-from strop.compiler.lower.onnx.emitter import Emitter
+from strop.compiler.lower.onnx.emitter import DTYPE, Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 
@@ -59,11 +61,22 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class _Grouping:
-    """All groups, and for each row its number among the places of all groups, int64 [rows]."""
+class _Plan:
+    """How attention is computed.
 
-    groups: list[_Group]
+    Attributes:
+        padded: whether there is padding at all, bool []. Without, there are no groups.
+        rows: of each group.
+        masks: of each group what is added to its scores, float [sequences, 1, length, length].
+        back: for each row its number among the places of all groups, int64 [rows].
+        whole: what is added to the scores where nothing is padded, [batch, 1, seq, seq].
+    """
+
+    padded: Any
+    rows: list[Any]
+    masks: list[Any]
     back: Any
+    whole: Any
 
 
 @lowers(strop.ragged_attention.default)
@@ -83,49 +96,135 @@ def ragged_attention(
 ) -> Any:
     if scale <= 0:  # ONNX Runtime takes the root of it.
         raise NotLowered("attention whose scale is not above zero")
-    grouping = on.once(("grouping", kept, rows), lambda: _grouping(on, kept, rows))
+    plan = on.once(("ragged", mask, kept, rows), lambda: _plan(on, mask, kept, rows))
+    heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
+    settings = heads | {"is_causal": int(causal), "scale": float(scale)}
+    return _if(
+        on,
+        plan.padded,
+        lambda: [_by_groups(on, (q, k, v), plan, settings)],
+        lambda: [_together(on, (q, k, v), kept, plan, settings)],
+    )
+
+
+def _if(
+    on: Emitter,
+    condition: Any,
+    then: Callable[[], Sequence[Any]],
+    otherwise: Callable[[], Sequence[Any]],
+) -> Any:
+    """The results of one of two branches, which have the same dtypes."""
+    branches = on.branch(then), on.branch(otherwise)
+    types = [value.meta[DTYPE] for value in branches[0].outputs]
+    made = on.op(
+        "If", condition, outputs=len(types), then_branch=branches[0], else_branch=branches[1]
+    )
+    for value, dtype in zip(made if isinstance(made, tuple) else (made,), types):
+        value.meta[DTYPE] = dtype
+    return made
+
+
+def _by_groups(on: Emitter, qkv: Sequence[Any], plan: _Plan, settings: dict[str, Any]) -> Any:
     found = []
-    for number, group in enumerate(grouping.groups):
-        seen = on.once(("seen", mask, kept, number), lambda g=group: _seen(on, mask, g))  # type: ignore[misc]
-        out = on.op(
-            "Attention",
-            *(_spread(on, x, group) for x in (q, k, v)),
-            seen,
-            is_causal=int(causal),
-            scale=float(scale),
-            q_num_heads=q_heads,
-            kv_num_heads=kv_heads,
-        )
-        found.append(on.op("Reshape", out, on.constant([-1, int(shape_of(q)[-1])])))
+    width = on.constant([-1, int(shape_of(qkv[0])[-1])])
+    for rows, mask in zip(plan.rows, plan.masks):
+        out = on.op("Attention", *(_spread(on, x, rows) for x in qkv), mask, **settings)
+        found.append(on.op("Reshape", out, width))
     joined = on.op("Concat", *found, axis=0)
-    return on.op("Unsqueeze", on.op("Gather", joined, grouping.back, axis=0), on.constant([0]))
+    return on.op("Unsqueeze", on.op("Gather", joined, plan.back, axis=0), on.constant([0]))
 
 
-def _spread(on: Emitter, x: Any, group: _Group) -> Any:
+def _together(
+    on: Emitter, qkv: Sequence[Any], kept: Any, plan: _Plan, settings: dict[str, Any]
+) -> Any:
+    """Every position is a row: the rows are the positions in their order."""
+    sizes = on.op("Shape", on.value(kept))
+
+    def whole(x: Any) -> Any:
+        channels = on.constant([int(shape_of(x)[-1])])
+        return _sized(on.op("Reshape", on.value(x), on.op("Concat", sizes, channels, axis=0)), x)
+
+    out = on.op("Attention", *map(whole, qkv), plan.whole, **settings)
+    return on.op("Reshape", out, on.constant([1, -1, int(shape_of(qkv[0])[-1])]))
+
+
+def _spread(on: Emitter, x: Any, rows: Any) -> Any:
     """The rows of a group, [sequences, length, channels]."""
-    value = on.op("Squeeze", on.op("Gather", on.value(x), group.rows, axis=1), on.constant([0]))
-    # Without the fixed size the runtime infers a wrong one behind it.
+    gathered = on.op("Gather", on.value(x), rows, axis=1)
+    return _sized(on.op("Squeeze", gathered, on.constant([0])), x)
+
+
+def _sized(value: Any, x: Any) -> Any:
+    """Declare the number of channels: without it the runtime infers a wrong one behind it."""
     value.type = ir.TensorType(DTYPES[dtype_of(x)])
     value.shape = ir.Shape([None, None, int(shape_of(x)[-1])])
     return value
 
 
-def _seen(on: Emitter, mask: Any, group: _Group) -> Any:
-    """What is added to the scores of a group, float [sequences, 1, length, length]."""
-    dtype = torch.float32 if dtype_of(mask) == torch.bool else dtype_of(mask)
-    floor = on.constant(torch.finfo(dtype).min, dtype)
-    own = on.op("Gather", on.value(mask), group.rows, axis=0)
+def _plan(on: Emitter, mask: Any, kept: Any, rows: Any) -> _Plan:
+    positions = on.op("Size", on.value(kept))
+    count = on.op("Size", on.value(rows))
+    padded = on.op("Less", count, positions)
+    made = _if(
+        on,
+        padded,
+        lambda: [*_grouped(on, mask, kept, rows), _nothing(on, mask, 4)],
+        lambda: _ungrouped(on, mask, kept),
+    )
+    return _Plan(padded, list(made[:_GROUPS]), list(made[_GROUPS:-2]), made[-2], made[-1])
+
+
+def _nothing(on: Emitter, mask: Any, axes: int) -> Any:
+    """No number at all, in the dtype of the masks, or without a mask int64."""
+    dtype = torch.int64 if mask is None else _mask_dtype(mask)
+    return on.op("Expand", on.constant(0, dtype), on.constant([0] * axes))
+
+
+def _ungrouped(on: Emitter, mask: Any, kept: Any) -> list[Any]:
+    """What stands for the groups where there are none, and the mask of all positions."""
+    rows = [_nothing(on, None, 2) for _ in range(_GROUPS)]
+    masks = [_nothing(on, mask, 4) for _ in range(_GROUPS)]
+    all_of_it = on.op("Reshape", on.value(mask), on.op("Shape", on.value(kept)))
+    return [*rows, *masks, _nothing(on, None, 1), _added(on, mask, all_of_it)]
+
+
+def _mask_dtype(mask: Any) -> torch.dtype:
+    return torch.float32 if dtype_of(mask) == torch.bool else dtype_of(mask)
+
+
+def _added(on: Emitter, mask: Any, seen: Any) -> Any:
+    """A mask of keys as what is added to scores.
+
+    Args:
+        on: emits it.
+        mask: of the program, whose dtype counts.
+        seen: its values, [sequences, length].
+
+    Returns:
+        Float [sequences, 1, length, length]: the runtime wants its last two axes whole.
+    """
+    dtype = _mask_dtype(mask)
     if dtype_of(mask) == torch.bool:
-        seen = on.op("Where", on.op("And", own, group.inside), on.constant(0.0, dtype), floor)
-    else:
-        seen = on.op("Where", group.inside, own, floor)
+        floor = on.constant(torch.finfo(dtype).min, dtype)
+        seen = on.op("Where", seen, on.constant(0.0, dtype), floor)
     wide = on.op("Unsqueeze", seen, on.constant([1, 2]))
-    length = on.op("Shape", group.rows, start=1, end=2)
+    length = on.op("Shape", seen, start=1, end=2)
     one = on.constant([1])
     return on.op("Expand", wide, on.op("Concat", one, one, length, one, axis=0))
 
 
-def _grouping(on: Emitter, kept: Any, rows: Any) -> _Grouping:
+def _seen(on: Emitter, mask: Any, group: _Group) -> Any:
+    """The mask of a group; nobody looks at what stands behind the end of a sequence."""
+    own = on.op("Gather", on.value(mask), group.rows, axis=0)
+    if dtype_of(mask) == torch.bool:
+        return _added(on, mask, on.op("And", own, group.inside))
+    dtype = dtype_of(mask)
+    floor = on.constant(torch.finfo(dtype).min, dtype)
+    return _added(on, mask, on.op("Where", group.inside, own, floor))
+
+
+def _grouped(on: Emitter, mask: Any, kept: Any, rows: Any) -> list[Any]:
+    """The rows of each group, their masks, and the number of each row among all places."""
     own = _sequences(on, kept)
     groups: list[_Group] = []
     place = on.constant([0])
@@ -136,7 +235,8 @@ def _grouping(on: Emitter, kept: Any, rows: Any) -> _Grouping:
     first = on.op("ScatterElements", own.starts, own.order, firsts, axis=0)
     sequence = on.op("Div", on.value(rows), on.size(shape_of(kept)[1]))
     moved = on.op("Gather", on.op("Sub", first, own.starts), sequence, axis=0)
-    return _Grouping(groups, on.op("Add", moved, _range(on, on.op("Shape", on.value(rows)))))
+    back = on.op("Add", moved, _range(on, on.op("Shape", on.value(rows))))
+    return [*(g.rows for g in groups), *(_seen(on, mask, g) for g in groups), back]
 
 
 def _sequences(on: Emitter, kept: Any) -> _Sequences:
