@@ -148,6 +148,15 @@ def test_awq_moves_scales_of_channels_into_norms_and_layers() -> None:
     assert float(new.max() / new.min()) < float(old.max() / old.min())
 
 
+def test_several_passes_give_layers_widths_of_their_own() -> None:
+    first = quantized(tied(), method="nearest", bits=8, only=("inner.up",)).program
+    second = quantized(first, bits=3, keep=("*words*", "*head*")).program
+    widths = [node.args[-1] for node in second.find(torch.ops.strop.linear_nbits.default)]
+    assert widths == [8, 3]
+    ids = words(4)
+    assert bool(second.run(input_0=ids)[0].isfinite().all())
+
+
 def test_few_rows_are_told_with_their_number() -> None:
     data = [{"input_0": torch.zeros(1, 8, dtype=torch.int64)}]
     result = QuantizeWeights(method="gptq").run(tied(), context=Context(calibration=data))
