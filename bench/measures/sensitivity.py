@@ -95,8 +95,10 @@ def measure(layers: int, batches: int, rounds: int) -> Took:
     def sweep(method: Method) -> Callable[[], object]:
         return lambda: Sweep(method, batches=batches).costs(program, scheme, found, context)
 
-    runs: list[Callable[[], object]] = [lambda: observe(program, values, make, context, batches)]
-    runs += [sweep("output"), sweep("gradient")]
+    def calibrate() -> int:
+        return observe(program, [(value, make()) for value in values], context, batches)
+
+    runs = [calibrate, sweep("output"), sweep("gradient")]
     return Took(len(found), *least(runs, rounds))
 
 
