@@ -252,3 +252,14 @@ def test_no_pair_of_a_random_graph_changes_its_output(names: list[str], seed: in
     program = program_of(nn.Sequential(*(BLOCKS[name]() for name in names)), TOKENS)
     for pair in pairs(program).found:
         assert_scales_move(program, pair, TOKENS, seed=seed)
+
+
+def test_the_reason_is_found_behind_a_long_chain_of_sums() -> None:
+    def chain(x: Tensor, w: Tensor) -> Tensor:
+        for _ in range(40):
+            x = x + x.relu()
+        return F.linear(x, w)
+
+    program = program_of(chain, TOKENS, w=torch.randn(WIDTH, WIDTH))
+    miss = pairs(program).read_by(program.find(*LAYERS)[0])
+    assert isinstance(miss, Miss) and "no norm or layer" in miss.reason

@@ -136,7 +136,8 @@ BAD = {
     "NaN": (_with(float("nan")), r"calibration\[1\]\['input_0'\] holds NaN"),
     "infinity": (_with(float("inf")), r"calibration\[1\]\['input_0'\] holds infinity"),
     "dtype": ([{"input_0": X.long()}], r"input_0 i64\[4, 9, 32\] for f32"),
-    "nothing": ([], "the calibration data has no batches"),
+    "empty": ([{"input_0": torch.empty(0, 9, WIDTH)}], "the calibration data has no rows"),
+    "nothing": ([], "the calibration data has no rows"),
 }
 
 
@@ -168,6 +169,23 @@ def test_zero_and_constant_channels_keep_finite_scales(plain: Program, channel: 
     new = smoothed(plain, given)
     assert all(bool(w.isfinite().all()) for w in new.weights.values())
     same_numbers(plain, new, X, tolerance=1e-4)
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Block(), Block()
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(x), self.other(y)
+
+
+def test_layers_that_read_nothing_on_the_data_stay() -> None:
+    program = program_of(Two(), X, X, dims={0: {0: "rows"}, 1: {0: "others"}})
+    given = [{"input_0": X, "input_1": X[:0]}]
+    result = Smooth().run(program, context=Context(calibration=given))
+    assert counts(result) == {"smooth-folded": 1}
+    assert result.program.origins["inner.one.first.weight"].made_by == "smooth"
 
 
 def test_channels_that_are_always_zero_are_not_scaled() -> None:

@@ -77,9 +77,9 @@ class CalibratedPass(LearningPass):
         """The channels of values on the data, with a sample of so many rows of each.
 
         Raises:
-            UsageError: there are no batches, or the program does not run on one.
+            UsageError: there are no rows, or the program does not run on one.
         """
         seen = {value: Channels(rows, context.seed) for value in values}
         if not observe(program, seen.items(), context, self.batches):
-            raise UsageError(f"pass '{self.name}': the calibration data has no batches")
+            raise UsageError(f"pass '{self.name}': the calibration data has no rows")
         return seen

@@ -116,7 +116,7 @@ class Pairs:
             if value in self.missed:
                 return self.missed[value]
             if is_carrier(value):
-                behind += value.all_input_nodes
+                behind += [n for n in value.all_input_nodes if n not in behind]
         stop = next((v for v in behind if v.op == "call_function" and not is_carrier(v)), None)
         if stop is not None:
             return _blocked(stop)
@@ -370,14 +370,13 @@ def _axis(convolution: Node, labels: Tensor) -> int:
 
 def _columns(channel: Tensor, given: Mapping[str, Any], shape: Sequence[Any]) -> Tensor:
     """The channel of every element of a layer's weight, [out, in / groups, *kernel]."""
-    groups = int(given.get("groups", 1))
-    width = len(channel) // groups
-    rows = int(shape[0]) if len(shape) > 1 else 1
-    lines = channel.reshape(groups, 1, width)
     if len(shape) == 1:
         return channel
+    groups = int(given.get("groups", 1))
+    width = len(channel) // groups
+    lines = channel.reshape(groups, 1, width)
     if groups > 1:
-        lines = lines.expand(groups, rows // groups, width)
+        lines = lines.expand(groups, int(shape[0]) // groups, width)
     return lines.reshape(-1, width, *[1] * (len(shape) - 2))
 
 

@@ -83,6 +83,8 @@ class Smooth(CalibratedPass):
         tensors, facts = {}, {}
         for number, (name, pair) in enumerate(chosen.items()):
             context.progress(f"pass {self.name}: {number + 1} of {len(chosen)}")
+            if not all(len(seen[_input(r.node)].rows) for r in layers[name]):
+                continue  # the data gives the layer nothing to read
             found = self._search(pair, seen, program)
             if found.alpha and (pair.divided or found.before - found.after >= self.multiply):
                 tensors[name] = found.scale
