@@ -261,10 +261,10 @@ class Emitter:
         """A branch of an ``If``: what is emitted in the call, and cannot be read outside.
 
         Args:
-            make: emits the branch; returns its results.
+            make: emits the branch; returns its results, each made by a node of its own.
         """
         with self._inside():
-            made = [self.op("Identity", value) for value in make()]
+            made = list(make())
             for value in made:
                 dtype = value.meta[DTYPE]
                 assert dtype is not None

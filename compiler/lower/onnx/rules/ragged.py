@@ -99,12 +99,14 @@ def ragged_attention(
     plan = on.once(("ragged", mask, kept, rows), lambda: _plan(on, mask, kept, rows))
     heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
     settings = heads | {"is_causal": int(causal), "scale": float(scale)}
-    return _if(
+    out = _if(
         on,
         plan.padded,
         lambda: [_by_groups(on, (q, k, v), plan, settings)],
         lambda: [_together(on, (q, k, v), kept, plan, settings)],
     )
+    # Behind the branches, since a branch would copy what it gives another shape.
+    return on.op("Reshape", out, on.constant([1, -1, int(shape_of(q)[-1])]))
 
 
 def _if(
@@ -130,8 +132,7 @@ def _by_groups(on: Emitter, qkv: Sequence[Any], plan: _Plan, settings: dict[str,
     for rows, mask in zip(plan.rows, plan.masks):
         out = on.op("Attention", *(_spread(on, x, rows) for x in qkv), mask, **settings)
         found.append(on.op("Reshape", out, width))
-    joined = on.op("Concat", *found, axis=0)
-    return on.op("Unsqueeze", on.op("Gather", joined, plan.back, axis=0), on.constant([0]))
+    return on.op("Gather", on.op("Concat", *found, axis=0), plan.back, axis=0)
 
 
 def _together(
@@ -144,8 +145,7 @@ def _together(
         channels = on.constant([int(shape_of(x)[-1])])
         return _sized(on.op("Reshape", on.value(x), on.op("Concat", sizes, channels, axis=0)), x)
 
-    out = on.op("Attention", *map(whole, qkv), plan.whole, **settings)
-    return on.op("Reshape", out, on.constant([1, -1, int(shape_of(qkv[0])[-1])]))
+    return on.op("Attention", *map(whole, qkv), plan.whole, **settings)
 
 
 def _spread(on: Emitter, x: Any, rows: Any) -> Any:
