@@ -63,7 +63,10 @@ def _manifest(out: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("recipe", ["cpu-int8-ragged", "cpu-pruned-int8-ragged"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["cpu-int8-ragged", pytest.param("cpu-pruned-int8-ragged", marks=pytest.mark.slow)],
+)
 def test_one_command_builds_ragged_batches(
     recipe: str, strop: Strop, write: Write, tmp_path: Path
 ) -> None:

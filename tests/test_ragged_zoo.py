@@ -64,11 +64,11 @@ def sentences() -> Model:
 
 QUICK = {
     "mpnet": _of("MPNetModel", "MPNetConfig", **SMALL),
-    "t5-encoder": _of("T5EncoderModel", "T5Config", **T5),
     "sentences": sentences,
-    "llama": ZOO["llama"].make,
 }
 SLOW = {
+    "t5-encoder": _of("T5EncoderModel", "T5Config", **T5),
+    "llama": ZOO["llama"].make,
     "albert": _of("AlbertModel", "AlbertConfig", embedding_size=16, **SMALL),
     "xlm-roberta": _of("XLMRobertaModel", "XLMRobertaConfig", **SMALL),
     **{
