@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from strop.compiler.ir.nodes import arguments
 from strop.compiler.ir.program import Program
+from strop.passes.fuse.conv_bn import FoldBatchNorm
 from strop.passes.quantize.compensation import LayerInputs, RoundedLayer
 from strop.passes.quantize.grid import Grid
 from strop.passes.quantize.int8_operators import LAYERS, reads
@@ -142,3 +143,13 @@ def test_compensated_weights_are_closer_and_can_be_switched_off() -> None:
     ]
     assert 1 - found[0] < 0.5 * (1 - found[1])
     assert reads(layer_of(before)).op == "placeholder"
+
+
+def test_the_weight_that_is_chosen_has_the_name_of_the_layers_own() -> None:
+    x = values(8, 4, 9, 9)
+    before = program(nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)), x)
+    folded = FoldBatchNorm().run(before).program
+    for made in (before, folded):
+        after = quantized(made, x).program
+        assert "inner.0.weight" in after.weights
+        assert after.weights["inner.0.weight"] is not made.weights["inner.0.weight"]

@@ -87,14 +87,17 @@ class Rounding:
         weight, bias = (arguments(layer)[name] for name in ("weight", "bias"))
         build = Builder(self.program, layer, self.made_by)
         names = tuple(dict.fromkeys(weight_names(weight)))
+        # Without its old weight the layer has a place for one of the same name.
+        layer.update_arg(1, reads(layer))
+        self.program.erase_dead([weight])
+        self.program.drop_unused_weights()
         chosen = build.weight(names[0], nn.Parameter(rounded.weight), names)
+        layer.update_arg(1, chosen)
         shift = build.weight(f"{names[0]}.shift", nn.Parameter(rounded.shift), names)
-        layer.replace_input_with(weight, chosen)
         if bias is None:
             layer.args, layer.kwargs = tuple((arguments(layer) | {"bias": shift}).values()), {}
         else:
             layer.replace_input_with(bias, build.call(aten.add.Tensor, bias, shift))
-        self.program.erase_dead([weight])
 
     def of_bias(self, layer: Node) -> None:
         """Round the bias of a layer, whose input and weight are rounded, to steps of products."""
