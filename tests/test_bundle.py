@@ -171,7 +171,8 @@ def test_the_pass_of_a_bundle_is_strops_or_the_one_that_the_user_names(tmp_path:
     assert (mine.name, mine.options()["note"], mine.options()["on_zeros"]) == ("breaks", "a", False)
     again = fails(mine, load_program(read.program))
     assert again is not None and again.same_as(read.failure)
-    (folder / "pass.toml").write_text('name = "x"\n[[passes]]\nname = "quantize"\nkeep = ["a"]')
+    one = 'name = "quantize"\nkeep = ["inner.left"]'
+    (folder / "pass.toml").write_text(f'name = "x"\n[[passes]]\n{one}')
     made = read_bundle(folder).run_pass()
     assert isinstance(made, QuantizeDynamic) and fails(made, program()) is None
     for passes in (0, 2):
