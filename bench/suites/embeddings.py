@@ -94,7 +94,8 @@ def token_cosine(found: SentenceOutputs, engine: str) -> float:
     cosines = []
     for mask, want, got in zip(found.masks, found.original, found.engines[engine]):
         sizes = np.linalg.norm(want, axis=-1) * np.linalg.norm(got, axis=-1)
-        cosines.append(((want * got).sum(-1) / sizes)[mask.astype(bool)])
+        real = mask.astype(bool)  # padded positions may be zeros
+        cosines.append((want * got).sum(-1)[real] / sizes[real])
     return float(np.concatenate(cosines).mean())
 
 
