@@ -15,16 +15,14 @@ from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.util.errors import UsageError
 from strop.passes.quantize.calibration import observe
 from strop.passes.quantize.channels import Channels
-from strop.passes.quantize.selection import Selection
+from strop.passes.quantize.selection import Selecting
 
 
 @dataclass(frozen=True)
-class CalibratedPass(LearningPass):
+class CalibratedPass(Selecting, LearningPass):
     """A pass that learns from the channels of what linear layers read.
 
     Attributes:
-        only: weights of layers to change, by name or shell pattern; by default all.
-        keep: weights of layers to leave as they are, by name or shell pattern.
         batches: how many batches of data to look at.
         without_data: what to do where the model gives no data: "refuse", or "leave-out" this pass,
             with a note.
@@ -33,8 +31,6 @@ class CalibratedPass(LearningPass):
 
     saves: ClassVar[str]
 
-    only: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
     batches: int = 32
     without_data: Literal["refuse", "leave-out"] = "refuse"
 
@@ -46,11 +42,6 @@ class CalibratedPass(LearningPass):
         """
         if self.batches < 1:
             raise UsageError(f"batches is {self.batches}; it must be 1 or more")
-
-    @property
-    def selection(self) -> Selection:
-        """Which layers are looked at."""
-        return Selection(self.only, self.keep)
 
     def required(self) -> Needs:
         return (("calibration", "train"),) if self.without_data == "refuse" else ()

@@ -19,7 +19,7 @@ from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Log, Rule
 from strop.compiler.targets.target import Target
 from strop.passes.quantize.layers import linear_layer
-from strop.passes.quantize.selection import Selection
+from strop.passes.quantize.selection import Selecting, Selection
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -120,7 +120,7 @@ class Int8Table(Rule):
 
 
 @dataclass(frozen=True)
-class QuantizeDynamic(RulePass):
+class QuantizeDynamic(Selecting, RulePass):
     """Quantize linear layers to int8 weights and run-time u8 activations (dynamic W8A8).
 
     Attributes:
@@ -138,19 +138,12 @@ class QuantizeDynamic(RulePass):
     # The int8 product adds the bias itself.
     before = ("bias-gelu",)
 
-    only: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
     scales: Scales = "tensor"
     embeddings: bool = True
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         self.selection.require_matches(program)
         super().apply_in(program, log, context)
-
-    @property
-    def selection(self) -> Selection:
-        """Which layers are quantized."""
-        return Selection(self.only, self.keep)
 
     def rules(self) -> Sequence[Rule]:
         linear = DynamicLinear(self.selection, self.scales)

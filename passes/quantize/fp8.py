@@ -15,7 +15,7 @@ from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Log, Rule
 from strop.passes.quantize.layers import linear_layer
-from strop.passes.quantize.selection import Selection
+from strop.passes.quantize.selection import Selecting, Selection
 
 strop = torch.ops.strop
 
@@ -42,7 +42,7 @@ class Fp8Linear(Rule):
 
 
 @dataclass(frozen=True)
-class QuantizeFp8(RulePass):
+class QuantizeFp8(Selecting, RulePass):
     """Quantize linear layers to e4m3: weights per channel, activations per token at run time.
 
     A token's result does not depend on its neighbours in the batch.
@@ -57,17 +57,9 @@ class QuantizeFp8(RulePass):
     # The product adds the bias itself.
     before = ("bias-gelu",)
 
-    only: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         self.selection.require_matches(program)
         super().apply_in(program, log, context)
-
-    @property
-    def selection(self) -> Selection:
-        """Which layers are quantized."""
-        return Selection(self.only, self.keep)
 
     def rules(self) -> Sequence[Rule]:
         return (Fp8Linear(self.selection),)

@@ -49,6 +49,25 @@ class Selection:
                     )
 
 
+@dataclass(frozen=True)
+class Selecting:
+    """What passes share whose options say which layers they change.
+
+    Attributes:
+        only: weights of layers to change, by name or shell pattern ("lm_head", "*.layer.0.*"); by
+            default all.
+        keep: weights of layers to leave as they are, by name or shell pattern.
+    """
+
+    only: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    @property
+    def selection(self) -> Selection:
+        """Which layers are changed."""
+        return Selection(self.only, self.keep)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a pattern names a weight, or a module around it."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

@@ -24,14 +24,14 @@ from strop.passes.quantize.layers import weighted_layer
 from strop.passes.quantize.observers import ObserverName, observers
 from strop.passes.quantize.region import Region
 from strop.passes.quantize.rounding import Rounding
-from strop.passes.quantize.selection import Selection
+from strop.passes.quantize.selection import Selecting
 
 # Fewer rows than that are told of: scales from them may cut off other data's values.
 _FEW_ROWS = 32
 
 
 @dataclass(frozen=True)
-class QuantizeStatic(LearningPass):
+class QuantizeStatic(Selecting, LearningPass):
     """Quantize convolutions and linear layers, and what lies between them, with fixed scales.
 
     From layer to layer values stay in int8: sums, pools, joins and clamps between layers are part
@@ -56,8 +56,6 @@ class QuantizeStatic(LearningPass):
     # The int8 product adds the bias itself.
     before = ("bias-gelu",)
 
-    only: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
     observer: ObserverName = "min-max"
     percentile: float = 99.999
     activations: Literal["", "asymmetric", "symmetric"] = ""
@@ -76,11 +74,6 @@ class QuantizeStatic(LearningPass):
             raise UsageError(f"percentile is {self.percentile}; it must be above 50, up to 100")
         if self.batches < 1:
             raise UsageError(f"batches is {self.batches}; it must be 1 or more")
-
-    @property
-    def selection(self) -> Selection:
-        """Which layers are quantized."""
-        return Selection(self.only, self.keep)
 
     def learn(self, program: Program, context: Context) -> Learned:
         """Calibrate: by name of a value, the range to keep."""

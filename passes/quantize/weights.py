@@ -29,7 +29,7 @@ from strop.passes.quantize.grouped import (
     WeightRule,
 )
 from strop.passes.quantize.methods import WITH_DATA, MethodName, Settings
-from strop.passes.quantize.selection import Selection
+from strop.passes.quantize.selection import Selecting
 from strop.passes.quantize.tied import stored_apart
 
 _GROUPS = (0, 16, 32, 64, 128, 256)
@@ -37,7 +37,7 @@ _FOLDED = "folded/"
 
 
 @dataclass(frozen=True)
-class QuantizeWeights(LearningPass):
+class QuantizeWeights(Selecting, LearningPass):
     """Store the weights of linear layers in 2 to 8 bits; activations and products stay in float.
 
     QAT is ``recover`` behind this pass: rounding lets gradients through. What is trained is the
@@ -74,8 +74,6 @@ class QuantizeWeights(LearningPass):
     symmetric: bool = False
     method: MethodName | Literal["auto"] = "auto"
     embeddings: int = 0
-    only: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
     learnable: bool = False
     batches: int = 64
     damping: float = 0.01
@@ -109,7 +107,7 @@ class QuantizeWeights(LearningPass):
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         """Choose the grids, unless they follow from the weights, and rewrite the layers."""
-        self._selection.require_matches(program)
+        self.selection.require_matches(program)
         if self.method == "nearest" and not self.learnable:
             self.apply_learned_in(program, log, Learned(), context)
         else:
@@ -125,7 +123,7 @@ class QuantizeWeights(LearningPass):
         grids = Grids(learned.tensors, self.learnable)
         rules: list[Rule] = [*self._rules(context.target, grids)]
         if self.embeddings:
-            rules.append(Int8Table(self._selection).on(context.target))
+            rules.append(Int8Table(self.selection).on(context.target))
         apply_rules(program, rules, log)
         log.notes.extend(stored_apart(program))
 
@@ -150,15 +148,11 @@ class QuantizeWeights(LearningPass):
             return self.method
         return "mse" if context.lacks(("calibration", "train")) else "gptq"
 
-    @property
-    def _selection(self) -> Selection:
-        return Selection(self.only, self.keep)
-
     def _rules(self, target: Target, grids: Grids) -> list[WeightRule]:
         kinds: list[tuple[type[WeightRule], int]] = [(NbitsLinear, self.bits)]
         if self.embeddings:
             kinds.append((NbitsEmbedding, self.embeddings))
         return [
-            kind(Scheme(bits, self.group, self.symmetric), self._selection, grids).on(target)
+            kind(Scheme(bits, self.group, self.symmetric), self.selection, grids).on(target)
             for kind, bits in kinds
         ]

@@ -7,24 +7,17 @@ from torch import Tensor
 
 from strop.passes.quantize.grid import Grid
 from strop.passes.quantize.observers.candidates import best_range, steps_of
-from strop.passes.quantize.observers.histogram import Histogram
-from strop.passes.quantize.observers.observer import Observer, Range
+from strop.passes.quantize.observers.histogram import Histogram, HistogramObserver
+from strop.passes.quantize.observers.observer import Range
 
 
-class Entropy(Observer):
+class Entropy(HistogramObserver):
     """Least Kullback-Leibler divergence of the rounded distribution from that of the values.
 
     Migacz, 8-bit Inference with TensorRT (2017): values outside of the range count at its ends in
     the one, and not at all in the other, whose counts are spread over the bins of each step. The
     many zeros of a rectifier do not count, since 0 is never rounded.
     """
-
-    def __init__(self) -> None:
-        self._seen = Histogram()
-
-    def add(self, values: Tensor) -> None:
-        """See the values of one more batch."""
-        self._seen.add(values)
 
     def range(self, grid: Grid) -> Range:
         """The best of the ranges that are tried."""

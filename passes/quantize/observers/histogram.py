@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from strop.passes.quantize.observers.extremes import extremes
+from strop.passes.quantize.observers.observer import Observer
 
 BINS = 4096
 # That many neighbours are all bins on one side of 0; int64 still holds it.
@@ -88,3 +89,14 @@ def _width(low: float, high: float) -> float:
     # Equal values need a width, too, and one that their own precision can tell apart.
     size = max(high - low, max(abs(low), abs(high)) * torch.finfo(torch.float32).eps, 1e-30)
     return 2.0 ** math.ceil(math.log2(size / (BINS - 1)))
+
+
+class HistogramObserver(Observer):
+    """An observer that chooses by a histogram of all values."""
+
+    def __init__(self) -> None:
+        self._seen = Histogram()
+
+    def add(self, values: Tensor) -> None:
+        """See the values of one more batch."""
+        self._seen.add(values)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from strop.passes.quantize.grid import Grid
-from strop.passes.quantize.observers.histogram import Histogram
-from strop.passes.quantize.observers.observer import Observer, Range
+from strop.passes.quantize.observers.histogram import HistogramObserver
+from strop.passes.quantize.observers.observer import Range
 
 
-class Percentile(Observer):
+class Percentile(HistogramObserver):
     """The range that holds ``kept`` percent of all values; as much is left out on either side."""
 
     def __init__(self, kept: float = 99.999) -> None:
+        super().__init__()
         self._kept = kept
-        self._seen = Histogram()
-
-    def add(self, values: Tensor) -> None:
-        """See the values of one more batch."""
-        self._seen.add(values)
 
     def range(self, grid: Grid) -> Range:
         """The edges of the bins at which the shares are reached."""

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from strop.passes.quantize.grid import Grid
 from strop.passes.quantize.observers.candidates import best_range, steps_of
-from strop.passes.quantize.observers.histogram import Histogram
-from strop.passes.quantize.observers.observer import Observer, Range
+from strop.passes.quantize.observers.histogram import HistogramObserver
+from strop.passes.quantize.observers.observer import Range
 
 
-class SquaredError(Observer):
+class SquaredError(HistogramObserver):
     """Least sum of (x - rounded x)^2 over all values, each taken for the middle of its bin."""
-
-    def __init__(self) -> None:
-        self._seen = Histogram()
-
-    def add(self, values: Tensor) -> None:
-        """See the values of one more batch."""
-        self._seen.add(values)
 
     def range(self, grid: Grid) -> Range:
         """The best of the ranges that are tried."""
