@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The very first pip command must see the constraints: without the pin, an empty environment
 # may take a torch build of several GB.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
-ROOMS := bench compiler passes
+ROOMS := bench compiler kernels passes
 # A test file stays in one process; each of them has one thread, so that they do not disturb another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # Which mutants are drawn.

@@ -14,9 +14,14 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import torch
 from hypothesis import settings
 
 from strop.compiler.cli import main as cli
+
+# Kernels are run by Triton's interpreter where there is no GPU. It reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # How long an example takes says more about what else the machine does than about the example.
 settings.register_profile("strop", deadline=None)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ("bench", "compiler", "passes")
+ROOMS = ("bench", "compiler", "kernels", "passes")
 
 
 def modules() -> list[Path]:

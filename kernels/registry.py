@@ -1,0 +1,30 @@
+"""Every kernel, by name."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from strop.kernels.kernel import Kernel
+
+# The module of each, and what it is called there.
+_PLACES = {
+    "norm": "norm:NORM",
+}
+
+
+def names() -> list[str]:
+    """Of all kernels, in order."""
+    return sorted(_PLACES)
+
+
+@cache
+def kernel(name: str) -> Kernel:
+    """A kernel by name; Triton is loaded only now.
+
+    Raises:
+        KeyError: there is no such kernel.
+    """
+    module, attribute = _PLACES[name].split(":")
+    found: Kernel = getattr(import_module(f"strop.kernels.{module}"), attribute)
+    return found

@@ -1,0 +1,77 @@
+"""The norm kernel against LayerNorm and RMSNorm in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernel_cases import SIZES, close, device, float_dtypes, guarded, random, strided
+from torch import Tensor
+
+from strop.kernels.norm import norm
+
+EPS = 1e-5
+
+
+def reference(total: Tensor, weight: Tensor | None, bias: Tensor | None, rms: bool) -> Tensor:
+    """The norm of the last axis, in float64."""
+    shape = (total.shape[-1],)
+    weight, bias = (None if t is None else t.double() for t in (weight, bias))
+    if rms:
+        return F.rms_norm(total.double(), shape, weight, EPS)
+    return F.layer_norm(total.double(), shape, weight, bias, EPS)
+
+
+@pytest.mark.parametrize("dtype", float_dtypes(), ids=str)
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("columns", SIZES)
+def test_rows_are_normalized(
+    dtype: torch.dtype, rms: bool, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = strided(random(5, columns, dtype=dtype))
+    weight = random(columns, dtype=dtype, seed=1)
+    bias = None if rms else random(columns, dtype=dtype, seed=2)
+    with guarded(monkeypatch):
+        y, _, _, _ = norm(x, None, weight, bias, EPS, rms=rms)
+    assert y is not None
+    close(y, reference(x, weight, bias, rms))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_a_residual_is_added_first_and_the_sum_is_given(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, more = random(rows, 123, dtype=torch.float16), random(rows, 123, dtype=torch.float16, seed=1)
+    with guarded(monkeypatch):
+        y, total, _, _ = norm(x, strided(more), None, None, EPS, rms=False, total=True)
+    assert y is not None and total is not None
+    assert torch.equal(total, x + more)
+    close(y, reference(total, None, None, rms=False))
+
+
+@pytest.mark.parametrize("columns", SIZES)
+def test_rounding_behind_the_norm_is_that_of_its_result(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = random(6, columns, dtype=torch.float16)
+    with guarded(monkeypatch):
+        y, _, q, scale = norm(x, None, None, None, EPS, rms=True, quantize=True)
+    assert y is not None and q is not None and scale is not None
+    top = y.float().abs().amax(1)
+    assert torch.equal(scale, torch.where(top > 0, top / 127, torch.ones_like(top)))
+    assert torch.equal(q, (y.float() / scale[:, None]).round().to(torch.int8))
+
+
+def test_extreme_rows() -> None:
+    x = torch.zeros(4, 64, dtype=torch.float16, device=device())
+    x[1], x[2, 0], x[3] = 60000.0, 65504.0, 6e-8
+    y, _, q, scale = norm(x, None, None, None, EPS, rms=True, quantize=True)
+    assert y is not None and q is not None and scale is not None
+    close(y, reference(x, None, None, rms=True))
+    assert scale[0] == 1 and not q[0].any()
+
+
+def test_no_rows_give_no_rows() -> None:
+    y, _, q, _ = norm(random(0, 8), None, None, None, EPS, rms=False, quantize=True)
+    assert y is not None and q is not None
+    assert y.shape == q.shape == (0, 8)
