@@ -68,6 +68,8 @@ class Kernel:
         buckets: which configuration is taken at which sizes; the last one is for all.
         cost: of a launch with these whole numbers, constants and bytes of an element by argument.
         candidates: further configurations, from which a build or a measurement may choose.
+        examples: representative launches by name, which the static gate compiles: calls of the
+            launcher on ``strop.kernels.examples.tensor``.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Kernel:
     buckets: Sequence[Bucket]
     cost: Callable[[Mapping[str, int], Mapping[str, int]], Cost]
     candidates: Sequence[Configuration] = field(default=())
+    examples: Mapping[str, Callable[[], object]] = field(default_factory=dict)
 
     def configurations(self) -> list[Configuration]:
         """Every configuration that may be compiled, each once."""

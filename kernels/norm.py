@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from strop.kernels import buffers
+from strop.kernels.examples import tensor
 from strop.kernels.expression import next_power_of_2
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
@@ -79,6 +80,13 @@ NORM = Kernel(
         Bucket("", Configuration({"ROWS": 1}, num_warps=8)),
     ),
     cost=_cost,
+    examples={
+        "LayerNorm of 1024 x 384, bias, residual": lambda: _example(1024, 384, rms=False),
+        "RMSNorm of 4096 x 2048, residual": lambda: _example(4096, 2048),
+        "RMSNorm of 1 x 4096, residual": lambda: _example(1, 4096),
+        "RMSNorm of 4096 x 4096, residual": lambda: _example(4096, 4096),
+        "RMSNorm of 4096 x 4096, residual, int8": lambda: _example(4096, 4096, quantize=True),
+    },
 )
 
 
@@ -125,3 +133,9 @@ def norm(
     }  # fmt: skip
     launch(NORM, arguments, {"RMS": rms, "BLOCK": next_power_of_2(int(columns))})
     return y, sums, q, scale
+
+
+def _example(rows: int, columns: int, rms: bool = True, quantize: bool = False) -> object:
+    x, weight = tensor(rows, columns), tensor(columns)
+    bias = None if rms else weight
+    return norm(x, x, weight, bias, 1e-5, rms=rms, total=True, quantize=quantize, keep=not quantize)
