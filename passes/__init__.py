@@ -27,6 +27,7 @@ from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
 from strop.passes.quantize.control.control import AccuracyControl
 from strop.passes.quantize.dynamic import QuantizeDynamic
+from strop.passes.quantize.equalize import Equalize
 from strop.passes.quantize.fp8 import QuantizeFp8
 from strop.passes.quantize.outliers import SplitOutliers
 from strop.passes.quantize.smooth import Smooth
@@ -57,6 +58,7 @@ PASSES: tuple[type[Pass], ...] = (
     FoldBiases,
     FuseBiasGelu,
     SplitOutliers,
+    Equalize,
     Smooth,
     QuantizeDynamic,
     AccuracyControl,

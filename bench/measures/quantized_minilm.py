@@ -2,7 +2,8 @@
 
 ``python -m strop.bench.measures.quantized_minilm`` builds it, lets NNCF and ONNX Runtime quantize
 the original on the same calibration sentences, times all of them on rows without padding, and
-compares what they give for 400 sentences with the original.
+compares what they give for 400 sentences with the original. The standard form of the static int8
+model, which OpenVINO runs, takes part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from strop.compiler import build
 from strop.compiler.frontend.source import load_model
 
 RECIPE = "cpu-int8"
+STANDARD = "cpu-int8-static in openvino"
 OTHERS = ("openvino-nncf", "ort-dynamic", "ort-static")
 # Cosine with the original: of last hidden states, and of pooled embeddings.
 HIDDEN, POOLED = "hidden", "pooled"
@@ -62,6 +64,19 @@ def figures(record: DuelRecord, cosines: Cosines, bf16: bool) -> Iterator[Figure
             yield Figure(f"{what} cosine above that of {other}", gap, at_least=0)
     for what in (HIDDEN, POOLED):
         yield Figure(f"{what} cosine", cosines[mine][what])
+    if "openvino-nncf" in cosines:
+        yield from _standard_form(record, cosines)
+
+
+def _standard_form(record: DuelRecord, cosines: Cosines) -> Iterator[Figure]:
+    """OpenVINO on strop's file in standard operators, against NNCF's model."""
+    for case in record.cases:
+        faster = median_speedup(case, STANDARD, "openvino-nncf")
+        sizes = size_label(case.sizes)
+        yield Figure(f"{sizes}, standard form in OpenVINO, × openvino-nncf", faster, at_least=1)
+    for what in (HIDDEN, POOLED):
+        gap = cosines[STANDARD][what] - cosines["openvino-nncf"][what]
+        yield Figure(f"{what} cosine of the standard form above openvino-nncf", gap, at_least=0)
 
 
 def measure(plan: Plan) -> tuple[DuelRecord, Cosines]:
@@ -69,7 +84,12 @@ def measure(plan: Plan) -> tuple[DuelRecord, Cosines]:
     with listening() as listener, TemporaryDirectory(prefix="strop-bench-") as folder:
         listener.stage(f"building {RECIPE}")
         artifact = build(load_model(CALIBRATED), Path(folder) / RECIPE, RECIPE)
-        setup = DuelSetup({subject(RECIPE): artifact}, SOURCE, OTHERS, SIZES, plan)
+        listener.stage("building the standard form")
+        static = Path(folder) / "standard"
+        standard = build(load_model(CALIBRATED), static, "cpu-int8-static", "onnx")
+        artifacts = {subject(RECIPE): artifact, STANDARD: standard}
+        openvino = frozenset({STANDARD})
+        setup = DuelSetup(artifacts, SOURCE, OTHERS, SIZES, plan, openvino)
         with prepared(setup, listener) as session:
             record = session.run(listener)
             listener.stage("comparing sentences")
