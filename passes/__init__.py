@@ -26,6 +26,7 @@ from strop.passes.prune.depth import DropLayers
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
 from strop.passes.quantize.control.control import AccuracyControl
+from strop.passes.quantize.correct_bias import CorrectBias
 from strop.passes.quantize.dynamic import QuantizeDynamic
 from strop.passes.quantize.equalize import Equalize
 from strop.passes.quantize.fp8 import QuantizeFp8
@@ -65,6 +66,7 @@ PASSES: tuple[type[Pass], ...] = (
     QuantizeFp8,
     QuantizeStatic,
     QuantizeWeights,
+    CorrectBias,
     Ragged,
     Recover,
 )
