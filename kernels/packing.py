@@ -60,4 +60,5 @@ def unpack(packed: Tensor, bits: int, size: int) -> Tensor:
     low, high = packed.unflatten(1, (-1, WORDS, 1, 2)).to(torch.int32).unbind(4)
     shifts = torch.arange(0, WORD_BITS, bits, device=packed.device, dtype=torch.int32)
     parts = ((low | high << 8) >> shifts) & (2**bits - 1)
-    return parts.transpose(2, 3).to(torch.uint8).flatten(1)[:, :size]
+    numbers: Tensor = parts.transpose(2, 3).to(torch.uint8).flatten(1)[:, :size]
+    return numbers
