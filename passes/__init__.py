@@ -22,6 +22,7 @@ from strop.passes.fuse.residual import FuseResiduals
 from strop.passes.fuse.rotary import FuseRotary
 from strop.passes.legalize.complex import SplitComplex
 from strop.passes.legalize.dtypes import LegalizeDtypes
+from strop.passes.precision.precision import Precision
 from strop.passes.prune.depth import DropLayers
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
@@ -69,4 +70,5 @@ PASSES: tuple[type[Pass], ...] = (
     CorrectBias,
     Ragged,
     Recover,
+    Precision,
 )

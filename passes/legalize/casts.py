@@ -10,12 +10,12 @@ from strop.compiler.ir.builder import fake_result
 aten = torch.ops.aten
 
 
-def cast(value: Node, dtype: torch.dtype, after: Node) -> Node:
+def cast(value: Node, dtype: torch.dtype, after: Node, made_by: str = "dtypes") -> Node:
     """A cast of a value, behind a node, with the value's place in the source."""
     with after.graph.inserting_after(after):
         node = after.graph.call_function(aten.to.dtype, (value, dtype))
     node.meta = {k: v for k, v in value.meta.items() if k in ("stack_trace", "nn_module_stack")}
-    node.meta |= {"val": fake_result(aten.to.dtype, (value, dtype), {}), "made_by": "dtypes"}
+    node.meta |= {"val": fake_result(aten.to.dtype, (value, dtype), {}), "made_by": made_by}
     return node
 
 

@@ -33,7 +33,9 @@ def attention(
 
     q, k, v are packed, [batch, seq, heads*size], or split, [batch, heads, seq, size]; the result
     has q's layout. ``mask`` broadcasts to [batch, q_heads, seq, keys]: bool (True = look at) or
-    float (added). ``causal`` hides keys that come after the query, counted from the first.
+    float (added), of q's dtype or, beside one of 16 bits, float32: -3.4e38 hides a place, and a
+    row of nothing else is a mean. ``causal`` hides keys that come after the query, counted from the
+    first.
     """
     packed = q.dim() == 3
     if packed:

@@ -41,6 +41,9 @@ def linear_fp8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) ->
     """Linear on weights and activations in e4m3; each token has its scale, found at run time.
 
     x: [..., in] float; weight: [out, in] float, rounded here to e4m3 so that it can still be
-    trained; scale: [out] float; bias: [out] float. Products are summed in float32.
+    trained; scale: [out] float; bias: [out] float. Products are summed in the weight's dtype,
+    float32 also where x and bias are of 16 bits; the result has x's.
     """
-    return F.linear(fake_fp8(x, fp8_scale(x)), fake_fp8(weight, scale), bias)
+    rows, wide = x.to(weight.dtype), None if bias is None else bias.to(weight.dtype)
+    held = fake_fp8(rows, fp8_scale(rows))
+    return F.linear(held, fake_fp8(weight, scale), wide).to(x.dtype)

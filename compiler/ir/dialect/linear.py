@@ -74,9 +74,17 @@ def linear_w8a8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
 
     x: [..., in] float; weight: [out, in] float, rounded here to its int8 grid so that it can
     still be trained; scale: [out]; bias: [out] float. The meaning is that of ONNX Runtime's
-    DynamicQuantizeMatMul.
+    DynamicQuantizeMatMul. Sums and scales are in the weight's dtype, float32 also where x and bias
+    are of 16 bits; the result has x's.
     """
-    return F.linear(_dynamic_fake_quantize(x), fake_int8(weight, scale), bias)
+    return _int8_product(_dynamic_fake_quantize(x.to(weight.dtype)), weight, scale, bias).to(
+        x.dtype
+    )
+
+
+def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    wide = None if bias is None else bias.to(weight.dtype)
+    return F.linear(x, fake_int8(weight, scale), wide)
 
 
 def _fake_quantize_rows(x: Tensor) -> Tensor:
@@ -95,4 +103,4 @@ def _fake_quantize_rows(x: Tensor) -> Tensor:
 )
 def linear_w8a8_rows(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """The same with a scale for each row of x, so that no row depends on its neighbours."""
-    return F.linear(_fake_quantize_rows(x), fake_int8(weight, scale), bias)
+    return _int8_product(_fake_quantize_rows(x.to(weight.dtype)), weight, scale, bias).to(x.dtype)

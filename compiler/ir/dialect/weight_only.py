@@ -77,9 +77,10 @@ def linear_nbits(
 ) -> Tensor:
     """Linear on a weight [out, in] that is rounded here, so that it can still be trained.
 
-    x: [..., in] float; bias: [out] float; result: [..., out].
+    x: [..., in] float; bias: [out] float; result: [..., out] of x's dtype, to which the rounded
+    weight is cast where it is another one.
     """
-    return F.linear(x, on_grid(weight, scale, zero_point, bits), bias)
+    return F.linear(x, on_grid(weight, scale, zero_point, bits).to(x.dtype), bias)
 
 
 @define(

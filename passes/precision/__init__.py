@@ -1,0 +1,1 @@
+"""Programs in float32 become programs in 16 bits."""
