@@ -11,6 +11,7 @@ A row is read once and kept in registers: the bytes moved are those of the input
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 import triton
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from strop.kernels import buffers
 from strop.kernels.examples import tensor
-from strop.kernels.expression import next_power_of_2
-from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
+from strop.kernels.kernel import Cost, Kernel
 from strop.kernels.launching import launch
-from strop.kernels.rounding import int8_scale, to_int8
+from strop.kernels.normalize import affine, normalize
+from strop.kernels.rounding import int8_scale, largest, magnitude, to_int8
+from strop.kernels.rows import ROW_BUCKETS, WIDTHS, row_block
 
 
 @triton.jit
@@ -34,8 +36,7 @@ def norm_kernel(
     """A program normalizes ROWS rows; BLOCK is a power of two that is at least ``columns``."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
-    there = column < columns
-    mask = (row < rows) & there
+    mask = (row < rows) & (column < columns)
     wide = row.to(tl.int64)
     values = tl.load(x + wide * x_stride + column, mask=mask, other=0.0).to(tl.float32)
     if residual is not None:
@@ -44,21 +45,13 @@ def norm_kernel(
         values = (values + more.to(tl.float32)).to(x.dtype.element_ty).to(tl.float32)
     if total is not None:
         tl.store(total + wide * columns + column, values.to(total.dtype.element_ty), mask=mask)
-    if not RMS:
-        mean = tl.sum(values, 1)[:, None] / columns
-        values = tl.where(mask, values - mean, 0.0)
-    variance = tl.sum(values * values, 1)[:, None] / columns
-    normed = tl.div_rn(values, tl.sqrt_rn(variance + eps))
-    if weight is not None:
-        normed *= tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
-    if bias is not None:
-        normed += tl.load(bias + column, mask=there, other=0.0).to(tl.float32)
-    rounded = normed.to(x.dtype.element_ty)
+    normed = normalize(values, mask, columns, eps, RMS)
+    rounded = affine(normed, weight, bias, column, mask).to(x.dtype.element_ty)
     if y is not None:
         tl.store(y + wide * columns + column, rounded, mask=mask)
     if q is not None:
-        exact = tl.where(mask, rounded.to(tl.float32), 0.0)
-        row_scale = int8_scale(tl.max(tl.abs(exact), 1)[:, None])
+        exact = rounded.to(tl.float32)
+        row_scale = int8_scale(largest(magnitude(exact), 1)[:, None])
         tl.store(q + wide * columns + column, to_int8(exact, row_scale), mask=mask)
         tl.store(scale + row, row_scale, mask=row < rows)
 
@@ -70,22 +63,30 @@ def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
     return Cost(8 * cells, moved * cells + fixed + itemsizes.get("scale", 0) * sizes["rows"])
 
 
+def _example(
+    rows: int, columns: int, *, rms: bool = True, residual: bool = True, quantize: bool = False
+) -> None:
+    x, weight = tensor(rows, columns), tensor(columns)
+    more, bias = x if residual else None, None if rms else weight
+    norm(x, more, weight, bias, 1e-5, rms=rms, total=residual, quantize=quantize, keep=not quantize)
+
+
 NORM = Kernel(
     "norm",
     norm_kernel,
     grid=("cdiv(rows, ROWS)",),
-    buckets=(
-        Bucket("BLOCK <= 512", Configuration({"ROWS": 4}, num_warps=4)),
-        Bucket("BLOCK <= 2048", Configuration({"ROWS": 1}, num_warps=4)),
-        Bucket("", Configuration({"ROWS": 1}, num_warps=8)),
-    ),
+    buckets=ROW_BUCKETS,
     cost=_cost,
     examples={
-        "LayerNorm of 1024 x 384, bias, residual": lambda: _example(1024, 384, rms=False),
-        "RMSNorm of 4096 x 2048, residual": lambda: _example(4096, 2048),
-        "RMSNorm of 1 x 4096, residual": lambda: _example(1, 4096),
-        "RMSNorm of 4096 x 4096, residual": lambda: _example(4096, 4096),
-        "RMSNorm of 4096 x 4096, residual, int8": lambda: _example(4096, 4096, quantize=True),
+        **{f"RMSNorm of 4096 x {n}": partial(_example, 4096, n, residual=False) for n in WIDTHS},
+        "LayerNorm of 1024 x 384, residual": partial(_example, 1024, 384, rms=False),
+        "RMSNorm of 4096 x 2048, residual": partial(_example, 4096, 2048),
+        "RMSNorm of 1 x 4096, residual": partial(_example, 1, 4096),
+        "RMSNorm of 4096 x 4096, residual": partial(_example, 4096, 4096),
+        **{
+            f"RMSNorm of 4096 x {n}, residual, int8": partial(_example, 4096, n, quantize=True)
+            for n in WIDTHS
+        },
     },
 )
 
@@ -118,6 +119,9 @@ def norm(
     Returns:
         (y, total, q, scale), None for what is not wanted: y and total like x, q [rows, columns]
         int8, scale [rows] float32. No rows give no rows.
+
+    Raises:
+        ValueError: rows are wider than ``rows.WIDEST``.
     """
     rows, columns = x.shape
     y = buffers.empty(x, (rows, columns)) if keep else None
@@ -131,11 +135,5 @@ def norm(
         "x_stride": x.stride(0), "residual_stride": 0 if residual is None else residual.stride(0),
         "eps": eps,
     }  # fmt: skip
-    launch(NORM, arguments, {"RMS": rms, "BLOCK": next_power_of_2(int(columns))})
+    launch(NORM, arguments, {"RMS": rms, "BLOCK": row_block(int(columns))})
     return y, sums, q, scale
-
-
-def _example(rows: int, columns: int, rms: bool = True, quantize: bool = False) -> object:
-    x, weight = tensor(rows, columns), tensor(columns)
-    bias = None if rms else weight
-    return norm(x, x, weight, bias, 1e-5, rms=rms, total=True, quantize=quantize, keep=not quantize)

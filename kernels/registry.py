@@ -9,7 +9,9 @@ from strop.kernels.kernel import Kernel
 
 # The module of each, and what it is called there.
 _PLACES = {
+    "embedding_norm": "embedding_norm:EMBEDDING_NORM",
     "norm": "norm:NORM",
+    "quantize_rows": "quantize_rows:QUANTIZE_ROWS",
 }
 
 

@@ -7,6 +7,7 @@ import triton.language as tl
 
 # 1.5 * 2^23: a float32 between 2^22 and 2^23 further on has no digits behind the point.
 _SHIFT: tl.constexpr = tl.constexpr(12582912.0)
+_LEAST_NORMAL: tl.constexpr = tl.constexpr(2.0**-126)
 
 
 @triton.jit
@@ -16,9 +17,29 @@ def to_nearest(x):
 
 
 @triton.jit
+def magnitude(x):
+    """The bits of |x| of float32 values, as whole numbers, which have the order of the |x|.
+
+    NaN stands behind infinity, so that a maximum over these keeps it; one over floats drops it.
+    """
+    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def largest(magnitudes, axis: tl.constexpr):
+    """max|x| along an axis, as float32; NaN where one of them is."""
+    return tl.max(magnitudes, axis).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def int8_scale(top):
-    """What max|row| is divided by: max / 127, and 1 for a row of zeros."""
-    return tl.where(top > 0, tl.div_rn(top, 127.0), 1.0)
+    """What a row is divided by, from its max|x|: max / 127, and 1 for a row of zeros.
+
+    So it is for a row so small that its scale would have lost digits. A row that holds infinity or
+    NaN has such a scale, so that what is computed from it shows it.
+    """
+    scale = tl.div_rn(top, 127.0)
+    return tl.where(scale < _LEAST_NORMAL, 1.0, scale)
 
 
 @triton.jit

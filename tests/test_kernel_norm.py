@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from kernel_cases import SIZES, close, device, float_dtypes, guarded, random, st
 from torch import Tensor
 
 from strop.kernels.norm import norm
+from strop.kernels.rows import WIDEST
 
 EPS = 1e-5
 
@@ -57,8 +60,9 @@ def test_rounding_behind_the_norm_is_that_of_its_result(
     with guarded(monkeypatch):
         y, _, q, scale = norm(x, None, None, None, EPS, rms=True, quantize=True)
     assert y is not None and q is not None and scale is not None
-    top = y.float().abs().amax(1)
-    assert torch.equal(scale, torch.where(top > 0, top / 127, torch.ones_like(top)))
+    # On the CPU, since torch multiplies by 1/127 on a GPU.
+    top = y.float().abs().amax(1).cpu()
+    assert torch.equal(scale.cpu(), torch.where(top > 0, top / 127, torch.ones_like(top)))
     assert torch.equal(q, (y.float() / scale[:, None]).round().to(torch.int8))
 
 
@@ -69,6 +73,39 @@ def test_extreme_rows() -> None:
     assert y is not None and q is not None and scale is not None
     close(y, reference(x, None, None, rms=True))
     assert scale[0] == 1 and not q[0].any()
+
+
+@pytest.mark.parametrize("columns", [128, 256, 500, 1000, 2000, 4000, 8000, WIDEST])
+def test_rows_of_each_width_that_has_a_configuration_of_its_own(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight = random(3, columns, dtype=torch.float16), random(columns, seed=1)
+    bias = random(columns, seed=2)
+    with guarded(monkeypatch):
+        y, _, _, _ = norm(x, None, weight, bias, EPS, rms=False)
+    assert y is not None
+    close(y, reference(x, weight, bias, rms=False))
+
+
+def test_rows_that_are_too_wide_are_refused() -> None:
+    with pytest.raises(ValueError, match=f"rows of {WIDEST + 1} columns are wider than {WIDEST}"):
+        norm(random(1, WIDEST + 1), None, None, None, EPS, rms=True)
+
+
+def test_the_variance_of_rows_far_from_zero_is_exact() -> None:
+    x = 1000 + random(4, 123)
+    y, _, _, _ = norm(x, None, None, None, EPS, rms=False)
+    assert y is not None
+    # The mean is rounded to float32, here to a 16,000th of what the values deviate by.
+    close(y, reference(x, None, None, rms=False), tolerance=1e-4)
+
+
+def test_nan_shows_in_its_row_alone() -> None:
+    x = random(3, 12)
+    x[1, 4] = math.nan
+    y, _, _, scale = norm(x, None, None, None, EPS, rms=True, quantize=True)
+    assert y is not None and scale is not None
+    assert y.isnan().any(1).tolist() == scale.isnan().tolist() == [False, True, False]
 
 
 def test_no_rows_give_no_rows() -> None:

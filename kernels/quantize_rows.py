@@ -1,0 +1,104 @@
+"""Rounding of rows to int8, each row with its own scale.
+
+    scale = max|x| / 127,  q = round(x / scale), ties to even
+
+A row of up to ``rows.WIDEST`` columns is read once. A wider one is read twice in pieces, the second
+time from the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from strop.kernels import buffers
+from strop.kernels.examples import tensor
+from strop.kernels.kernel import Cost, Kernel
+from strop.kernels.launching import launch
+from strop.kernels.rounding import int8_scale, largest, magnitude, to_int8
+from strop.kernels.rows import ROW_BUCKETS, WIDEST, WIDTHS, row_block
+
+_PIECE = 4096
+
+
+@triton.jit
+def quantize_rows_kernel(
+    x, q, scale, rows, columns, x_stride,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """A program rounds ROWS rows, at once or, if WIDE, in pieces of BLOCK columns."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    there = row < rows
+    read = x + row.to(tl.int64) * x_stride
+    written = q + row.to(tl.int64) * columns
+    column = tl.arange(0, BLOCK)[None, :]
+    if WIDE:
+        tops = tl.zeros((ROWS, BLOCK), tl.int32)
+        for start in range(0, columns, BLOCK):
+            piece = start + column
+            values = tl.load(read + piece, mask=there & (piece < columns), other=0.0)
+            tops = tl.maximum(tops, magnitude(values.to(tl.float32)))
+        row_scale = int8_scale(largest(tops, 1)[:, None])
+        for start in range(0, columns, BLOCK):
+            piece = start + column
+            mask = there & (piece < columns)
+            values = tl.load(read + piece, mask=mask, other=0.0).to(tl.float32)
+            tl.store(written + piece, to_int8(values, row_scale), mask=mask)
+    else:
+        mask = there & (column < columns)
+        values = tl.load(read + column, mask=mask, other=0.0).to(tl.float32)
+        row_scale = int8_scale(largest(magnitude(values), 1)[:, None])
+        tl.store(written + column, to_int8(values, row_scale), mask=mask)
+    tl.store(scale + row, row_scale, mask=there)
+
+
+def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
+    cells = sizes["rows"] * sizes["columns"]
+    return Cost(
+        4 * cells, (itemsizes["x"] + itemsizes["q"]) * cells + itemsizes["scale"] * sizes["rows"]
+    )
+
+
+def _example(rows: int, columns: int) -> None:
+    quantize_rows(tensor(rows, columns))
+
+
+QUANTIZE_ROWS = Kernel(
+    "quantize_rows",
+    quantize_rows_kernel,
+    grid=("cdiv(rows, ROWS)",),
+    buckets=ROW_BUCKETS,
+    cost=_cost,
+    examples={f"4096 x {n}": partial(_example, 4096, n) for n in (*WIDTHS, 28672)},
+)
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Round rows to int8.
+
+    Args:
+        x: [rows, columns] float16, bfloat16 or float32, its last stride 1.
+
+    Returns:
+        (q, scale): q [rows, columns] int8, scale [rows] float32. The scale of a row of zeros is 1,
+        and so it is for a row so small that its scale would be below the least normal float32. The
+        scale of a row that holds infinity or NaN is infinity or NaN.
+    """
+    rows, columns = x.shape
+    q = buffers.empty(x, (rows, columns), torch.int8)
+    scale = buffers.empty(x, (rows,), torch.float32)
+    wide = int(columns) > WIDEST
+    launch(
+        QUANTIZE_ROWS,
+        {
+            "x": x, "q": q, "scale": scale,
+            "rows": rows, "columns": columns, "x_stride": x.stride(0),
+        },
+        {"WIDE": wide, "BLOCK": _PIECE if wide else row_block(int(columns))},
+    )  # fmt: skip
+    return q, scale
