@@ -21,9 +21,7 @@ from strop.kernels.examples import tensor
 from strop.kernels.kernel import Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.rounding import int8_scale, largest, magnitude, to_int8
-from strop.kernels.rows import ROW_BUCKETS, WIDEST, WIDTHS, row_block
-
-_PIECE = 4096
+from strop.kernels.rows import PIECE, ROW_BUCKETS, WIDEST, WIDTHS, row_block
 
 
 @triton.jit
@@ -99,6 +97,6 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
             "x": x, "q": q, "scale": scale,
             "rows": rows, "columns": columns, "x_stride": x.stride(0),
         },
-        {"WIDE": wide, "BLOCK": _PIECE if wide else row_block(int(columns))},
+        {"WIDE": wide, "BLOCK": PIECE if wide else row_block(int(columns))},
     )  # fmt: skip
     return q, scale

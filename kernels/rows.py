@@ -10,6 +10,8 @@ from strop.kernels.expression import next_power_of_2
 from strop.kernels.kernel import Bucket, Configuration
 
 WIDEST = 16_384
+# Of a wider row, where a kernel can take it in pieces.
+PIECE = 4096
 
 # By BLOCK, the power of two that is at least the number of columns. Several narrow rows share a
 # program, so that its four warps have work.

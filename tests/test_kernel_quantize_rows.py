@@ -56,7 +56,7 @@ def test_ties_go_to_the_even_number() -> None:
 @pytest.mark.parametrize("columns", [9, 24])
 def test_a_wide_row_is_rounded_in_pieces(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WIDEST", 8)
-    monkeypatch.setattr(module, "_PIECE", 8)
+    monkeypatch.setattr(module, "PIECE", 8)
     x = strided(random(3, columns, dtype=torch.float16))
     x[0, -1] = 50.0
     with guarded(monkeypatch):
@@ -92,7 +92,7 @@ def test_infinity_and_nan_show_in_the_scale_of_their_row_alone(
 ) -> None:
     if wide:
         monkeypatch.setattr(module, "WIDEST", 4)
-        monkeypatch.setattr(module, "_PIECE", 4)
+        monkeypatch.setattr(module, "PIECE", 4)
     x = random(4, 12)
     x[0, 3], x[1, 8], x[2, 0] = math.inf, math.nan, -math.nan
     x[2, 1] = math.inf
