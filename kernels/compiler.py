@@ -1,0 +1,166 @@
+"""Kernels compiled without a GPU, in processes of their own.
+
+::
+
+    variants = [variant_of(launch, configuration), ...]
+    binaries = compile_variants(variants, SM90)
+
+Triton's interpreter and its compiler cannot live in one process, and the process that asks never
+loads Triton. The same variant gives the same bytes: nothing of this machine is in them, and of
+Triton's settings in the environment only where its cache lies is heeded.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+from strop.kernels.architecture import Architecture
+from strop.kernels.binary import Binary
+from strop.kernels.expression import cdiv
+from strop.kernels.variant import Variant
+
+# A process takes seconds to start, so each gets at least as many variants to compile.
+_LEAST_SHARE = 4
+_HEEDED = ("TRITON_CACHE_DIR", "TRITON_HOME")
+_SETTINGS = {"TRITON_DEFAULT_FP_FUSION": "1", "TRITON_DISABLE_LINE_INFO": "1"}
+
+
+class CompileError(Exception):
+    """A kernel cannot be compiled; the message is a sentence that names it."""
+
+
+def compile_variants(
+    variants: Sequence[Variant],
+    architecture: Architecture,
+    functions: Mapping[str, str] | None = None,
+) -> list[Binary]:
+    """Compile variants for an architecture; repeats come from Triton's cache on disk.
+
+    Args:
+        variants: what to compile.
+        architecture: what for.
+        functions: where the functions of kernels are that the registry does not know, by the
+            kernel's name: ``module:name``.
+
+    Returns:
+        The binaries, in the order of the variants.
+
+    Raises:
+        CompileError: some cannot be compiled, or need global memory of their own; all are told.
+    """
+    tried = try_variants(variants, architecture, functions)
+    errors = [str(one) for one in tried if isinstance(one, CompileError)]
+    if errors:
+        raise CompileError("\n".join(errors))
+    return [one for one in tried if isinstance(one, Binary)]
+
+
+def try_variants(
+    variants: Sequence[Variant],
+    architecture: Architecture,
+    functions: Mapping[str, str] | None = None,
+) -> list[Binary | CompileError]:
+    """As ``compile_variants``, with the error in the place of what cannot be compiled."""
+    idle: SimpleQueue[_Process] = SimpleQueue()
+
+    def one(variant: Variant) -> Binary | CompileError:
+        process = idle.get()
+        place = (functions or {}).get(variant.kernel)
+        try:
+            return _compiled(process, variant, architecture, place)
+        except CompileError as error:
+            return error
+        finally:
+            idle.put(process)
+
+    count = min(os.cpu_count() or 1, cdiv(len(variants), _LEAST_SHARE))
+    with ExitStack() as stack:
+        for _ in range(count):
+            idle.put(stack.enter_context(_process()))
+        pool = stack.enter_context(ThreadPoolExecutor(max(count, 1)))
+        return list(pool.map(one, variants))
+
+
+def _compiled(
+    process: _Process, variant: Variant, architecture: Architecture, place: str | None
+) -> Binary:
+    request = {
+        "variant": variant.to_json(),
+        "function": place,
+        "capability": architecture.capability,
+    }
+    answer = process.ask(request)
+    if "error" in answer:
+        raise CompileError(f"{_what(variant, architecture)} cannot be compiled: {answer['error']}")
+    bits = {"cubin": base64.b64decode(answer["cubin"]), "dots": tuple(answer["dots"])}
+    binary = Binary(**answer | bits)
+    if binary.scratch:
+        raise CompileError(
+            f"{_what(variant, architecture)} needs {binary.scratch} bytes of global memory beside "
+            "its arguments, which plans do not provide"
+        )
+    return binary
+
+
+def _what(variant: Variant, architecture: Architecture) -> str:
+    constants = ", ".join(f"{name}={value}" for name, value in variant.constants)
+    return f"kernel {variant.kernel} ({variant.signature}; {constants}) for {architecture.name}"
+
+
+class _Process:
+    """A process of ``strop.kernels.compiling``, as this one sees it."""
+
+    def __init__(self, process: subprocess.Popen[str], said: Any) -> None:
+        self._process = process
+        self._said = said
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request; one that ended early is an error like any other."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            return {"error": self._last_words()}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return f"the compiler ended with code {code}; its last line: {' '.join(lines[-1:])}"
+
+
+@contextmanager
+def _process() -> Iterator[_Process]:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TRITON_") or name in _HEEDED
+    }
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            # -P: a folder of the user's with a name like Triton's is not taken for it.
+            [sys.executable, "-P", "-m", "strop.kernels.compiling"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+            env=environment | _SETTINGS,
+        )  # fmt: skip
+        try:
+            yield _Process(process, said)
+        finally:
+            process.kill()
+            process.communicate()
