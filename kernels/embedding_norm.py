@@ -29,7 +29,7 @@ _MOST = 3
 @triton.jit
 def _rows_of(indices, table, size, index_stride, table_stride, row, there, column, mask):
     """The rows of a table in float32; NaN for an index that is not one of the table's."""
-    index = tl.load(indices + row.to(tl.int64) * index_stride, mask=there, other=0).to(tl.int64)
+    index = tl.load(indices + row * index_stride, mask=there, other=0).to(tl.int64)
     inside = (index >= 0) & (index < size)
     values = tl.load(table + index * table_stride + column, mask=mask & inside, other=0.0)
     return tl.where(inside, values.to(tl.float32), float("nan"))
@@ -44,7 +44,7 @@ def embedding_norm_kernel(
     NORM: tl.constexpr, RMS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """A program makes ROWS rows; BLOCK is a power of two that is at least ``columns``."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     there = row < rows
     mask = there & (column < columns)
@@ -61,7 +61,7 @@ def embedding_norm_kernel(
         )
     if NORM:
         total = affine(normalize(total, mask, columns, eps, RMS), weight, bias, column, mask)
-    place = y + row.to(tl.int64) * columns + column
+    place = y + row * columns + column
     tl.store(place, total.to(y.dtype.element_ty), mask=mask)
 
 

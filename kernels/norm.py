@@ -34,25 +34,24 @@ def norm_kernel(
     RMS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """A program normalizes ROWS rows; BLOCK is a power of two that is at least ``columns``."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     mask = (row < rows) & (column < columns)
-    wide = row.to(tl.int64)
-    values = tl.load(x + wide * x_stride + column, mask=mask, other=0.0).to(tl.float32)
+    values = tl.load(x + row * x_stride + column, mask=mask, other=0.0).to(tl.float32)
     if residual is not None:
-        more = tl.load(residual + wide * residual_stride + column, mask=mask, other=0.0)
+        more = tl.load(residual + row * residual_stride + column, mask=mask, other=0.0)
         # The sum is rounded as it is stored, so that its norm is that of what others read.
         values = (values + more.to(tl.float32)).to(x.dtype.element_ty).to(tl.float32)
     if total is not None:
-        tl.store(total + wide * columns + column, values.to(total.dtype.element_ty), mask=mask)
+        tl.store(total + row * columns + column, values.to(total.dtype.element_ty), mask=mask)
     normed = normalize(values, mask, columns, eps, RMS)
     rounded = affine(normed, weight, bias, column, mask).to(x.dtype.element_ty)
     if y is not None:
-        tl.store(y + wide * columns + column, rounded, mask=mask)
+        tl.store(y + row * columns + column, rounded, mask=mask)
     if q is not None:
         exact = rounded.to(tl.float32)
         row_scale = int8_scale(largest(magnitude(exact), 1)[:, None])
-        tl.store(q + wide * columns + column, to_int8(exact, row_scale), mask=mask)
+        tl.store(q + row * columns + column, to_int8(exact, row_scale), mask=mask)
         tl.store(scale + row, row_scale, mask=row < rows)
 
 

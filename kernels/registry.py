@@ -12,6 +12,7 @@ _PLACES = {
     "embedding_norm": "embedding_norm:EMBEDDING_NORM",
     "norm": "norm:NORM",
     "quantize_rows": "quantize_rows:QUANTIZE_ROWS",
+    "rotary": "rotary:ROTARY",
     "softmax": "softmax:SOFTMAX",
 }
 

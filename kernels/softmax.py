@@ -29,10 +29,10 @@ def softmax_kernel(
     WIDE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """A program makes ROWS rows, at once or, if WIDE, in pieces of BLOCK columns."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     there = row < rows
-    read = x + row.to(tl.int64) * x_stride
-    written = y + row.to(tl.int64) * columns
+    read = x + row * x_stride
+    written = y + row * columns
     column = tl.arange(0, BLOCK)[None, :]
     if WIDE:
         top, total = _online(read, columns, column, there, BLOCK, ROWS)
