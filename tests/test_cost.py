@@ -104,3 +104,58 @@ def test_attention_holds_its_scores() -> None:
 def test_a_size_that_only_the_data_know_is_the_most_that_it_can_be() -> None:
     costs = costs_of(lambda x: x[x > 0] * 2, torch.randn(6, 5), dims=ROWS)
     assert costs.at({"rows": 100}).outputs == 4 * 500
+
+
+def test_packed_heads_multiply_as_often_as_split_ones() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        result: Tensor = torch.ops.strop.attention(q, k, v, None, 4, 2, 1.0, False)
+        return result
+
+    packed = (torch.ones(2, 5, 32), torch.ones(2, 7, 16), torch.ones(2, 7, 16))
+    split = tuple(x.unflatten(2, (-1, 8)).transpose(1, 2) for x in packed)
+    wanted = 2 * (2 * 4 * 5 * 7 * 8)
+    assert cost_of(attend, *packed).multiply_adds == wanted
+    assert cost_of(attend, *split).multiply_adds == wanted
+
+
+ON_KERNELS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], int]] = {
+    "int8 rows": (
+        lambda x, w, s: torch.ops.strop.linear_w8a8_rows(x, w, s, None),
+        (torch.ones(3, 8), torch.ones(4, 8), torch.ones(4)),
+        3 * 4 * 8,
+    ),
+    "few bits": (
+        lambda x, w, s: torch.ops.strop.linear_nbits(x, w, s, None, None, 4),
+        (torch.ones(3, 8), torch.ones(4, 8), torch.ones(4, 1)),
+        3 * 4 * 8,
+    ),
+    "packed": (
+        lambda x, w, s: torch.ops.strop.packed_linear(x, w, s, None, None, None, 4, "none"),
+        (torch.ones(3, 8), torch.ones(4, 64, dtype=torch.uint8), torch.ones(4, 1)),
+        3 * 4 * 8,
+    ),
+    "gated": (
+        lambda x, a, b: torch.ops.strop.gated_linear(x, a, b, None, None, "silu"),
+        (torch.ones(3, 8), torch.ones(4, 8), torch.ones(4, 8)),
+        2 * 3 * 4 * 8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_KERNELS)
+def test_operators_that_kernels_run_count_their_products(name: str) -> None:
+    made, inputs, wanted = ON_KERNELS[name]
+    assert cost_of(made, *inputs).multiply_adds == wanted
+
+
+def test_bytes_moved_by_a_call_are_its_inputs_weights_and_result() -> None:
+    model = costs_of(nn.Linear(5, 7), torch.ones(2, 5), dims=ROWS)
+    assert model.moved({"rows": 3}) == {"linear": 4 * (3 * 5 + 7 * 5 + 7 + 3 * 7)}
+
+
+def test_constants_and_views_move_nothing_and_lookups_read_only_their_rows() -> None:
+    def look_up(places: Tensor, table: Tensor) -> Tensor:
+        return F.embedding(places, table * 2).reshape(-1)
+
+    program = program_of(look_up, torch.ones(3, dtype=torch.int64), table=torch.ones(1000, 4))
+    assert CostModel(program).moved({}) == {"embedding": 3 * 8 + 2 * (3 * 4 * 4)}

@@ -17,13 +17,15 @@ import torch
 from torch._ops import OpOverload
 from torch.fx.node import Node
 
+from strop.compiler.ir.constants import constant_nodes
 from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.interpreter import last_uses
-from strop.compiler.ir.nodes import expression, tensors_of
+from strop.compiler.ir.nodes import arguments, expression, tensors_of
 from strop.compiler.ir.products import Work, work_of
 from strop.compiler.ir.program import Program
 
 aten = torch.ops.aten
+strop = torch.ops.strop
 Shape = tuple[int, ...]
 # Their schema calls the result a view. It is one only if the dtype stays.
 _MAYBE_COPIES = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other)
@@ -78,6 +80,23 @@ class CostModel:
         work = self._work(self._shapes(sizes))
         return {node.name: one.multiply_adds for node, one in work.items()}
 
+    def computed(self) -> list[Node]:
+        """The calls that compute tensors when the program runs: neither views nor constants."""
+        fixed = constant_nodes(self._program)
+        return [
+            node
+            for node in self._program.calls()
+            if self._owners[node] is node and node not in fixed and tensors_of(node)
+        ]
+
+    def moved(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Bytes that each call of ``computed`` reads and writes, weights among them, by its name.
+
+        Of tables in which rows are looked up, only those rows are read.
+        """
+        shapes = self._shapes(sizes)
+        return {node.name: _moved(node, shapes) for node in self.computed()}
+
     def _shapes(self, sizes: Mapping[str, int]) -> _Shapes:
         return _Shapes(self._program.symbols, sizes, self._made)
 
@@ -119,6 +138,21 @@ def traced_sizes(program: Program) -> dict[str, int]:
     return sizes
 
 
+def _moved(node: Node, shapes: _Shapes) -> int:
+    tables = _tables(node)
+    read = [n for n in node.all_input_nodes if n not in tables]
+    written = shapes.bytes(node)
+    return written * (1 + len(tables)) + sum(shapes.stored(n) for n in read)
+
+
+def _tables(node: Node) -> list[Node]:
+    """The tables in which a call looks rows up."""
+    values = arguments(node)
+    if node.target is aten.embedding.default:
+        return [values["weight"]]
+    return list(values["tables"]) if node.target is strop.embedding_norm.default else []
+
+
 class _Shapes:
     """Shapes of values at given sizes of the dims."""
 
@@ -140,6 +174,12 @@ class _Shapes:
             values = tensors_of(node) if node.op != "get_attr" else []
             self._bytes[node] = sum(math.prod(self.of(t)) * t.dtype.itemsize for t in values)
         return self._bytes[node]
+
+    def stored(self, node: Node) -> int:
+        """Bytes of a node's value, also of a weight."""
+        if node.op != "get_attr":
+            return self.bytes(node)
+        return sum(t.numel() * t.dtype.itemsize for t in tensors_of(node))
 
     def _number(self, expr: Any) -> int:
         if isinstance(expr, int):

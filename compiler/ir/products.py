@@ -16,6 +16,7 @@ from strop.compiler.ir.nodes import arguments, tensors_of
 from strop.compiler.ir.recurrent import TYPES as RECURRENT
 
 aten = torch.ops.aten
+strop = torch.ops.strop
 Shape = tuple[int, ...]
 ShapeOf = Callable[[torch.Tensor], Shape]
 
@@ -95,11 +96,21 @@ def _linear(call: _Call) -> Work:
     return Work(call.elements * call.shapes["weight"][-1])
 
 
-@_row(*PRODUCTS, aten.mv.default, aten.dot.default)
+@_row(
+    *PRODUCTS, aten.mv.default, aten.dot.default,
+    strop.fused_linear.default, strop.linear_fp8.default, strop.linear_int8.default,
+    strop.linear_nbits.default, strop.linear_w8a8.default, strop.linear_w8a8_rows.default,
+    strop.packed_linear.default, strop.scaled_linear_fp8.default,
+)  # fmt: skip
 def _product(call: _Call) -> Work:
     """Each element of the result is a sum over the last axis of the first factor."""
     first = next(iter(call.shapes.values()))
     return Work(call.elements * first[-1])
+
+
+@_row(strop.gated_linear.default, strop.gated_linear_int8.default)
+def _two_products(call: _Call) -> Work:
+    return Work(2 * _product(call).multiply_adds)
 
 
 @_row(aten.addmm.default, aten.baddbmm.default)
@@ -124,6 +135,13 @@ def _attention(call: _Call) -> Work:
     query, keys = call.shapes["query"], call.shapes["key"][-2]
     scores = math.prod(query[:-1]) * keys
     return Work(scores * (query[-1] + call.result[-1]), 4 * scores)
+
+
+@_row(strop.attention.default)
+def _fused_attention(call: _Call) -> Work:
+    """Two products, whether heads are packed or split; the scores are not in memory."""
+    query, keys = call.shapes["q"], call.shapes["k"][-2]
+    return Work(math.prod(query[:-1]) * keys * (query[-1] + call.result[-1]))
 
 
 @_row(*RECURRENT)
