@@ -10,6 +10,10 @@ from strop.kernels.kernel import Kernel
 # The module of each, and what it is called there.
 _PLACES = {
     "embedding_norm": "embedding_norm:EMBEDDING_NORM",
+    "gated_gemm": "gemm:GATED_GEMM",
+    "gated_gemm_int8": "gemm_int8:GATED_GEMM_INT8",
+    "gemm": "gemm:GEMM",
+    "gemm_int8": "gemm_int8:GEMM_INT8",
     "norm": "norm:NORM",
     "quantize_rows": "quantize_rows:QUANTIZE_ROWS",
     "rotary": "rotary:ROTARY",

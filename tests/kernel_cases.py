@@ -42,7 +42,8 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
 
 def strided(x: Tensor, gap: int = 3) -> Tensor:
     """The same values with rows that lie further apart than they are long."""
-    wide = x.new_full((*x.shape[:-1], x.shape[-1] + gap), float("nan"))
+    between = float("nan") if x.is_floating_point() else 77
+    wide = x.new_full((*x.shape[:-1], x.shape[-1] + gap), between)
     wide[..., : x.shape[-1]] = x
     return wide[..., : x.shape[-1]]
 
