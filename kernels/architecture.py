@@ -11,7 +11,7 @@ CUDA Toolkit Release Notes, "CUDA Toolkit and Corresponding Driver Versions", fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _KIB = 1024
 
@@ -42,7 +42,7 @@ class Architecture:
     device: str
     multiprocessors: int
     bandwidth: float
-    rates: Mapping[str, float]
+    rates: Mapping[str, float] = field(hash=False)
     vector_rate: float
     warps: int
     blocks: int

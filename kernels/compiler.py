@@ -18,11 +18,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from strop.kernels.architecture import Architecture
 from strop.kernels.binary import Binary
@@ -33,6 +33,7 @@ from strop.kernels.variant import Variant
 _LEAST_SHARE = 4
 _HEEDED = ("TRITON_CACHE_DIR", "TRITON_HOME")
 _SETTINGS = {"TRITON_DEFAULT_FP_FUSION": "1", "TRITON_DISABLE_LINE_INFO": "1"}
+_Made = TypeVar("_Made")
 
 
 class CompileError(Exception):
@@ -58,11 +59,25 @@ def compile_variants(
     Raises:
         CompileError: some cannot be compiled, or need global memory of their own; all are told.
     """
-    tried = try_variants(variants, architecture, functions)
-    errors = [str(one) for one in tried if isinstance(one, CompileError)]
+    return succeeded(try_variants(variants, architecture, functions))
+
+
+def succeeded(tried: Iterable[_Made | CompileError]) -> list[_Made]:
+    """What was made, where all of it was.
+
+    Raises:
+        CompileError: some was not; all errors are told.
+    """
+    made: list[_Made] = []
+    errors: list[str] = []
+    for one in tried:
+        if isinstance(one, CompileError):
+            errors.append(str(one))
+        else:
+            made.append(one)
     if errors:
         raise CompileError("\n".join(errors))
-    return [one for one in tried if isinstance(one, Binary)]
+    return made
 
 
 def try_variants(

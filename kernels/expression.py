@@ -38,7 +38,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., int]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_FUNCTIONS: dict[str, Callable[..., int]] = {
+FUNCTIONS: dict[str, Callable[..., int]] = {
     "cdiv": cdiv,
     "next_power_of_2": next_power_of_2,
     "min": min,
@@ -64,6 +64,19 @@ def evaluate(text: str, sizes: Mapping[str, int]) -> int:
         raise ValueError(f"'{text[:80]}' cannot be computed: {error}") from error
 
 
+def names_in(text: str) -> set[str]:
+    """The names of sizes in an expression.
+
+    Raises:
+        ValueError: the text is no expression.
+    """
+    try:
+        tree = _parsed(text)
+    except SyntaxError as error:
+        raise ValueError(f"'{text[:80]}' is no expression: {error}") from error
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - FUNCTIONS.keys()
+
+
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> ast.expr:
     if len(text) > LONGEST:
@@ -86,7 +99,7 @@ def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:
         case ast.BoolOp(op=ast.And(), values=values):
             return int(all(_value(part, sizes) for part in values))
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-            return _bounded(_FUNCTIONS[name](*(_value(arg, sizes) for arg in args)))
+            return _bounded(FUNCTIONS[name](*(_value(arg, sizes) for arg in args)))
     raise TypeError(f"{type(node).__name__} is not allowed here")
 
 

@@ -10,13 +10,13 @@ No GPU is needed: all of it is read from the machine code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from strop.kernels.architecture import Architecture
 from strop.kernels.binary import Binary
-from strop.kernels.compiler import compile_variants
+from strop.kernels.compiler import CompileError, succeeded, try_variants
 from strop.kernels.inspect import Reading, read
 from strop.kernels.occupancy import Occupancy, occupancy
 from strop.kernels.variant import Variant
@@ -93,12 +93,26 @@ def compile_and_read(variants: Sequence[Variant], architecture: Architecture) ->
     """Compile variants and read their machine code, whatever it is.
 
     Raises:
-        CompileError: a variant cannot be compiled.
+        CompileError: some cannot be compiled; all are told.
     """
-    binaries = compile_variants(variants, architecture)
+    return succeeded(try_and_read(variants, architecture))
+
+
+def try_and_read(
+    variants: Sequence[Variant],
+    architecture: Architecture,
+    functions: Mapping[str, str] | None = None,
+) -> list[Checked | CompileError]:
+    """As ``compile_and_read``, with the error in the place of what cannot be compiled."""
+
+    def one(pair: tuple[Variant, Binary | CompileError]) -> Checked | CompileError:
+        variant, binary = pair
+        if isinstance(binary, CompileError):
+            return binary
+        return Checked(architecture, variant, binary, read(binary))
+
     with ThreadPoolExecutor() as pool:
-        readings = list(pool.map(read, binaries))
-    return [Checked(architecture, *parts) for parts in zip(variants, binaries, readings)]
+        return list(pool.map(one, zip(variants, try_variants(variants, architecture, functions))))
 
 
 def hold_to_limits(checked: Iterable[Checked]) -> None:

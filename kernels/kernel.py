@@ -70,6 +70,7 @@ class Kernel:
         candidates: further configurations, from which a build or a measurement may choose.
         examples: representative launches by name, which the static gate compiles: calls of the
             launcher on ``strop.kernels.examples.tensor``.
+        capability: ten times the least compute capability that it runs on.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Kernel:
     cost: Callable[[Mapping[str, int], Mapping[str, int]], Cost]
     candidates: Sequence[Configuration] = field(default=())
     examples: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    capability: int = 80
 
     def configurations(self) -> list[Configuration]:
         """Every configuration that may be compiled, each once."""

@@ -13,6 +13,7 @@ from strop.compiler.cli.build import build
 from strop.compiler.cli.debug import app as debug_app
 from strop.compiler.cli.ending import exit_code_of
 from strop.compiler.cli.inspect import inspect
+from strop.compiler.cli.kernels import kernels
 from strop.compiler.cli.lists import list_passes, list_tasks, show_cache
 from strop.compiler.cli.search import search
 from strop.compiler.util import interrupts
@@ -42,6 +43,7 @@ app.command()(search)
 app.command("passes")(list_passes)
 app.command("cache")(show_cache)
 app.command("tasks")(list_tasks)
+app.command()(kernels)
 app.add_typer(debug_app, name="debug")
 app.add_typer(bench_app, name="bench")
 
