@@ -17,6 +17,7 @@ _PLACES = {
     "norm": "norm:NORM",
     "quantize_rows": "quantize_rows:QUANTIZE_ROWS",
     "rotary": "rotary:ROTARY",
+    "rotary_cache": "rotary_cache:ROTARY_CACHE",
     "softmax": "softmax:SOFTMAX",
 }
 

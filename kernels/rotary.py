@@ -22,9 +22,9 @@ from strop.kernels.launching import launch
 from strop.kernels.rotation import (
     ROTATION_BUCKETS,
     constants,
-    load_row,
+    load_head,
     rotate,
-    store_row,
+    store_head,
     strides,
 )
 
@@ -48,16 +48,11 @@ def rotary_kernel(
     there = token < sequence
     read = x + batch * x_batch + head * x_head + token * x_token
     written = y + batch * y_batch + head * y_head + token * y_token
-    cosine = load_row(cos + batch * cos_batch + token * cos_token, there, HALF, BLOCK)
-    sine = load_row(sin + batch * sin_batch + token * sin_token, there, HALF, BLOCK)
-    first, second = rotate(
-        load_row(read, there, HALF, BLOCK), load_row(read + HALF, there, HALF, BLOCK), cosine, sine
-    )
-    store_row(written, first, there, HALF, BLOCK)
-    store_row(written + HALF, second, there, HALF, BLOCK)
-    if REST:
-        passed = load_row(read + 2 * HALF, there, REST, REST_BLOCK)
-        store_row(written + 2 * HALF, passed, there, REST, REST_BLOCK)
+    first, second, rest = load_head(read, there, HALF, BLOCK, REST, REST_BLOCK)
+    cos += batch * cos_batch + token * cos_token
+    sin += batch * sin_batch + token * sin_token
+    first, second = rotate(first, second, cos, sin, there, HALF, BLOCK)
+    store_head(written, first, second, rest, there, HALF, BLOCK, REST, REST_BLOCK)
 
 
 def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
