@@ -62,3 +62,22 @@ def unpack(packed: Tensor, bits: int, size: int) -> Tensor:
     parts = ((low | high << 8) >> shifts) & (2**bits - 1)
     numbers: Tensor = parts.transpose(2, 3).to(torch.uint8).flatten(1)[:, :size]
     return numbers
+
+
+def why_not(depth: int, groups: int, bits: int) -> str | None:
+    """Why kernels do not take a weight of this shape; None if they do.
+
+    Args:
+        depth: the numbers of a row.
+        groups: in a row; each is as long as the others.
+        bits: of a number.
+    """
+    if bits not in (4, 8):
+        return f"packed weights have 4 or 8 bits, not {bits}"
+    if depth < 1:
+        return "a weight without numbers has nothing to pack"
+    if groups < 1 or depth % groups:
+        return f"{depth} numbers cannot be cut into {groups} groups of equal length"
+    if groups > 1 and depth // groups % WORDS:
+        return f"a group of {depth // groups} numbers is no multiple of {WORDS}"
+    return None

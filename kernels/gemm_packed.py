@@ -1,0 +1,118 @@
+"""Linear layers on packed weights of 4 or 8 bits in groups; activations are float16 or bfloat16.
+
+    y = activation(x w^T + bias) + residual,   w = (number - zero) * scale
+
+This is weight-only quantization as in GPTQ (arXiv:2210.17323) and AWQ (arXiv:2306.00978). Numbers
+are unpacked in registers and multiplied on tensor cores, sums are float32, and y is rounded once;
+see ``strop.kernels.packed_tiles``. Up to 16 rows go to ``strop.kernels.gemv_packed``.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from strop.kernels import buffers
+from strop.kernels.epilogue import finish
+from strop.kernels.examples import tensor
+from strop.kernels.gemv_packed import launch_gemv
+from strop.kernels.kernel import Bucket, Configuration, Kernel
+from strop.kernels.launching import either, launch
+from strop.kernels.packed_operands import packed_operands
+from strop.kernels.packed_tiles import packed_cost, packed_product
+from strop.kernels.packing import packed_bytes
+from strop.kernels.tiles import tile_rows_columns
+
+
+@triton.jit
+def gemm_packed_kernel(
+    x, weight, scale, zero_point, bias, residual, y,
+    rows, columns, depth, groups,
+    x_stride, weight_stride, scale_stride, zero_stride, residual_stride,
+    ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """A program computes BLOCK_M rows of BLOCK_N columns."""
+    row, column = tile_rows_columns(rows, columns, BLOCK_M, BLOCK_N, GROUP)
+    sums = packed_product(
+        x, weight, scale, zero_point, row, column, 0, tl.cdiv(depth, 32 * (16 // BITS)),
+        rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
+        BITS, GROUP_SIZE, EVEN, BLOCK_M, BLOCK_N,
+    )  # fmt: skip
+    values = tl.trans(sums)
+    finish(values, bias, residual, y, row, rows, column, columns, residual_stride, ACTIVATION)
+
+
+def _tile(rows: int, columns: int, warps: int, stages: int) -> Configuration:
+    return Configuration({"BLOCK_M": rows, "BLOCK_N": columns, "GROUP": 8}, warps, stages)
+
+
+GEMM_PACKED = Kernel(
+    "gemm_packed",
+    gemm_packed_kernel,
+    grid=("cdiv(rows, BLOCK_M) * cdiv(columns, BLOCK_N)",),
+    buckets=(
+        Bucket("rows <= 32", _tile(32, 64, 4, 4)),
+        Bucket("", _tile(64, 128, 8, 3)),
+    ),
+    cost=packed_cost,
+    examples={
+        "32 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(32, 4096, 4096, 4, 128),
+        "4096 x 4096 x 4096, 4 bits in groups of 32": lambda: _example(4096, 4096, 4096, 4, 32),
+        "4096 x 14336 x 4096, 4 bits in groups of 128": lambda: _example(4096, 14336, 4096, 4, 128),
+        "4096 x 4096 x 4096, 8 bits in rows": lambda: _example(4096, 4096, 4096, 8, 4096),
+    },
+)
+
+
+def gemm_packed(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    bits: int,
+    activation: str,
+) -> Tensor:
+    """activation(x w^T + bias) + residual with w = (number - zero) * scale.
+
+    Args:
+        x: [rows, depth] float16 or bfloat16, its last stride 1.
+        weight: [columns, packed_bytes(depth, bits)] uint8, as ``strop.kernels.packing.pack``
+            lays it out, its last stride 1 and its rows a multiple of two bytes apart.
+        scale: [columns, groups] float, its last stride 1. A group has a multiple of 32 numbers,
+            or is a whole row.
+        zero_point: [columns, groups] uint8, its last stride 1; 2^(bits - 1) if there is none.
+        bias: [columns] float.
+        residual: [rows, columns] float, its last stride 1.
+        bits: 4 or 8.
+        activation: one of ``strop.kernels.activation.NAMES``.
+
+    Returns:
+        [rows, columns] of the dtype of x. No rows give no rows.
+
+    Raises:
+        ValueError: the activation is unknown, or the weight has other bits, groups or bytes.
+        TypeError: x is neither float16 nor bfloat16.
+    """
+    rows, columns = x.shape[0], scale.shape[0]
+    y = buffers.empty(x, (rows, columns))
+    arguments, constants = packed_operands(
+        x, weight, scale, zero_point, bias, residual, y, bits, activation
+    )
+    either(
+        "rows <= 16",
+        {"rows": rows},
+        lambda: launch_gemv(arguments, constants),
+        lambda: launch(GEMM_PACKED, arguments, constants),
+    )
+    return y
+
+
+def _example(rows: int, columns: int, depth: int, bits: int, group: int) -> Tensor:
+    weight = tensor(columns, packed_bytes(depth, bits), dtype=torch.uint8)
+    scale = tensor(columns, depth // group)
+    return gemm_packed(tensor(rows, depth), weight, scale, None, None, None, bits, "none")
