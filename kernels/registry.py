@@ -10,6 +10,7 @@ from strop.kernels.kernel import Kernel
 # The module of each, and what it is called there.
 _PLACES = {
     "embedding_norm": "embedding_norm:EMBEDDING_NORM",
+    "gated": "gated:GATED",
     "gated_gemm": "gemm:GATED_GEMM",
     "gated_gemm_int8": "gemm_int8:GATED_GEMM_INT8",
     "gemm": "gemm:GEMM",

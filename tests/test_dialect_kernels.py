@@ -56,6 +56,13 @@ def test_rows_in_int8_have_the_scale_of_their_largest_value(dtype: torch.dtype) 
     assert ((q.float() * scale[..., None] - x.float()).abs() <= scale[..., None] * 0.5001).all()
 
 
+def test_rows_whose_scale_would_lose_digits_have_the_scale_1() -> None:
+    least = torch.finfo(torch.float32).tiny
+    rows = torch.tensor([[100 * least], [200 * least], [float("inf")]])
+    _, scale = strop.quantize_rows(rows)
+    assert scale.tolist() == pytest.approx([1, 200 * least / 127, float("inf")])
+
+
 def test_halves_in_int8_go_to_the_even_number() -> None:
     q, _ = strop.quantize_rows(torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]]))
     assert q.tolist() == [[127, 0, 2, 2, 0, -2]]

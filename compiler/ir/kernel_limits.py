@@ -85,10 +85,14 @@ def runs_in_kernel(node: Node, target: Target) -> bool:
 def why_not_row(columns: int | torch.SymInt) -> str | None:
     """Why no program of a kernel can hold a row of so many numbers for its norm."""
     size = static_int(columns)
-    if size is None:
-        return f"the size of a row, {expression(columns)}, is dynamic"
-    if size > WIDEST_ROW:
+    if size is not None and size > WIDEST_ROW:
         return f"a row has {size} numbers, and a kernel holds {WIDEST_ROW} at most"
+    return _why_not_columns(columns)
+
+
+def _why_not_columns(columns: int | torch.SymInt) -> str | None:
+    if static_int(columns) is None:
+        return f"the size of a row, {expression(columns)}, is dynamic"
     return None
 
 
@@ -111,14 +115,17 @@ def _softmax(values: dict[str, Any]) -> str | None:
         return "the softmax is not over the last axis"
     if values["dtype"] not in (None, dtype_of(x)):
         return f"the softmax gives {values['dtype']}"
-    if static_int(shape_of(x)[-1]) is None:
-        return f"the size of a row, {expression(shape_of(x)[-1])}, is dynamic"
-    return None
+    return _why_not_columns(shape_of(x)[-1])
 
 
 @_check(aten.embedding.default)
 def _embedding(values: dict[str, Any]) -> str | None:
     return why_not_row(shape_of(values["weight"])[-1])
+
+
+@_check(strop.gated.default)
+def _gated(values: dict[str, Any]) -> str | None:
+    return _why_not_columns(shape_of(values["gate"])[-1])
 
 
 @_check(strop.attention.default)

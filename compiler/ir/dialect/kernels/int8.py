@@ -12,13 +12,16 @@ from strop.compiler.ir.dialect.registry import define
 
 @define("quantize_rows(Tensor x) -> (Tensor, Tensor)")
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(q, scale): scale = max|row| / 127, 1 for a row of zeros; q = round(row / scale), to even.
+    """(q, scale): scale = max|row| / 127; q = round(row / scale), ties to even.
+
+    The scale of a row of zeros is 1, and so it is for a row so small that its scale would have lost
+    digits.
 
     x: [..., size] float; q: [..., size] int8; scale: [...] float32.
     """
     wide = x.float()
-    top = wide.abs().amax(dim=-1)
-    scale = torch.where(top > 0, top / 127, torch.ones_like(top))
+    scale = wide.abs().amax(dim=-1) / 127
+    scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
     return (wide / scale[..., None]).round().to(torch.int8), scale
 
 
