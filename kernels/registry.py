@@ -9,6 +9,7 @@ from strop.kernels.kernel import Kernel
 
 # The module of each, and what it is called there.
 _PLACES = {
+    "attention": "attention:ATTENTION",
     "embedding_norm": "embedding_norm:EMBEDDING_NORM",
     "gated": "gated:GATED",
     "gated_gemm": "gemm:GATED_GEMM",

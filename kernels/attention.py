@@ -1,0 +1,304 @@
+"""Attention of many queries: softmax(scale * q k^T + mask) v, without the scores in memory.
+
+The forward pass of FlashAttention-2, arXiv:2307.08691: a program keeps a block of queries, goes
+over the keys block by block, and rescales its sums when a larger score comes. Key blocks that are
+behind all of its queries are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from strop.kernels import buffers
+from strop.kernels.examples import tensor
+from strop.kernels.expression import next_power_of_2
+from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
+from strop.kernels.launching import launch
+from strop.kernels.online_softmax import HIDDEN, LOG2E, fold, mean
+
+# More columns of a head do not fit a program's registers; of float32 there may be half as many.
+LARGEST_HEAD = 256
+SIZES = (32, 64, 80, 96, 128, 256)
+# Float masks below count as this, so that they stay finite in units of the scores.
+LOWEST_MASK: tl.constexpr = tl.constexpr(-1e30)
+
+
+@triton.jit
+def load_rows(base, row, rows, stride, SIZE: tl.constexpr, HEAD: tl.constexpr, EDGE: tl.constexpr):
+    """[row, HEAD] values; 0 beyond SIZE columns, and, with EDGE, for rows that are not there."""
+    column = tl.arange(0, HEAD)
+    there = tl.full((row.shape[0], HEAD), True, tl.int1)
+    if EDGE:
+        there = there & (row < rows)[:, None]
+    if SIZE < HEAD:
+        there = there & (column < SIZE)[None, :]
+    at = base + row.to(tl.int64)[:, None] * stride + column[None, :]
+    return tl.load(at, mask=there, other=0.0)
+
+
+@triton.jit
+def load_mask(
+    mask, row, key, rows, keys, row_stride, scale,
+    PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """What a mask adds to q k^T: 0 or -inf if it is bool, mask / scale if it is float.
+
+    Rows and keys that are not there get another's mask: they are stored nowhere, or hidden later.
+    """
+    at = tl.zeros((1, 1), tl.int64)
+    if PER_QUERY:
+        at += tl.minimum(row, rows - 1).to(tl.int64)[:, None] * row_stride
+    if PER_KEY:
+        at += (tl.minimum(key, keys - 1) if EDGE else key)[None, :]
+    values = tl.broadcast_to(tl.load(mask + at), (row.shape[0], key.shape[0]))
+    if mask.dtype.element_ty == tl.int1:
+        added = tl.where(values, 0.0, HIDDEN)
+    else:
+        values = values.to(tl.float32)
+        added = tl.where(values == HIDDEN, HIDDEN, tl.maximum(values, LOWEST_MASK) * (1 / scale))
+    return added
+
+
+@triton.jit
+def attend(
+    sums, top, total, q, k, v, mask, row, rows, keys, first, last,
+    k_stride, v_stride, mask_row_stride, scale,
+    SIZE: tl.constexpr, HEAD: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr,
+    BLOCK_N: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Take the keys from first to last into the state; EDGE where some of them may be hidden."""
+    for start in range(first, last, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        across = tl.trans(load_rows(k, key, keys, k_stride, SIZE, HEAD, EDGE))
+        if mask is None:
+            scores = tl.dot(q, across, input_precision=PRECISION)
+        else:
+            # As the start of the sum it gets the layout of the result, without a copy of it.
+            added = load_mask(
+                mask, row, key, rows, keys, mask_row_stride, scale, PER_QUERY, PER_KEY, EDGE
+            )
+            scores = tl.dot(q, across, added, input_precision=PRECISION)
+        if EDGE:
+            visible = (key < keys)[None, :]
+            if CAUSAL:
+                visible = visible & (key[None, :] <= row[:, None])
+            scores = tl.where(visible, scores, HIDDEN)
+        weights, top, total, shrink = fold(scores, top, total, scale * LOG2E)
+        values = load_rows(v, key, keys, v_stride, SIZE, HEAD, EDGE)
+        weights = weights.to(values.dtype)
+        sums = tl.dot(weights, values, sums * shrink[:, None], input_precision=PRECISION)
+    return sums, top, total
+
+
+@triton.jit
+def attention_kernel(
+    q, k, v, mask, out,
+    batch, heads, group, queries, keys,
+    q_batch_stride, q_head_stride, q_stride,
+    k_batch_stride, k_head_stride, k_stride,
+    v_batch_stride, v_head_stride, v_stride,
+    mask_batch_stride, mask_head_stride, mask_row_stride,
+    out_batch_stride, out_head_stride, out_stride,
+    scale,
+    SIZE: tl.constexpr, HEAD: tl.constexpr, BYTES: tl.constexpr,
+    CAUSAL: tl.constexpr, PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """A program gives BLOCK_M rows of one head; HEAD is a power of two that is at least SIZE."""
+    blocks = tl.cdiv(queries, BLOCK_M)
+    index = tl.program_id(0) // blocks
+    block = tl.program_id(0) % blocks
+    whole = keys
+    last = keys
+    if CAUSAL:
+        # The last queries see the most keys: the programs that take longest start first.
+        block = blocks - 1 - block
+        whole = tl.minimum(keys, block * BLOCK_M + 1)
+        last = tl.minimum(keys, (block + 1) * BLOCK_M)
+    whole = whole // BLOCK_N * BLOCK_N
+    sample = (index // heads).to(tl.int64)
+    head = (index % heads).to(tl.int64)
+    q += sample * q_batch_stride + head * q_head_stride
+    k += sample * k_batch_stride + head // group * k_head_stride
+    v += sample * v_batch_stride + head // group * v_head_stride
+    if mask is not None:
+        mask += sample * mask_batch_stride + head * mask_head_stride
+    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    block_q = load_rows(q, row, queries, q_stride, SIZE, HEAD, True)
+    PRECISION: tl.constexpr = "tf32x3" if BYTES == 4 else "tf32"
+    sums = tl.zeros((BLOCK_M, HEAD), tl.float32)
+    top = tl.full((BLOCK_M,), HIDDEN, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    sums, top, total = attend(
+        sums, top, total, block_q, k, v, mask, row, queries, keys, 0, whole,
+        k_stride, v_stride, mask_row_stride, scale,
+        SIZE, HEAD, PRECISION, CAUSAL, PER_QUERY, PER_KEY, BLOCK_N, EDGE=False,
+    )  # fmt: skip
+    sums, top, total = attend(
+        sums, top, total, block_q, k, v, mask, row, queries, keys, whole, last,
+        k_stride, v_stride, mask_row_stride, scale,
+        SIZE, HEAD, PRECISION, CAUSAL, PER_QUERY, PER_KEY, BLOCK_N, EDGE=True,
+    )  # fmt: skip
+    column = tl.arange(0, HEAD)
+    out += sample * out_batch_stride + head * out_head_stride
+    at = out + row.to(tl.int64)[:, None] * out_stride + column[None, :]
+    there = (row < queries)[:, None] & (column < SIZE)[None, :]
+    tl.store(at, mean(sums, total).to(out.dtype.element_ty), mask=there)
+
+
+def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
+    heads, queries, keys = sizes["batch"] * sizes["heads"], sizes["queries"], sizes["keys"]
+    pairs = queries * keys
+    if sizes["CAUSAL"]:
+        square = min(queries, keys)
+        pairs = square * (square + 1) // 2 + (queries - square) * keys
+    rows = heads * queries * (itemsizes["q"] + itemsizes["out"])
+    shared = heads // sizes["group"] * keys * (itemsizes["k"] + itemsizes["v"])
+    mask = itemsizes.get("mask", 0)
+    mask *= sizes["batch"] if sizes["mask_batch_stride"] else 1
+    mask *= sizes["heads"] if sizes["mask_head_stride"] else 1
+    mask *= queries if sizes["PER_QUERY"] else 1
+    mask *= keys if sizes["PER_KEY"] else 1
+    return Cost(4 * heads * pairs * sizes["SIZE"], (rows + shared) * sizes["SIZE"] + mask)
+
+
+def _tile(queries: int, keys: int, warps: int, stages: int = 2) -> Configuration:
+    return Configuration({"BLOCK_M": queries, "BLOCK_N": keys}, warps, stages)
+
+
+def _example(
+    heads: int, size: int, tokens: int, dtype: torch.dtype = torch.float16, mask: str = "causal"
+) -> None:
+    q = tensor(4, heads, tokens, size, dtype=dtype)
+    masks = {
+        "padding": tensor(4, 1, 1, tokens, dtype=torch.bool),
+        "bias": tensor(1, heads, tokens, tokens, dtype=dtype),
+    }
+    attention(q, q, q, masks.get(mask), size**-0.5, causal=mask == "causal", packed=True)
+
+
+ATTENTION = Kernel(
+    "attention",
+    attention_kernel,
+    grid=("cdiv(queries, BLOCK_M) * batch * heads",),
+    # Tiles that fit every architecture: what they take grows with HEAD, BYTES and a mask's block.
+    buckets=(
+        Bucket("BYTES == 4 and HEAD <= 32", _tile(64, 32, warps=4)),
+        Bucket("BYTES == 4 and HEAD <= 64", _tile(32, 32, warps=4)),
+        Bucket("BYTES == 4", _tile(16, 32, warps=4)),
+        Bucket("queries <= 16", _tile(16, 64, warps=4)),
+        Bucket("HEAD > 128", _tile(64, 32, warps=8)),
+        Bucket("queries <= 64", _tile(64, 32, warps=4)),
+        Bucket("HEAD > 64 and PER_QUERY == 1", _tile(64, 32, warps=4)),
+        Bucket("HEAD > 64 and SIZE < HEAD", _tile(128, 32, warps=8)),
+        Bucket("HEAD <= 32", _tile(128, 32, warps=8)),
+        Bucket("", _tile(128, 64, warps=8)),
+    ),
+    candidates=(
+        _tile(128, 128, warps=8), _tile(128, 64, warps=8, stages=3),
+        _tile(64, 64, warps=4), _tile(64, 64, warps=4, stages=3),
+    ),
+    cost=_cost,
+    examples={
+        **{f"512 tokens, heads of {n}, causal": partial(_example, 16, n, 512) for n in SIZES},
+        **{
+            f"512 tokens, heads of {n}, bias": partial(_example, 16, n, 512, mask="bias")
+            for n in (32, 64, 128, 256)
+        },
+        **{
+            f"128 tokens, heads of {n}, padding": partial(_example, 12, n, 128, mask="padding")
+            for n in (32, 64)
+        },
+        **{f"{n} tokens, heads of 128": partial(_example, 32, 128, n) for n in (16, 64, 4096)},
+        **{
+            f"512 tokens, heads of {n}, float32": partial(_example, 16, n, 512, torch.float32)
+            for n in (32, 64, 128)
+        },
+    },
+)  # fmt: skip
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    causal: bool,
+    packed: bool,
+) -> Tensor:
+    """Attention of each query to the keys of its sample.
+
+    Args:
+        q: [batch, heads, queries, size] float16, bfloat16 or float32; its last stride is 1, as
+            those of k and v. The size is at most 256, of float32 128.
+        k: [batch, kv_heads, keys, size] in the same dtype; kv_heads divides heads, and a key head
+            serves heads / kv_heads query heads that follow each other.
+        v: the same shape and dtype as k.
+        mask: broadcast to [batch, heads, queries, keys], its last stride 1: bool (True = look at),
+            or float, added to the scaled scores; finite numbers below -1e30 count as -1e30.
+        scale: what q k^T is multiplied by; above 0.
+        causal: a query does not look at keys behind its own place, both counted from the first.
+        packed: the layout of the result.
+
+    Returns:
+        [batch, heads, queries, size], or packed [batch, queries, heads * size]. Queries from which
+        every key is hidden, by False or by -inf, give zeros, as all do where there are no keys.
+
+    Raises:
+        ValueError: the head size or the scale is out of range, or the mask's last stride is not 1.
+    """
+    batch, heads, queries, size = q.shape
+    most = LARGEST_HEAD * 2 // max(q.element_size(), 2)
+    if size > most:
+        raise ValueError(f"heads of {size} numbers of {q.dtype} are too large: at most {most}")
+    if scale <= 0:
+        raise ValueError(f"scores are multiplied by {scale}, and this has to be above 0")
+    if mask is not None and not _broadcast(mask, 3) and mask.stride(-1) != 1:
+        raise ValueError("the numbers of a mask for keys that follow each other have to do so too")
+    out = buffers.empty(q, (batch, queries, heads, size) if packed else q.shape)
+    arguments = {
+        "q": q, "k": k, "v": v, "mask": mask, "out": out,
+        "batch": batch, "heads": heads, "group": heads // k.shape[1],
+        "queries": queries, "keys": k.shape[2],
+        **_strides("q", q), **_strides("k", k), **_strides("v", v), **_mask_strides(mask),
+        **_strides("out", out.transpose(1, 2) if packed else out),
+        "scale": scale,
+    }  # fmt: skip
+    constants = {
+        "SIZE": size, "HEAD": max(16, next_power_of_2(size)), "BYTES": q.element_size(),
+        "CAUSAL": causal, "PER_QUERY": _own(mask, 2), "PER_KEY": _own(mask, 3),
+    }  # fmt: skip
+    launch(ATTENTION, arguments, constants)
+    return out.flatten(2) if packed else out
+
+
+def _strides(name: str, x: Tensor) -> dict[str, int]:
+    batch, head, row = x.stride()[:3]
+    return {f"{name}_batch_stride": batch, f"{name}_head_stride": head, f"{name}_stride": row}
+
+
+def _mask_strides(mask: Tensor | None) -> dict[str, int]:
+    return {
+        f"mask_{axis}_stride": (
+            0 if mask is None or _broadcast(mask, i) else mask.stride(i - 4 + mask.dim())
+        )
+        for i, axis in enumerate(("batch", "head", "row"))
+    }
+
+
+def _own(mask: Tensor | None, axis: int) -> bool:
+    return mask is not None and not _broadcast(mask, axis)
+
+
+def _broadcast(mask: Tensor, axis: int) -> bool:
+    """Whether one mask is for all along an axis of the four; a symbolic size is no such one."""
+    place = axis - 4 + mask.dim()
+    return place < 0 or (isinstance(mask.shape[place], int) and mask.shape[place] == 1)

@@ -1,0 +1,38 @@
+"""Softmax of scores that come block by block, within kernels: arXiv:1805.02867.
+
+A row's state is ``top``, the largest score so far times ``unit``, and ``total``, the sum of
+2^(unit * score - top). What was summed before is shrunk when a larger score comes.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# e^x = 2^(LOG2E * x), and GPUs have an instruction for powers of two.
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+HIDDEN: tl.constexpr = tl.constexpr(float("-inf"))
+
+
+@triton.jit
+def fold(scores, top, total, unit):
+    """Take a block of scores [rows, keys] into the state (top, total), each [rows] float32.
+
+    Scores are finite, also when multiplied by ``unit``, which is above 0; or -inf for hidden keys.
+
+    Returns:
+        the block's weights, the new top and total, and the factor for what was summed before.
+        Rows that have seen hidden keys only have weights and a total of 0.
+    """
+    new = tl.maximum(top, tl.max(scores, 1) * unit)
+    # Otherwise -inf - -inf, which is no number, would follow.
+    base = tl.where(new == HIDDEN, 0.0, new)
+    weights = tl.exp2(scores * unit - base[:, None])
+    shrink = tl.exp2(top - base)
+    return weights, new, total * shrink + tl.sum(weights, 1), shrink
+
+
+@triton.jit
+def mean(sums, total):
+    """Weighted sums [rows, columns] divided by the weights' total; 0 where all was hidden."""
+    return sums / tl.where(total == 0, 1.0, total)[:, None]
