@@ -24,11 +24,16 @@ def fold(scores, top, total, unit):
         the block's weights, the new top and total, and the factor for what was summed before.
         Rows that have seen hidden keys only have weights and a total of 0.
     """
-    new = tl.maximum(top, tl.max(scores, 1) * unit)
-    # Otherwise -inf - -inf, which is no number, would follow.
-    base = tl.where(new == HIDDEN, 0.0, new)
-    weights = tl.exp2(scores * unit - base[:, None])
-    shrink = tl.exp2(top - base)
+    highest = tl.max(scores, 1)
+    # Otherwise -inf - -inf, which is no number, would follow; also below.
+    from_highest = scores - tl.where(highest == HIDDEN, 0.0, highest)[:, None]
+    mine = highest * unit
+    new = tl.maximum(top, mine)
+    # A GPU multiplies and subtracts in one step, without rounding the product: where ``mine`` is
+    # the new top, ``mine - new`` would be its rounding, which is large for large scores.
+    below = tl.where(mine >= top, 0.0, mine - new)
+    weights = tl.exp2(from_highest * unit + below[:, None])
+    shrink = tl.exp2(top - tl.where(new == HIDDEN, 0.0, new))
     return weights, new, total * shrink + tl.sum(weights, 1), shrink
 
 

@@ -12,16 +12,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from strop.bench.harness.gpu_clock import gpu_milliseconds
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, show_and_save
 from strop.bench.records.machine import environment
-from strop.bench.suites.gpu_kernels import Case, Run, cases
+from strop.bench.suites.gpu_kernels import Case, cases
 from strop.compiler.util.errors import UsageError
-
-
-def _milliseconds(run: Run) -> float:
-    from triton.testing import do_bench
-
-    return float(do_bench(run, warmup=20, rep=60, return_mode="median"))
 
 
 def _bounds() -> dict[str, float]:
@@ -32,16 +27,16 @@ def _bounds() -> dict[str, float]:
     half = torch.randn(n, n, device="cuda", dtype=torch.float16)
     numbers = torch.randint(-127, 128, (n, n), device="cuda", dtype=torch.int8)
     found = {
-        "bytes": 2 * block.nbytes / _milliseconds(lambda: copied.copy_(block)),
-        "float16": 2 * n**3 / _milliseconds(lambda: half @ half.t()),
-        "int8": 2 * n**3 / _milliseconds(lambda: torch._int_mm(numbers, numbers.t())),
+        "bytes": 2 * block.nbytes / gpu_milliseconds(lambda: copied.copy_(block)),
+        "float16": 2 * n**3 / gpu_milliseconds(lambda: half @ half.t()),
+        "int8": 2 * n**3 / gpu_milliseconds(lambda: torch._int_mm(numbers, numbers.t())),
     }
     if torch.cuda.get_device_capability() >= (8, 9):
         eight, one = half.to(torch.float8_e4m3fn), torch.ones((), device="cuda")
         found["fp8"] = (
             2
             * n**3
-            / _milliseconds(
+            / gpu_milliseconds(
                 lambda: torch._scaled_mm(eight, eight.t(), one, one, out_dtype=torch.float16)
             )
         )
@@ -50,13 +45,13 @@ def _bounds() -> dict[str, float]:
 
 def _measure(case: Case, bounds: dict[str, float]) -> dict[str, float]:
     compiled = torch.compile(case.torch, dynamic=False)
-    took = _milliseconds(case.run)
+    took = gpu_milliseconds(case.run)
     bound = max(case.bytes / bounds["bytes"], case.operations / bounds[case.rate])
     return {
         "milliseconds": took,
         "share of the bound": bound / took,
-        "torch": _milliseconds(case.torch),
-        "torch.compile": _milliseconds(compiled),
+        "torch": gpu_milliseconds(case.torch),
+        "torch.compile": gpu_milliseconds(compiled),
     }
 
 
