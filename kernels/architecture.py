@@ -29,6 +29,12 @@ class Architecture:
         rates: dense operations a second on tensor cores, by the dtype of the factors; a
             multiplication with its addition is two.
         vector_rate: float32 operations a second outside tensor cores.
+        cache_bandwidth: from the L2 cache to all multiprocessors, in bytes a second. Of the A100
+            it is published (5,120 bytes a clock, at 1.41 GHz); of the others it is assumed, and
+            serves only to rank configurations.
+        warp_product_share: of ``rates`` that products of one warp reach. Below 1 where only
+            products of four warps reach all of it; source: Luo et al., "Benchmarking and
+            Dissecting the Nvidia Hopper GPU Architecture", arXiv:2402.13499.
         warps: most warps of 32 threads on a multiprocessor at a time.
         blocks: most blocks on a multiprocessor at a time.
         shared_memory: bytes on a multiprocessor.
@@ -44,6 +50,8 @@ class Architecture:
     bandwidth: float
     rates: Mapping[str, float] = field(hash=False)
     vector_rate: float
+    cache_bandwidth: float
+    warp_product_share: float
     warps: int
     blocks: int
     shared_memory: int
@@ -59,6 +67,8 @@ class Architecture:
     shared_memory_unit: int = 128
     # What the system takes of the shared memory for each block.
     reserved_shared_memory: int = 1 * _KIB
+    # Seconds from asking for a value in memory to having it: assumed, to rank configurations.
+    memory_latency: float = 0.7e-6
 
     @property
     def threads(self) -> int:
@@ -75,6 +85,8 @@ SM80 = Architecture(
     bandwidth=2.039e12,
     rates={"fp16": 312 * _T, "bf16": 312 * _T, "tf32": 156 * _T, "i8": 624 * _T},
     vector_rate=19.5 * _T,
+    cache_bandwidth=7.2e12,
+    warp_product_share=1.0,
     warps=64,
     blocks=32,
     shared_memory=164 * _KIB,
@@ -92,6 +104,8 @@ SM89 = Architecture(
         "i8": 733 * _T, "fp8e4nv": 733 * _T,
     },
     vector_rate=91.6 * _T,
+    cache_bandwidth=5.0e12,
+    warp_product_share=1.0,
     warps=48,
     blocks=24,
     shared_memory=100 * _KIB,
@@ -109,6 +123,8 @@ SM90 = Architecture(
         "i8": 1978.9 * _T, "fp8e4nv": 1978.9 * _T,
     },
     vector_rate=66.9 * _T,
+    cache_bandwidth=9.4e12,
+    warp_product_share=0.62,
     warps=64,
     blocks=32,
     shared_memory=228 * _KIB,

@@ -206,6 +206,7 @@ ATTENTION = Kernel(
         _tile(64, 64, warps=4), _tile(64, 64, warps=4, stages=3),
     ),
     cost=_cost,
+    axis="queries",
     examples={
         **{f"512 tokens, heads of {n}, causal": partial(_example, 16, n, 512) for n in SIZES},
         **{

@@ -6,6 +6,7 @@ A kernel lists them by name, as calls of its launcher on tensors that have no me
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def _launch(kernel: Kernel, name: str) -> Launch:
         raise LookupError(
             f"the example '{name}' leads to {len(found)} launches of kernel {kernel.name}, not one"
         )
-    return found[0]
+    return replace(found[0], kernel=kernel)
 
 
 def _taken(recorded: Recorded) -> Iterator[Launch]:

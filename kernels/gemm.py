@@ -44,6 +44,7 @@ from strop.kernels.tiles import (
     product,
     right_pointers,
     tile_rows_columns,
+    tile_share,
     two_products,
 )
 
@@ -113,6 +114,8 @@ GEMM = Kernel(
         Bucket("", _tile(128, 128, 64, 8, 3)),
     ),
     cost=_cost,
+    axis="rows",
+    share=tile_share(_cost),
     candidates=(
         _tile(16, 16, 256, 4, 4),
         _tile(64, 128, 64, 4, 3),
@@ -142,6 +145,8 @@ GATED_GEMM = Kernel(
         Bucket("", _tile(128, 64, 64, 8, 3)),
     ),
     cost=_cost,
+    axis="rows",
+    share=tile_share(_cost),
     candidates=(
         _tile(128, 64, 64, 8, 4),
         _tile(128, 128, 64, 8, 3),

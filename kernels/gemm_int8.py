@@ -44,6 +44,7 @@ from strop.kernels.tiles import (
     product,
     right_pointers,
     tile_rows_columns,
+    tile_share,
     two_products,
 )
 
@@ -120,6 +121,8 @@ GEMM_INT8 = Kernel(
         Bucket("", _tile(128, 128, 128, 8, 3)),
     ),
     cost=_cost,
+    axis="rows",
+    share=tile_share(_cost),
     candidates=(
         _tile(16, 16, 512, 4, 4),
         _tile(64, 128, 128, 4, 3),
@@ -149,6 +152,8 @@ GATED_GEMM_INT8 = Kernel(
         Bucket("", _tile(128, 64, 128, 8, 3)),
     ),
     cost=_cost,
+    axis="rows",
+    share=tile_share(_cost),
     candidates=(
         _tile(128, 64, 128, 8, 4),
         _tile(128, 128, 128, 8, 3),

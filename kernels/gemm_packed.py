@@ -23,7 +23,7 @@ from strop.kernels.launching import either, launch
 from strop.kernels.packed_operands import packed_operands
 from strop.kernels.packed_tiles import packed_cost, packed_product
 from strop.kernels.packing import packed_bytes
-from strop.kernels.tiles import tile_rows_columns
+from strop.kernels.tiles import tile_rows_columns, tile_share
 
 
 @triton.jit
@@ -58,6 +58,8 @@ GEMM_PACKED = Kernel(
         Bucket("", _tile(64, 128, 8, 3)),
     ),
     cost=packed_cost,
+    axis="rows",
+    share=tile_share(packed_cost),
     examples={
         "32 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(32, 4096, 4096, 4, 128),
         "4096 x 4096 x 4096, 4 bits in groups of 32": lambda: _example(4096, 4096, 4096, 4, 32),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from strop.kernels.expression import evaluate
 
 Scalar = int | float
@@ -56,6 +58,10 @@ class Cost:
     bytes: int
 
 
+# By a launch's whole numbers and constants, and by bytes of an element for each tensor.
+Costing = Callable[[Mapping[str, int], Mapping[str, int]], Cost]
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A Triton kernel.
@@ -71,16 +77,22 @@ class Kernel:
         examples: representative launches by name, which the static gate compiles: calls of the
             launcher on ``strop.kernels.examples.tensor``.
         capability: ten times the least compute capability that it runs on.
+        axis: the argument by whose size a build chooses among configurations; "" where it takes
+            what the buckets say.
+        share: what one program does on average, whole tiles counted; like ``cost``. None where
+            that is not told, so that no model can rank configurations.
     """
 
     name: str
     function: Any
     grid: Sequence[str]
     buckets: Sequence[Bucket]
-    cost: Callable[[Mapping[str, int], Mapping[str, int]], Cost]
+    cost: Costing
     candidates: Sequence[Configuration] = field(default=())
     examples: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     capability: int = 80
+    axis: str = ""
+    share: Costing | None = None
 
     def configurations(self) -> list[Configuration]:
         """Every configuration that may be compiled, each once."""
@@ -118,3 +130,8 @@ class Launch:
         """Its whole numbers by name: arguments and constants."""
         given = {**self.arguments, **self.constants}
         return {k: v for k, v in given.items() if isinstance(v, int)}
+
+    def itemsizes(self) -> dict[str, int]:
+        """Bytes of an element, by the names of the tensors that are there."""
+        given = self.arguments.items()
+        return {k: v.element_size() for k, v in given if isinstance(v, Tensor)}

@@ -9,7 +9,6 @@ done where the program runs, so the multiprocessor that gets the most programs d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,18 +54,18 @@ class Modelled:
 
 
 def modelled(checked: Checked, launch: Launch, configuration: Configuration) -> Modelled:
-    """The bound of a launch with plain sizes.
+    """The bound of a launch.
 
     Args:
         checked: the variant of this launch and configuration.
-        launch: all of its sizes are known.
+        launch: all of its sizes are plain numbers.
         configuration: what it was compiled with.
     """
-    architecture = checked.architecture
+    architecture, kernel = checked.architecture, launch.kernel
     sizes = {**launch.sizes(), **configuration.constants}
-    x, y, z = launch.kernel.programs(sizes)
+    x, y, z = kernel.programs(sizes)
     programs = x * y * z
-    cost = launch.kernel.cost(sizes, itemsizes(launch))
+    cost = kernel.cost(sizes, launch.itemsizes())
     slots = architecture.multiprocessors * checked.occupancy.blocks
     balance = _balance(programs, architecture.multiprocessors)
     return Modelled(
@@ -77,12 +76,6 @@ def modelled(checked: Checked, launch: Launch, configuration: Configuration) -> 
         cost.bytes / architecture.bandwidth,
         cost.operations / rate(architecture, checked.binary.dots) / balance,
     )
-
-
-def itemsizes(launch: Launch) -> Mapping[str, int]:
-    """Bytes of an element, by the names of the tensors that are there."""
-    given = launch.arguments.items()
-    return {name: value.element_size() for name, value in given if hasattr(value, "element_size")}
 
 
 def rate(architecture: Architecture, dots: tuple[str, ...]) -> float:

@@ -36,7 +36,9 @@ def variant_of(launch: Launch, configuration: Configuration) -> Variant:
     A tensor is aligned where its offset is a multiple of 16 bytes: its storage has to begin at
     one. A whole number is "i64" where it is known to exceed 31 bits, or may by the bound that is
     known for its symbol; one without a bound is "i32", so whoever fills it in must refuse a value
-    that does not fit. A symbolic number is aligned where that is proven for all its values.
+    that does not fit. A symbolic number is aligned where that is proven for all its values; the
+    size by which a build chooses configurations (``Kernel.axis``) never is, so that one variant
+    serves all its values.
 
     Raises:
         TypeError: an argument has a type that no kernel takes.
@@ -45,7 +47,9 @@ def variant_of(launch: Launch, configuration: Configuration) -> Variant:
     return Variant(
         launch.kernel.name,
         tuple((name, _type(name, value)) for name, value in arguments),
-        tuple(name for name, value in arguments if _is_aligned(value)),
+        tuple(
+            name for name, value in arguments if name != launch.kernel.axis and _is_aligned(value)
+        ),
         tuple(sorted({**launch.constants, **configuration.constants}.items())),
         configuration.num_warps,
         configuration.num_stages,
@@ -69,16 +73,16 @@ def _type(name: str, value: Any) -> str:
 
 
 def _may_exceed(value: int | SymInt) -> bool:
-    plain = _plain(value)
-    if plain is not None:
-        return not -_LARGEST <= plain <= _LARGEST
+    known = plain(value)
+    if known is not None:
+        return not -_LARGEST <= known <= _LARGEST
     assert isinstance(value, SymInt)
     bounds = value.node.shape_env.bound_sympy(value.node.expr)
     return bounds.upper is not int_oo and bool(bounds.upper > _LARGEST)
 
 
-def _plain(value: int | SymInt) -> int | None:
-    """The number, where it is the same for all values of the symbols."""
+def plain(value: int | SymInt) -> int | None:
+    """The number, where it is the same for all values of the symbols; else None."""
     return value.node.maybe_as_int() if isinstance(value, SymInt) else value
 
 

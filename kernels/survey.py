@@ -1,43 +1,47 @@
-"""Every configuration of every kernel, compiled for an architecture and read.
+"""Every kernel at representative launches, compiled for an architecture, read, and chosen from.
 
-It works on the examples that kernels give: each is compiled with the configuration that its sizes
-get, and with those that a build may choose instead.
+Each example of a kernel is compiled with the configuration that its sizes get by the kernel's
+buckets, and with the candidates; one of these is taken, as a build would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from strop.kernels.architecture import Architecture
 from strop.kernels.compiler import CompileError
+from strop.kernels.estimate import estimated_seconds
 from strop.kernels.examples import launches
-from strop.kernels.gate import Checked, try_and_read, violations
+from strop.kernels.gate import Checked, GateError, violations
 from strop.kernels.kernel import Configuration, Kernel, Launch
 from strop.kernels.roofline import Modelled, modelled
+from strop.kernels.selection import Tried, taken, try_all
 from strop.kernels.specialization import variant_of
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One example of a kernel with one configuration.
+    """One configuration that an example of a kernel may take.
 
     Attributes:
         kernel: its name.
         example: what is launched, in words.
         configuration: how the kernel is compiled.
-        default: whether it is what the kernel's buckets say, not a candidate.
+        taken: whether a build takes it.
         checked: the compiled variant with what was read of it, or why it cannot be compiled.
         modelled: bounds of the launch; None where it cannot be compiled.
+        estimated: seconds by the model that configurations are ranked with; None without one.
     """
 
     kernel: str
     example: str
     configuration: Configuration
-    default: bool
+    taken: bool
     checked: Checked | CompileError
     modelled: Modelled | None
+    estimated: float | None
 
     @property
     def problems(self) -> list[str]:
@@ -52,44 +56,64 @@ class Entry:
             "kernel": self.kernel,
             "example": self.example,
             "configuration": asdict(self.configuration),
-            "default": self.default,
+            "taken": self.taken,
             "problems": self.problems,
             **({} if isinstance(self.checked, CompileError) else _facts(self.checked)),
             "modelled": None if self.modelled is None else _bounds(self.modelled),
+            "estimated_seconds": self.estimated,
         }
 
 
-def survey(kernels: Sequence[Kernel], architecture: Architecture) -> list[Entry]:
-    """Compile the examples of kernels that the architecture can run."""
+@dataclass(frozen=True)
+class Row:
+    """One example of a kernel.
+
+    Attributes:
+        entries: what it may take: first what the kernel's buckets say, then the candidates.
+        problem: why it can take none of these; "" if it can.
+    """
+
+    entries: Sequence[Entry]
+    problem: str
+
+
+def survey(kernels: Sequence[Kernel], architecture: Architecture) -> list[Row]:
+    """Compile the examples of those kernels that run on an architecture."""
     able = [one for one in kernels if one.capability <= architecture.capability]
-    wanted = list(_wanted(able))
-    variants = [variant_of(launch, configuration) for _, launch, configuration, _ in wanted]
-    distinct = list(dict.fromkeys(variants))
-    found = dict(zip(distinct, try_and_read(distinct, architecture)))
-    return [_entry(*parts, found[variant]) for parts, variant in zip(wanted, variants)]
+    examples = [(name, made) for one in able for name, made in launches(one).items()]
+    tried = try_all([made for _, made in examples], architecture)
+    return [_row(name, made, tried) for name, made in examples]
 
 
-def _wanted(kernels: Iterable[Kernel]) -> Iterator[tuple[str, Launch, Configuration, bool]]:
-    for kernel in kernels:
-        for name, launch in launches(kernel).items():
-            usual = kernel.configuration(launch.sizes())
-            yield name, launch, usual, True
-            for candidate in kernel.candidates:
-                if candidate != usual:
-                    yield name, launch, candidate, False
+def _row(example: str, launch: Launch, tried: Tried) -> Row:
+    chosen, problem = None, ""
+    try:
+        (one,) = taken(launch, tried)
+        chosen = one.configuration
+    except (CompileError, GateError) as error:
+        problem = str(error)
+    entries = [
+        _entry(example, launch, option, option == chosen, tried) for option in _options(launch)
+    ]
+    return Row(entries, problem)
+
+
+def _options(launch: Launch) -> Iterator[Configuration]:
+    usual = launch.kernel.configuration(launch.sizes())
+    yield usual
+    if launch.kernel.axis:
+        yield from (one for one in launch.kernel.candidates if one != usual)
 
 
 def _entry(
-    example: str,
-    launch: Launch,
-    configuration: Configuration,
-    default: bool,
-    checked: Checked | CompileError,
+    example: str, launch: Launch, configuration: Configuration, chosen: bool, tried: Tried
 ) -> Entry:
-    bounds = None
+    checked = tried[variant_of(launch, configuration)]
+    bounds, seconds = None, None
     if isinstance(checked, Checked):
         bounds = modelled(checked, launch, configuration)
-    return Entry(launch.kernel.name, example, configuration, default, checked, bounds)
+        seconds = estimated_seconds(checked, launch, configuration)
+    return Entry(launch.kernel.name, example, configuration, chosen, checked, bounds, seconds)
 
 
 def _facts(checked: Checked) -> dict[str, Any]:

@@ -8,8 +8,12 @@ what is computed of them is not stored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import triton
 import triton.language as tl
+
+from strop.kernels.kernel import Cost, Costing
 
 # Steps along the depth are powers of two up to this.
 LONGEST_STEP = 512
@@ -21,6 +25,16 @@ def depth_divisor(depth: int) -> int:
     A kernel leaves the masks along the depth out where its step divides this.
     """
     return min(depth & -depth, LONGEST_STEP) or LONGEST_STEP
+
+
+def tile_share(cost: Costing) -> Costing:
+    """What one program does, by what all of a product costs: its own tile is a product too."""
+
+    def share(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
+        own = {"rows": sizes["BLOCK_M"], "columns": sizes["BLOCK_N"]}
+        return cost({**sizes, **own}, itemsizes)
+
+    return share
 
 
 @triton.jit

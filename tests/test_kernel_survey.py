@@ -17,15 +17,17 @@ from strop.kernels.compiler import CompileError
 from strop.kernels.examples import launches
 from strop.kernels.gate import Checked
 from strop.kernels.inspect import Reading
-from strop.kernels.kernel import Configuration, Cost, Kernel, Launch
+from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel, Launch
 from strop.kernels.norm import NORM
 from strop.kernels.roofline import modelled, rate
-from strop.kernels.survey import Entry, survey
+from strop.kernels.survey import Entry, Row, survey
 from strop.kernels.variant import Variant
 
 SMALL = dataclasses.replace(
     NORM,
     examples={"small": NORM.examples["RMSNorm of 1 x 4096, residual"]},
+    axis="rows",
+    share=lambda sizes, itemsizes: NORM.cost({**sizes, "rows": sizes["ROWS"]}, itemsizes),
     candidates=(Configuration({"ROWS": 1}, num_warps=4), Configuration({"ROWS": 3}, num_warps=4)),
 )
 PRODUCT = ("128x64xf16 * 64x128xf16",)
@@ -84,8 +86,12 @@ def test_without_products_it_is_that_of_float32() -> None:
 
 
 def test_a_survey_compiles_what_sizes_get_and_the_candidates() -> None:
-    first, second, broken = survey([SMALL], SM90)
-    assert [entry.default for entry in (first, second, broken)] == [True, False, False]
+    wrong = dataclasses.replace(SMALL, buckets=(Bucket("", SMALL.candidates[1]),), candidates=())
+    row, nothing = survey([SMALL, wrong], SM90)
+    first, second, broken = row.entries
+    assert row.problem == ""
+    assert [entry.taken for entry in row.entries] == [True, False, False]
+    assert first.estimated and second.estimated
     assert first.configuration == NORM.configuration(launches(SMALL)["small"].sizes())
     assert second.configuration.num_warps == 4
     assert isinstance(first.checked, Checked) and first.problems == []
@@ -95,28 +101,31 @@ def test_a_survey_compiles_what_sizes_get_and_the_candidates() -> None:
     assert values["reading"]["registers"] == first.checked.reading.registers
     assert values["modelled"]["limiter"] in ("bytes", "operations")
     assert "reading" not in broken.to_json()
+    # What can take no configuration has a problem.
+    assert "kernel norm" in nothing.problem and "power of 2" in nothing.problem
+    assert nothing.entries[0].problems == [nothing.problem]
 
 
 def test_kernels_that_an_architecture_cannot_run_are_left_out() -> None:
     assert survey([dataclasses.replace(SMALL, capability=89)], SM80) == []
 
 
-def entry(one: Checked | CompileError) -> Entry:
+def row(one: Checked | CompileError, problem: str = "") -> Row:
     found = modelled(checked(), launch_of(1, Cost(10**9, 0)), Configuration({}))
     tile = Configuration({"ROWS": 2}, num_warps=8, num_stages=3)
-    return Entry("norm", "a [row]", tile, True, one, found)
+    return Row([Entry("norm", "a [row]", tile, True, one, found, None)], problem)
 
 
 @pytest.fixture
-def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     """What the command finds for each architecture."""
-    entries = [entry(checked())]
+    rows = [row(checked())]
 
-    def found(kernels: Sequence[Kernel], architecture: Architecture) -> list[Entry]:
-        return entries
+    def found(kernels: Sequence[Kernel], architecture: Architecture) -> list[Row]:
+        return rows
 
     monkeypatch.setattr(surveys, "survey", found)
-    return entries
+    return rows
 
 
 def test_the_command_shows_a_table_for_each_architecture(strop: Strop, prepared: object) -> None:
@@ -128,20 +137,21 @@ def test_the_command_shows_a_table_for_each_architecture(strop: Strop, prepared:
         assert text in result.out
 
 
-def test_the_command_gives_json(strop: Strop, prepared: list[Entry]) -> None:
+def test_the_command_gives_json(strop: Strop, prepared: list[Row]) -> None:
     result = strop("kernels", "norm", "--arch", "sm90", "--json")
-    assert json.loads(result.out) == {"sm90": [json.loads(json.dumps(prepared[0].to_json()))]}
+    assert json.loads(result.out) == {
+        "sm90": [json.loads(json.dumps(prepared[0].entries[0].to_json()))]
+    }
 
 
-@pytest.mark.parametrize("one", [checked(spill_loads=3), CompileError("norm does not compile")])
-def test_a_broken_limit_is_exit_5_behind_the_table(
-    strop: Strop, prepared: list[Entry], one: Checked | CompileError
+def test_what_can_take_nothing_is_exit_5_behind_the_table(
+    strop: Strop, prepared: list[Row]
 ) -> None:
-    prepared.append(entry(one))
+    prepared += [row(checked(spill_loads=3), "it spills"), row(CompileError("x"), "it fails")]
     result = strop("kernels", "--arch", "sm80")
     assert result.code == 5
-    assert "sm80 norm: a [row]" in result.out
-    assert "spilled to memory: 3 instructions" in result.err or "norm does not" in result.err
+    assert "sm80 norm: a [row]" in result.out and "failed" in result.out
+    assert "it spills\nit fails" in result.err
 
 
 @pytest.mark.parametrize(
@@ -160,5 +170,5 @@ def test_names_that_are_not_known(strop: Strop, arguments: tuple[str, ...], sent
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=lambda one: one.name)
 def test_everything_that_is_shipped_holds_to_the_limits(architecture: Architecture) -> None:
-    entries = survey([registry.kernel(name) for name in registry.names()], architecture)
-    assert [problem for one in entries for problem in one.problems] == []
+    rows = survey([registry.kernel(name) for name in registry.names()], architecture)
+    assert [row.problem for row in rows if row.problem] == []

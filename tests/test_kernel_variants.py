@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,12 @@ def test_symbolic_sizes() -> None:
 def test_a_multiple_of_a_symbol_is_aligned_where_that_is_proven() -> None:
     rows = symbolic(3, 64).shape[0]
     assert variant(even=rows * 32, odd=rows * 24).aligned == ("even",)
+
+
+def test_the_size_that_configurations_are_chosen_by_is_never_aligned() -> None:
+    kernel = replace(NORM, axis="rows")
+    found = variant_of(Launch(kernel, {"rows": 64, "columns": 64}, {}), TILE)
+    assert found.aligned == ("columns",)
 
 
 def test_a_number_that_may_exceed_31_bits_is_long() -> None:

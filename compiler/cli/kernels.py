@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,7 @@ from strop.compiler.util.terminal import Table, write
 if TYPE_CHECKING:
     from strop.kernels.architecture import Architecture
     from strop.kernels.kernel import Kernel
-    from strop.kernels.survey import Entry
+    from strop.kernels.survey import Entry, Row
 
 
 def kernels(
@@ -32,12 +31,14 @@ def kernels(
     chosen, architectures = _kernels(names), _architectures(arch)
     found = {one: survey(chosen, one) for one in architectures}
     if as_json:
-        values = {one.name: [entry.to_json() for entry in found[one]] for one in architectures}
+        values = {
+            one.name: [e.to_json() for row in found[one] for e in row.entries] for one in found
+        }
         write(json.dumps(values, indent=2) + "\n")
     else:
-        for architecture, entries in found.items():
-            _show(architecture, entries)
-    problems = [problem for entries in found.values() for e in entries for problem in e.problems]
+        for architecture, rows in found.items():
+            _show(architecture, rows)
+    problems = [row.problem for rows in found.values() for row in rows if row.problem]
     if problems:
         raise RuntimeRefusedError("\n".join(dict.fromkeys(problems)))
 
@@ -63,19 +64,21 @@ def _architectures(names: Sequence[str] | None) -> list[Architecture]:
     return [ARCHITECTURES[name] for name in names or ARCHITECTURES]
 
 
-def _show(architecture: Architecture, entries: Sequence[Entry]) -> None:
-    for (name, example), tried in groupby(entries, lambda one: (one.kernel, one.example)):
+def _show(architecture: Architecture, rows: Sequence[Row]) -> None:
+    for row in rows:
+        first = row.entries[0]
         table = Table(
-            "tile", "warps", "stages", "registers", "spills", "shared", "occupancy",
-            "tensor core", "bound µs", title=f"{architecture.name} {name}: {example}",
+            "", "tile", "warps", "stages", "registers", "spills", "shared", "occupancy",
+            "tensor core", "bound µs", "model µs",
+            title=f"{architecture.name} {first.kernel}: {first.example}",
         )  # fmt: skip
         table.box = None
-        for entry in tried:
+        for entry in row.entries:
             table.add_row(*_cells(entry))
         out_console.print(table, "")
     out_console.say(
-        f"The first configuration is what the sizes get, others are candidates. Bounds are "
-        f"modelled for {architecture.device}, not measured."
+        "*: what a build takes. The first configuration is what the kernel's buckets say, others "
+        f"are candidates. Times are modelled for {architecture.device}, not measured."
     )
 
 
@@ -83,11 +86,12 @@ def _cells(entry: Entry) -> Iterator[str]:
     from strop.kernels.gate import Checked
 
     configuration, checked, bounds = entry.configuration, entry.checked, entry.modelled
+    yield "*" if entry.taken else ""
     yield " ".join(f"{name}={value}" for name, value in configuration.constants.items())
     yield str(configuration.num_warps)
     yield str(configuration.num_stages)
     if not isinstance(checked, Checked) or bounds is None:
-        yield "not compiled"
+        yield "failed"
         return
     reading = checked.reading
     yield str(reading.registers)
@@ -96,3 +100,4 @@ def _cells(entry: Entry) -> Iterator[str]:
     yield f"{checked.occupancy.share:.0%}"
     yield ", ".join(f"{kind} x{count}" for kind, count in reading.tensor_core.items())
     yield f"{bounds.seconds * 1e6:.2f}"
+    yield "" if entry.estimated is None else f"{entry.estimated * 1e6:.2f}"

@@ -1,0 +1,182 @@
+"""Which configurations of a kernel a launch takes, chosen at build time.
+
+::
+
+    chosen = select(launches, SM90)      # of each launch: what it takes, by conditions on sizes
+    chosen[0][0].when, chosen[0][0].configuration, chosen[0][0].checked.binary
+
+A kernel's buckets are what is taken where nothing speaks against them. They are compared with its
+candidates at sizes of its axis one after the other (``Kernel.axis``), by the model of
+``strop.kernels.estimate``. A candidate is taken where it is faster by a margin, or where the usual
+configuration breaks a limit. The same launches give the same choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from torch import SymInt
+
+from strop.kernels.architecture import Architecture
+from strop.kernels.compiler import CompileError
+from strop.kernels.estimate import estimated_seconds
+from strop.kernels.expression import names_in
+from strop.kernels.gate import Checked, GateError, try_and_read, violations
+from strop.kernels.kernel import Bucket, Configuration, Launch
+from strop.kernels.sampling import at, samples
+from strop.kernels.specialization import plain, variant_of
+from strop.kernels.variant import Variant
+
+# A model is rough: a candidate must take less than this share of the usual one's time.
+MARGIN = 0.9
+
+Timing = Callable[[Checked, Launch, Configuration], float | None]
+Tried = Mapping[Variant, Checked | CompileError]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A configuration that a launch takes.
+
+    Attributes:
+        when: a condition on the launch's whole numbers; "" for all that are left.
+        configuration: how the kernel is compiled.
+        checked: the compiled variant; it breaks no limit.
+        candidate: whether it is one of the kernel's candidates, not what its buckets say.
+    """
+
+    when: str
+    configuration: Configuration
+    checked: Checked
+    candidate: bool
+
+
+def select(
+    launches: Sequence[Launch],
+    architecture: Architecture,
+    seconds: Timing = estimated_seconds,
+) -> list[tuple[Taken, ...]]:
+    """What each launch takes, in the order of conditions: the first one that holds counts.
+
+    All variants are compiled at once, so give all launches at once.
+
+    Args:
+        launches: with plain or symbolic sizes.
+        architecture: what is compiled for.
+        seconds: how long a launch with plain sizes takes, None where that is not known; by the
+            model, or as ``strop.kernels.measure`` measures it on a GPU.
+
+    Raises:
+        CompileError: a kernel cannot be compiled with any configuration that it may take.
+        GateError: none of these holds to the limits.
+    """
+    tried = try_all(launches, architecture)
+    return [taken(one, tried, seconds) for one in launches]
+
+
+def try_all(launches: Sequence[Launch], architecture: Architecture) -> Tried:
+    """Everything that launches may take, compiled and read."""
+    wanted = [variant_of(one, c) for one in launches for c in _possible(one)]
+    distinct = list(dict.fromkeys(wanted))
+    return dict(zip(distinct, try_and_read(distinct, architecture)))
+
+
+def taken(launch: Launch, tried: Tried, seconds: Timing = estimated_seconds) -> tuple[Taken, ...]:
+    """What one launch takes of what was tried; as ``select`` says."""
+    return _Choice(launch, tried, seconds).taken()
+
+
+def _possible(launch: Launch) -> list[Configuration]:
+    """Those of buckets that may hold, and the candidates that these are compared with."""
+    usual = [bucket.configuration for bucket in _buckets(launch)]
+    return [*usual, *(launch.kernel.candidates if launch.kernel.axis else ())]
+
+
+def _buckets(launch: Launch) -> list[Bucket]:
+    """The kernel's own, without those that never hold for this launch."""
+    given = {**launch.arguments, **launch.constants}
+    known = {name: plain(value) for name, value in given.items() if isinstance(value, int | SymInt)}
+    sizes = {name: value for name, value in known.items() if value is not None}
+    found: list[Bucket] = []
+    for bucket in launch.kernel.buckets:
+        if bucket.when and not names_in(bucket.when) <= sizes.keys():
+            found.append(bucket)
+        elif bucket.holds(sizes):
+            return [*found, Bucket("", bucket.configuration)]
+    return found
+
+
+class _Choice:
+    """The choice for one launch."""
+
+    def __init__(self, launch: Launch, tried: Tried, seconds: Timing) -> None:
+        self._launch = launch
+        self._tried = tried
+        self._seconds = seconds
+
+    def taken(self) -> tuple[Taken, ...]:
+        """What it takes: the kernel's own buckets, if the model has nothing better anywhere."""
+        usual = _buckets(self._launch)
+        refused = [b for b in usual if isinstance(self._checked(b.configuration), Exception)]
+        if not self._launch.kernel.axis:
+            return tuple(self._own(bucket) for bucket in usual)
+        sampled = list(self._sampled())
+        if not refused and not any(one.candidate for one in sampled):
+            return tuple(self._own(bucket) for bucket in usual)
+        return tuple(_merged(sampled))
+
+    def _own(self, bucket: Bucket) -> Taken:
+        return Taken(bucket.when, bucket.configuration, self._sound(bucket.configuration), False)
+
+    def _sampled(self) -> Iterator[Taken]:
+        """What is taken at sizes of the kernel's axis, one after the other."""
+        axis = self._launch.kernel.axis
+        for size in samples(self._launch.arguments[axis]):
+            chosen, candidate = self._best(at(self._launch, axis, size))
+            yield Taken(f"{axis} <= {size}", chosen, self._sound(chosen), candidate)
+
+    def _best(self, launch: Launch) -> tuple[Configuration, bool]:
+        """The configuration for a launch with plain sizes, and whether it is a candidate."""
+        usual = launch.kernel.configuration(launch.sizes())
+        times: list[float] = []
+        sound: list[Configuration] = []
+        for configuration in (usual, *launch.kernel.candidates):
+            checked = self._checked(configuration)
+            if isinstance(checked, Exception):
+                continue
+            time = self._seconds(checked, launch, configuration)
+            if time is None and configuration == usual:
+                return usual, False
+            sound.append(configuration)
+            times.append(math.inf if time is None else time)
+        if not sound:
+            return usual, False
+        best = sound[times.index(min(times))]
+        if sound[0] == usual and min(times) >= MARGIN * times[0]:
+            best = usual
+        return best, best != usual
+
+    def _sound(self, configuration: Configuration) -> Checked:
+        found = self._checked(configuration)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _checked(self, configuration: Configuration) -> Checked | CompileError | GateError:
+        """The compiled variant, or why it may not be taken."""
+        found = self._tried[variant_of(self._launch, configuration)]
+        if isinstance(found, Checked):
+            broken = violations(found)
+            return GateError(broken) if broken else found
+        return found
+
+
+def _merged(sampled: Sequence[Taken]) -> Iterator[Taken]:
+    """Neighbours with one configuration as one; the last one holds for all that are left."""
+    runs = [list(run) for _, run in groupby(sampled, lambda one: one.checked.variant)]
+    for run in runs[:-1]:
+        yield run[-1]
+    yield replace(runs[-1][-1], when="")
