@@ -21,9 +21,54 @@ from strop.kernels.gemv_packed import launch_gemv
 from strop.kernels.kernel import Bucket, Configuration, Kernel
 from strop.kernels.launching import either, launch
 from strop.kernels.packed_operands import packed_operands
-from strop.kernels.packed_tiles import packed_cost, packed_product
+from strop.kernels.packed_tiles import differences, of_group, packed_cost, run_of_parts
 from strop.kernels.packing import packed_bytes
 from strop.kernels.tiles import tile_rows_columns, tile_share
+
+
+@triton.jit
+def _step(x, row, rows, start, depth, x_stride):
+    """The transpose of x[row, start : start + 32], [32, BLOCK_M]; zeros where x ends."""
+    k = start + tl.arange(0, 32)
+    mask = (row < rows)[None, :] & (k < depth)[:, None]
+    return tl.load(x + row[None, :] * x_stride + k[:, None], mask=mask, other=0.0)
+
+
+@triton.jit
+def _product(
+    x, weight, scale, zero_point, row, column,
+    rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
+    BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """The sums of a tile, [BLOCK_N, BLOCK_M] float32."""
+    PARTS: tl.constexpr = 16 // BITS
+    RUN: tl.constexpr = run_of_parts(GROUP_SIZE, PARTS)
+    there = column < columns
+    words_at = weight + column[:, None] * weight_stride + tl.arange(0, 16)[None, :]
+    total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for block in range(0, tl.cdiv(depth, 32 * PARTS)):
+        words = tl.load(words_at + block * 16, mask=there[:, None], other=0)
+        for run in tl.static_range(PARTS // RUN):
+            start = (block * PARTS + run * RUN) * 32
+            group = 0
+            if GROUP_SIZE != 0:
+                # Behind the last group x is read as zeros.
+                group = tl.minimum(start // GROUP_SIZE, groups - 1)
+            if zero_point is not None:
+                zero = of_group(zero_point, column * zero_stride + group, there)
+            else:
+                zero = tl.full((BLOCK_N, 1), 1 << (BITS - 1), tl.float32)
+            sums = total if GROUP_SIZE == 0 else tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+            for part in tl.static_range(RUN):
+                left = differences(words, zero, run * RUN + part, BITS, x.dtype.element_ty)
+                sums = tl.dot(left, _step(x, row, rows, start + part * 32, depth, x_stride), sums)
+            if GROUP_SIZE == 0:
+                total = sums
+            else:
+                total += sums * of_group(scale, column * scale_stride + group, there)
+    if GROUP_SIZE == 0:
+        total *= of_group(scale, column * scale_stride, there)
+    return total
 
 
 @triton.jit
@@ -31,15 +76,19 @@ def gemm_packed_kernel(
     x, weight, scale, zero_point, bias, residual, y,
     rows, columns, depth, groups,
     x_stride, weight_stride, scale_stride, zero_stride, residual_stride,
-    ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, EVEN: tl.constexpr,
+    ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """A program computes BLOCK_M rows of BLOCK_N columns."""
+    """A program computes BLOCK_M rows of BLOCK_N columns.
+
+    weight is [columns, words] int32. GROUP_SIZE: numbers of a group, a multiple of 32, or 0 for
+    one group as long as a row.
+    """
     row, column = tile_rows_columns(rows, columns, BLOCK_M, BLOCK_N, GROUP)
-    sums = packed_product(
-        x, weight, scale, zero_point, row, column, 0, tl.cdiv(depth, 32 * (16 // BITS)),
+    sums = _product(
+        x, weight, scale, zero_point, row, column,
         rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
-        BITS, GROUP_SIZE, EVEN, BLOCK_M, BLOCK_N,
+        BITS, GROUP_SIZE, BLOCK_M, BLOCK_N,
     )  # fmt: skip
     values = tl.trans(sums)
     finish(values, bias, residual, y, row, rows, column, columns, residual_stride, ACTIVATION)
@@ -84,7 +133,7 @@ def gemm_packed(
     Args:
         x: [rows, depth] float16 or bfloat16, its last stride 1.
         weight: [columns, packed_bytes(depth, bits)] uint8, as ``strop.kernels.packing.pack``
-            lays it out, its last stride 1 and its rows a multiple of two bytes apart.
+            lays it out, its last stride 1 and its rows a multiple of four bytes apart.
         scale: [columns, groups] float, its last stride 1. A group has a multiple of 32 numbers,
             or is a whole row.
         zero_point: [columns, groups] uint8, its last stride 1; 2^(bits - 1) if there is none.

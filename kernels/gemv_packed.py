@@ -2,13 +2,15 @@
 
     y = activation(x w^T + bias) + residual,   w = (number - zero) * scale
 
-While a model decodes, x has few rows and the bytes of the weight bound the product, so many
-programs have to read at the same time. In pass one each computes some columns over a part of the
-depth and stores its sums in float32; pass two adds the sums of a cell, in the order of the parts.
-There are no atomics: the same inputs give the same bits. One part needs no second pass.
+While a model decodes, x has few rows and the bytes of the weight bound the product, so as many
+warps as possible have to read at the same time. Each warp of a program computes the same columns
+over a slice of the depth of its own, and the program adds the slices. Where there are too few
+columns for all multiprocessors, the depth is split between programs as well: pass one stores sums
+in float32, and pass two adds the sums of a cell in the order of the parts. There are no atomics:
+the same inputs give the same bits.
 
 Each byte of the weight is read once, for all rows. What a single pass would not move are the
-partial sums: 8 * rows * columns * splits bytes; see ``splits`` for their share.
+partial sums, 8 * rows * columns * splits bytes; see ``splits`` for their share.
 """
 
 from __future__ import annotations
@@ -27,13 +29,66 @@ from strop.kernels.expression import cdiv
 from strop.kernels.kernel import Bucket, Configuration, Constant, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.packed_operands import packed_operands
-from strop.kernels.packed_tiles import packed_cost, packed_product
+from strop.kernels.packed_tiles import differences, of_group, packed_cost, run_of_parts
 from strop.kernels.packing import block_size, packed_bytes
 
-# Programs of 32 columns that should read at the same time: four a multiprocessor of an H100.
-_PROGRAMS = 528
-# A program reads at least this many blocks of each of its columns.
-_FEWEST_BLOCKS = 4
+# Of an H100.
+_MULTIPROCESSORS = 132
+# A program reads at least this many blocks of each of its 32 columns: 64 KiB.
+_FEWEST_BLOCKS = 32
+
+
+@triton.jit
+def _step(x, row, rows, start, depth, x_stride):
+    """The transposes of x[row, start : start + 32] for each start, [SLICES, 32, BLOCK_M]."""
+    k = start[:, None] + tl.arange(0, 32)[None, :]
+    mask = (row < rows)[None, None, :] & (k < depth)[:, :, None]
+    return tl.load(x + row[None, None, :] * x_stride + k[:, :, None], mask=mask, other=0.0)
+
+
+@triton.jit
+def _slices(
+    x, weight, scale, zero_point, row, column, first, share,
+    rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
+    BITS: tl.constexpr, GROUP_SIZE: tl.constexpr,
+    SLICES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """The sums [SLICES, BLOCK_N, BLOCK_M] float32 over ``share`` blocks from each of ``first``."""
+    PARTS: tl.constexpr = 16 // BITS
+    RUN: tl.constexpr = run_of_parts(GROUP_SIZE, PARTS)
+    blocks = tl.cdiv(depth, 32 * PARTS)
+    there = (column < columns)[None, :]
+    words_at = weight + (column * weight_stride)[None, :, None] + tl.arange(0, 16)[None, None, :]
+    total = tl.zeros((SLICES, BLOCK_N, BLOCK_M), tl.float32)
+    for step in range(0, share):
+        block = first + step
+        mask = there & (block < blocks)[:, None]
+        words = tl.load(words_at + (block * 16)[:, None, None], mask=mask[:, :, None], other=0)
+        for run in tl.static_range(PARTS // RUN):
+            start = (block * PARTS + run * RUN) * 32
+            group = tl.zeros_like(first)
+            if GROUP_SIZE != 0:
+                # Behind the last group x is read as zeros.
+                group = tl.minimum(start // GROUP_SIZE, groups - 1)
+            if zero_point is not None:
+                zeros_at = (column * zero_stride)[None, :] + group[:, None]
+                zero = of_group(zero_point, zeros_at, mask)
+            else:
+                zero = tl.full((SLICES, BLOCK_N, 1), 1 << (BITS - 1), tl.float32)
+            sums = total
+            if GROUP_SIZE != 0:
+                sums = tl.zeros((SLICES, BLOCK_N, BLOCK_M), tl.float32)
+            for part in tl.static_range(RUN):
+                left = differences(words, zero, run * RUN + part, BITS, x.dtype.element_ty)
+                sums = tl.dot(left, _step(x, row, rows, start + part * 32, depth, x_stride), sums)
+            if GROUP_SIZE == 0:
+                total = sums
+            else:
+                scales_at = (column * scale_stride)[None, :] + group[:, None]
+                total += sums * of_group(scale, scales_at, mask)
+    if GROUP_SIZE == 0:
+        total *= of_group(scale, (column * scale_stride)[None, :], there)
+    return total
 
 
 @triton.jit
@@ -41,25 +96,25 @@ def gemv_packed_kernel(
     x, weight, scale, zero_point, bias, residual, y,
     rows, columns, depth, groups,
     x_stride, weight_stride, scale_stride, zero_stride, residual_stride, partial,
-    ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, EVEN: tl.constexpr,
-    SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, SPLITS: tl.constexpr,
+    SLICES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """A program computes BLOCK_N columns of all rows, over one of SPLITS parts of the depth.
 
-    It stores y [rows, columns], or its sums to partial [SPLITS, rows, columns] if that is given.
+    Each of its warps reads one of SLICES slices of that part. The program stores y
+    [rows, columns], or its sums to partial [SPLITS, rows, columns] if that is given.
     """
     split = tl.program_id(1)
-    blocks = tl.cdiv(depth, 32 * (16 // BITS))
-    share = tl.cdiv(blocks, SPLITS)
+    share = tl.cdiv(tl.cdiv(depth, 32 * (16 // BITS)), SPLITS * SLICES)
     row = tl.arange(0, BLOCK_M).to(tl.int64)
     column = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
-    sums = packed_product(
-        x, weight, scale, zero_point, row, column,
-        split * share, tl.minimum((split + 1) * share, blocks),
+    first = (split * SLICES + tl.arange(0, SLICES)) * share
+    sums = _slices(
+        x, weight, scale, zero_point, row, column, first, share,
         rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
-        BITS, GROUP_SIZE, EVEN, BLOCK_M, BLOCK_N,
+        BITS, GROUP_SIZE, SLICES, BLOCK_M, BLOCK_N,
     )  # fmt: skip
-    values = tl.trans(sums)
+    values = tl.trans(tl.sum(sums, 0))
     if partial is not None:
         part = partial + split.to(tl.int64) * rows * columns
         store_tile(values, part, row, rows, column, columns)
@@ -83,6 +138,11 @@ def gemv_packed_sum_kernel(
     finish(values, bias, residual, y, row, rows, column, columns, residual_stride, ACTIVATION)
 
 
+def _tile(rows: int, slices: int, stages: int) -> Configuration:
+    """A warp for each slice."""
+    return Configuration({"BLOCK_M": rows, "BLOCK_N": 32, "SLICES": slices}, slices, stages)
+
+
 def _sum_cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
     cells, splits = sizes["rows"] * sizes["columns"], sizes["SPLITS"]
     moved = splits * itemsizes["partial"] + itemsizes["y"] + itemsizes.get("residual", 0)
@@ -94,13 +154,16 @@ GEMV_PACKED = Kernel(
     gemv_packed_kernel,
     grid=("cdiv(columns, BLOCK_N)", "SPLITS"),
     buckets=(
-        Bucket("rows <= 8", Configuration({"BLOCK_M": 8, "BLOCK_N": 32}, 2, 5)),
-        Bucket("", Configuration({"BLOCK_M": 16, "BLOCK_N": 32}, 2, 5)),
+        Bucket("rows <= 8 and columns <= 8192", _tile(8, 8, 3)),
+        Bucket("rows <= 8", _tile(8, 4, 4)),
+        Bucket("columns <= 8192", _tile(16, 8, 3)),
+        Bucket("", _tile(16, 4, 4)),
     ),
     cost=packed_cost,
     examples={
         "1 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(1, 4096, 4096),
         "1 x 14336 x 4096, 4 bits in groups of 32": lambda: _example(1, 14336, 4096, group=32),
+        "1 x 1024 x 14336, 4 bits in groups of 128": lambda: _example(1, 1024, 14336),
         "16 x 4096 x 14336, 4 bits in groups of 128": lambda: _example(16, 4096, 14336),
         "1 x 4096 x 4096, 8 bits in groups of 128": lambda: _example(1, 4096, 4096, bits=8),
     },
@@ -113,22 +176,21 @@ GEMV_PACKED_SUM = Kernel(
     buckets=(Bucket("", Configuration({"BLOCK": 256}, 4, 1)),),
     cost=_sum_cost,
     examples={
-        "1 x 4096, 4 parts": lambda: _example(1, 4096, 4096),
-        "16 x 4096, 4 parts": lambda: _example(16, 4096, 14336),
+        "1 x 1024, 3 parts": lambda: _example(1, 1024, 14336),
+        "16 x 1024, 3 parts": lambda: _example(16, 1024, 14336),
     },
 )
 
 
 def splits(columns: int, depth: int, bits: int) -> int:
-    """Into how many parts the depth is cut: enough for all multiprocessors to read at once.
+    """Into how many parts the depth is cut: one, unless multiprocessors would have nothing to do.
 
-    A part has at least four blocks, that is 256 bytes of each column, and for one row the sums
-    cost 8 bytes a part and column. So they are at most 1/32 of the bytes of the weight.
+    A second pass takes about as long as a program needs for 64 KiB, so a part is no smaller. For
+    each row and part the sums of a column cost 8 bytes, which is 1/256 of the bytes of the part.
     """
-    blocks = cdiv(depth, block_size(bits))
-    wanted = min(cdiv(_PROGRAMS, max(cdiv(columns, 32), 1)), blocks // _FEWEST_BLOCKS)
-    # Parts are equally many blocks, so fewer may do.
-    return cdiv(blocks, cdiv(blocks, max(wanted, 1))) or 1
+    tiles = max(cdiv(columns, 32), 1)
+    parts = cdiv(depth, block_size(bits)) // _FEWEST_BLOCKS
+    return max(min(_MULTIPROCESSORS // tiles, parts), 1)
 
 
 def launch_gemv(arguments: Mapping[str, Any], constants: Mapping[str, Constant]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strop.kernels import activation as activations
 from strop.kernels.kernel import Constant
-from strop.kernels.packing import block_size, packed_bytes, why_not
+from strop.kernels.packing import packed_bytes, why_not
 
 
 def packed_operands(
@@ -31,7 +31,7 @@ def packed_operands(
     """
     _check(x, weight, scale, bits, activation)
     (rows, depth), (columns, groups) = x.shape, scale.shape
-    words = weight.view(torch.int16)
+    words = weight.view(torch.int32)
     arguments = {
         "x": x, "weight": words, "scale": scale, "zero_point": zero_point,
         "bias": bias, "residual": residual, "y": y,
@@ -44,7 +44,6 @@ def packed_operands(
         "ACTIVATION": activation,
         "BITS": bits,
         "GROUP_SIZE": depth // groups if groups > 1 else 0,
-        "EVEN": depth % block_size(bits) == 0,
     }
     return arguments, constants
 

@@ -1,4 +1,4 @@
-"""What kernels on packed weights share: a tile of the product of x and a weight in groups.
+"""What kernels on packed weights share: tiles of numbers as floats, groups, and what it all costs.
 
     y[row, column] = sum over groups of scale[column, group] *
                      sum over the group of x[row, k] * (number[column, k] - zero[column, group])
@@ -6,7 +6,10 @@
 The differences of whole numbers are exact in float16 and bfloat16, so what tensor cores multiply
 is exact, and scales of any size multiply sums in float32. The weight is the left operand, which
 tensor cores take from registers: unpacked numbers are not stored to shared memory again. So tiles
-are [BLOCK_N columns, BLOCK_M rows] here.
+of sums are [BLOCK_N columns, BLOCK_M rows].
+
+Kernels read a block (see ``strop.kernels.packing``) as 16 words of 32 bits, and a part of it, 32
+neighbours along the depth, with one shift and one mask of all of them: two numbers at a time.
 """
 
 from __future__ import annotations
@@ -19,44 +22,69 @@ import triton.language as tl
 from strop.kernels.kernel import Cost
 from strop.kernels.packing import packed_bytes
 
-# The words of 16 bits in a block: one step along the depth for each part of a word.
-_WORDS: tl.constexpr = tl.constexpr(32)
+
+@triton.constexpr_function
+def run_of_parts(group_size: int, parts: int) -> int:
+    """How many parts of a block in turn belong to one group, wherever the block begins.
+
+    Args:
+        group_size: a multiple of 32 numbers, or 0 for one group as long as a row.
+        parts: of a block, 32 numbers each.
+    """
+    block = parts * 32
+    if group_size % block == 0:
+        return parts
+    return group_size // 32 if block % group_size == 0 else 1
+
+
+@triton.jit
+def _pairs(words, dtype: tl.constexpr):
+    """The two floats of 16 bits in each word, the lower half first, along the last axis."""
+    low = words.to(tl.int16).to(dtype, bitcast=True)
+    high = (words >> 16).to(tl.int16).to(dtype, bitcast=True)
+    return tl.interleave(low, high)
 
 
 @triton.jit
 def _differences_float16(words, zero, PART: tl.constexpr, BITS: tl.constexpr):
     """In float16, where bits 0 to 7 of 1024 are units, and bits 4 to 7 of 64 are too."""
-    # So only parts in the upper half of a word need a shift.
+    # So only parts in the upper half of 16 bits need a shift.
     if PART * BITS >= 8:
         words = words >> 8
     if PART * BITS % 8 == 4:
-        large = (words & 0xF0) | 0x5400
+        large = (words & 0x00F000F0) | 0x54005400
         zero += 64.0
     else:
-        large = (words & ((1 << BITS) - 1)) | 0x6400
+        large = (words & (((1 << BITS) - 1) * 0x10001)) | 0x64006400
         zero += 1024.0
-    return large.to(tl.float16, bitcast=True) - zero.to(tl.float16)
+    return _pairs(large, tl.float16) - zero.to(tl.float16)
+
+
+@triton.jit
+def _difference_float32(number, zero):
+    """Of 8 bits, which bfloat16 has too few digits for: in float32, where bit 0 of 2^23 is 1."""
+    large = (number | 0x4B000000).to(tl.float32, bitcast=True)
+    return (large - (zero + 8388608.0)).to(tl.bfloat16)
 
 
 @triton.jit
 def _differences_bfloat16(words, zero, PART: tl.constexpr, BITS: tl.constexpr):
-    """In bfloat16, where bits 0 to 6 of 128 are units; 8 bits need the digits of float32."""
-    numbers = (words >> (PART * BITS)) & ((1 << BITS) - 1)
+    """In bfloat16, where bits 0 to 6 of 128 are units."""
+    numbers = (words >> (PART * BITS)) & (((1 << BITS) - 1) * 0x10001)
     if BITS == 4:
-        large = (numbers | 0x4300).to(tl.bfloat16, bitcast=True)
-        found = large - (zero + 128.0).to(tl.bfloat16)
+        found = _pairs(numbers | 0x43004300, tl.bfloat16) - (zero + 128.0).to(tl.bfloat16)
     else:
-        large = (numbers.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True)
-        found = (large - (zero + 8388608.0)).to(tl.bfloat16)
+        low = _difference_float32(numbers & 0xFF, zero)
+        found = tl.interleave(low, _difference_float32(numbers >> 16, zero))
     return found
 
 
 @triton.jit
 def differences(words, zero, part: tl.constexpr, bits: tl.constexpr, dtype: tl.constexpr):
-    """number - zero of one part of words [BLOCK_N, 32] int16; zero is [BLOCK_N, 1] float32.
+    """number - zero of one part of words [..., BLOCK_N, 16] int32: [..., BLOCK_N, 32] in dtype.
 
-    Whole numbers become floats by setting the last digits of a power of two, which is subtracted
-    again together with zero: neither a conversion nor a rounding is needed.
+    zero is [..., BLOCK_N, 1] float32. Whole numbers become floats by setting the last digits of a
+    power of two, which is subtracted again together with zero: nothing is converted or rounded.
     """
     if dtype == tl.float16:
         found = _differences_float16(words, zero, part, bits)
@@ -66,74 +94,9 @@ def differences(words, zero, part: tl.constexpr, bits: tl.constexpr, dtype: tl.c
 
 
 @triton.jit
-def _of_group(values, column, columns, stride, group):
-    """values[column, group] in float32, [BLOCK_N, 1]; values is [columns, groups]."""
-    found = tl.load(values + column * stride + group, mask=column < columns, other=0)
-    return found.to(tl.float32)[:, None]
-
-
-@triton.jit
-def _step(x, row, rows, start, depth, x_stride, EVEN: tl.constexpr):
-    """The transpose of x[row, start : start + 32], [32, BLOCK_M]; zeros where x ends."""
-    k = start + tl.arange(0, _WORDS)
-    mask = (row < rows)[None, :]
-    if not EVEN:
-        mask = mask & (k < depth)[:, None]
-    return tl.load(x + row[None, :] * x_stride + k[:, None], mask=mask, other=0.0)
-
-
-@triton.constexpr_function
-def run_of_parts(group_size: int, parts: int) -> int:
-    """How many parts of a block in turn belong to one group, wherever the block begins."""
-    block = parts * 32
-    if group_size % block == 0:
-        return parts
-    return group_size // 32 if block % group_size == 0 else 1
-
-
-@triton.jit
-def packed_product(
-    x, weight, scale, zero_point, row, column, first, last,
-    rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
-    BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, EVEN: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """The sums [BLOCK_N, BLOCK_M] in float32 over the blocks from ``first`` to before ``last``.
-
-    x is [rows, depth]; weight is [columns, words] int16, as ``strop.kernels.packing`` lays it out;
-    ``row`` and ``column`` are those of the tile, in 64 bits. GROUP_SIZE: numbers of a group, a
-    multiple of 32, or 0 for one group as long as a row. EVEN: the last block of a row is full.
-    """
-    PARTS: tl.constexpr = 16 // BITS
-    RUN: tl.constexpr = run_of_parts(GROUP_SIZE, PARTS)
-    there = (column < columns)[:, None]
-    words_at = weight + column[:, None] * weight_stride + tl.arange(0, _WORDS)[None, :]
-    total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for block in range(first, last):
-        words = tl.load(words_at + block * _WORDS, mask=there, other=0)
-        for run in tl.static_range(PARTS // RUN):
-            start = (block * PARTS + run * RUN) * _WORDS
-            group = 0
-            if GROUP_SIZE != 0:
-                # Behind the last group x is read as zeros.
-                group = tl.minimum(start // GROUP_SIZE, groups - 1)
-            if zero_point is not None:
-                zero = _of_group(zero_point, column, columns, zero_stride, group)
-            else:
-                zero = tl.full((BLOCK_N, 1), 1 << (BITS - 1), tl.float32)
-            sums = total if GROUP_SIZE == 0 else tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-            for part in tl.static_range(RUN):
-                left = differences(words, zero, run * RUN + part, BITS, x.dtype.element_ty)
-                right = _step(x, row, rows, start + part * _WORDS, depth, x_stride, EVEN)
-                sums = tl.dot(left, right, sums)
-            if GROUP_SIZE == 0:
-                total = sums
-            else:
-                factor = _of_group(scale, column, columns, scale_stride, group)
-                total += sums * factor
-    if GROUP_SIZE == 0:
-        total *= _of_group(scale, column, columns, scale_stride, 0)
-    return total
+def of_group(values, cells, mask):
+    """values at ``cells``, with a last axis of one, in float32."""
+    return tl.expand_dims(tl.load(values + cells, mask=mask, other=0).to(tl.float32), -1)
 
 
 def packed_cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
