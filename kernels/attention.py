@@ -17,29 +17,14 @@ from torch import Tensor
 
 from strop.kernels import buffers
 from strop.kernels.examples import tensor
-from strop.kernels.expression import next_power_of_2
+from strop.kernels.heads import check_scale, head_block, load_rows, store_rows, strides
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.online_softmax import HIDDEN, LOG2E, fold, mean
 
-# More columns of a head do not fit a program's registers; of float32 there may be half as many.
-LARGEST_HEAD = 256
 SIZES = (32, 64, 80, 96, 128, 256)
 # Float masks below count as this, so that they stay finite in units of the scores.
 LOWEST_MASK: tl.constexpr = tl.constexpr(-1e30)
-
-
-@triton.jit
-def load_rows(base, row, rows, stride, SIZE: tl.constexpr, HEAD: tl.constexpr, EDGE: tl.constexpr):
-    """[row, HEAD] values; 0 beyond SIZE columns, and, with EDGE, for rows that are not there."""
-    column = tl.arange(0, HEAD)
-    there = tl.full((row.shape[0], HEAD), True, tl.int1)
-    if EDGE:
-        there = there & (row < rows)[:, None]
-    if SIZE < HEAD:
-        there = there & (column < SIZE)[None, :]
-    at = base + row.to(tl.int64)[:, None] * stride + column[None, :]
-    return tl.load(at, mask=there, other=0.0)
 
 
 @triton.jit
@@ -146,11 +131,8 @@ def attention_kernel(
         k_stride, v_stride, mask_row_stride, scale,
         SIZE, HEAD, PRECISION, CAUSAL, PER_QUERY, PER_KEY, BLOCK_N, EDGE=True,
     )  # fmt: skip
-    column = tl.arange(0, HEAD)
     out += sample * out_batch_stride + head * out_head_stride
-    at = out + row.to(tl.int64)[:, None] * out_stride + column[None, :]
-    there = (row < queries)[:, None] & (column < SIZE)[None, :]
-    tl.store(at, mean(sums, total).to(out.dtype.element_ty), mask=there)
+    store_rows(out, mean(sums, total), row, queries, out_stride, SIZE, HEAD)
 
 
 def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
@@ -257,11 +239,7 @@ def attention(
         ValueError: the head size or the scale is out of range, or the mask's last stride is not 1.
     """
     batch, heads, queries, size = q.shape
-    most = LARGEST_HEAD * 2 // max(q.element_size(), 2)
-    if size > most:
-        raise ValueError(f"heads of {size} numbers of {q.dtype} are too large: at most {most}")
-    if scale <= 0:
-        raise ValueError(f"scores are multiplied by {scale}, and this has to be above 0")
+    check_scale(scale)
     if mask is not None and not _broadcast(mask, 3) and mask.stride(-1) != 1:
         raise ValueError("the numbers of a mask for keys that follow each other have to do so too")
     out = buffers.empty(q, (batch, queries, heads, size) if packed else q.shape)
@@ -269,21 +247,16 @@ def attention(
         "q": q, "k": k, "v": v, "mask": mask, "out": out,
         "batch": batch, "heads": heads, "group": heads // k.shape[1],
         "queries": queries, "keys": k.shape[2],
-        **_strides("q", q), **_strides("k", k), **_strides("v", v), **_mask_strides(mask),
-        **_strides("out", out.transpose(1, 2) if packed else out),
+        **strides("q", q), **strides("k", k), **strides("v", v), **_mask_strides(mask),
+        **strides("out", out.transpose(1, 2) if packed else out),
         "scale": scale,
     }  # fmt: skip
     constants = {
-        "SIZE": size, "HEAD": max(16, next_power_of_2(size)), "BYTES": q.element_size(),
+        "SIZE": size, "HEAD": head_block(q), "BYTES": q.element_size(),
         "CAUSAL": causal, "PER_QUERY": _own(mask, 2), "PER_KEY": _own(mask, 3),
     }  # fmt: skip
     launch(ATTENTION, arguments, constants)
     return out.flatten(2) if packed else out
-
-
-def _strides(name: str, x: Tensor) -> dict[str, int]:
-    batch, head, row = x.stride()[:3]
-    return {f"{name}_batch_stride": batch, f"{name}_head_stride": head, f"{name}_stride": row}
 
 
 def _mask_strides(mask: Tensor | None) -> dict[str, int]:

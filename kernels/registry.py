@@ -10,6 +10,7 @@ from strop.kernels.kernel import Kernel
 # The module of each, and what it is called there.
 _PLACES = {
     "attention": "attention:ATTENTION",
+    "decode_attention": "decode_attention:DECODE_ATTENTION",
     "embedding_norm": "embedding_norm:EMBEDDING_NORM",
     "gated": "gated:GATED",
     "gated_gemm": "gemm:GATED_GEMM",
@@ -19,6 +20,7 @@ _PLACES = {
     "gemm_packed": "gemm_packed:GEMM_PACKED",
     "gemv_packed": "gemv_packed:GEMV_PACKED",
     "gemv_packed_sum": "gemv_packed:GEMV_PACKED_SUM",
+    "merge_splits": "decode_attention:MERGE_SPLITS",
     "norm": "norm:NORM",
     "quantize_rows": "quantize_rows:QUANTIZE_ROWS",
     "rotary": "rotary:ROTARY",

@@ -1,0 +1,61 @@
+"""Rows of attention heads: how they are loaded, and how large they may be."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from strop.kernels.expression import next_power_of_2
+
+# More columns of a head do not fit a program's registers; of float32 there may be half as many.
+LARGEST = 256
+# A product on tensor cores has at least as many rows and columns.
+LEAST = 16
+
+
+def head_block(x: Tensor) -> int:
+    """HEAD for tensors [..., size] in x's dtype: the power of two that is at least their size.
+
+    Raises:
+        ValueError: the heads are too large for the registers of one program.
+    """
+    size = int(x.shape[-1])
+    most = LARGEST * 2 // max(x.element_size(), 2)
+    if size > most:
+        raise ValueError(f"heads of {size} numbers of {x.dtype} are too large: at most {most}")
+    return max(LEAST, next_power_of_2(size))
+
+
+def check_scale(scale: float) -> None:
+    """Raise ValueError for what ``online_softmax.fold`` cannot multiply scores by."""
+    if scale <= 0:
+        raise ValueError(f"scores are multiplied by {scale}, and this has to be above 0")
+
+
+def strides(name: str, x: Tensor) -> dict[str, int]:
+    """Arguments for the strides of a tensor [batch, head, row, column], its last one being 1."""
+    batch, head, row = x.stride()[:3]
+    return {f"{name}_batch_stride": batch, f"{name}_head_stride": head, f"{name}_stride": row}
+
+
+@triton.jit
+def load_rows(base, row, rows, stride, SIZE: tl.constexpr, HEAD: tl.constexpr, EDGE: tl.constexpr):
+    """[row, HEAD] values; 0 beyond SIZE columns, and, with EDGE, for rows that are not there."""
+    column = tl.arange(0, HEAD)
+    there = tl.full((row.shape[0], HEAD), True, tl.int1)
+    if EDGE:
+        there = there & (row < rows)[:, None]
+    if SIZE < HEAD:
+        there = there & (column < SIZE)[None, :]
+    at = base + row.to(tl.int64)[:, None] * stride + column[None, :]
+    return tl.load(at, mask=there, other=0)
+
+
+@triton.jit
+def store_rows(base, values, row, rows, stride, SIZE: tl.constexpr, HEAD: tl.constexpr):
+    """Store [row, HEAD] values where there are such rows and columns."""
+    column = tl.arange(0, HEAD)
+    at = base + row.to(tl.int64)[:, None] * stride + column[None, :]
+    there = (row < rows)[:, None] & (column < SIZE)[None, :]
+    tl.store(at, values.to(base.dtype.element_ty), mask=there)
