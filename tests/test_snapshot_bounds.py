@@ -18,7 +18,6 @@ from torch import Tensor
 
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.snapshots import weight_store
-from strop.compiler.ir.snapshots.allowed import require_kinds
 from strop.compiler.ir.snapshots.reader import (
     _require_few_pieces,
     load_inputs,
@@ -34,6 +33,7 @@ from strop.compiler.ir.snapshots.weight_store import WeightStore, read_tensors
 from strop.compiler.ir.snapshots.writer import save_inputs, save_program
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import validated
+from strop.compiler.util.operators import require_kinds
 
 aten = torch.ops.aten
 # By what a refusal says, each kind of damage that the reader itself looks for.

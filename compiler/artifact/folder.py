@@ -23,8 +23,8 @@ BUILD = "build.json"
 PROVENANCE = "provenance.json"
 REPORT = "report.html"
 # Every file that a build writes, except the files that the user adds.
-_MODELS = {target.model_file for target in TARGETS.values()}
-OWN_NAMES = _MODELS.union((f"{m}.data" for m in _MODELS), (MANIFEST, BUILD, PROVENANCE, REPORT))
+_MODELS = {name for t in TARGETS.values() for name in (t.model_file, *t.more_files)}
+OWN_NAMES = _MODELS.union((MANIFEST, BUILD, PROVENANCE, REPORT))
 FORMAT = 1
 
 

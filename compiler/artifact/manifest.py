@@ -100,7 +100,7 @@ def _file(path: Path) -> dict[str, Any]:
 def build_record(
     seconds: dict[str, float],
     steps: Sequence[StepRecord],
-    milliseconds: dict[str, float],
+    milliseconds: Mapping[str, float | None],
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What differs from build to build: times, memory, the machine.
@@ -109,14 +109,16 @@ def build_record(
         seconds: of every stage.
         steps: the passes.
         milliseconds: a quick look at one run of the "original" and of the "artifact", and of a
-            quantized model's form in "float".
+            quantized model's form in "float"; None for what was not timed.
         notes: what the user should know of this one build.
     """
     return {
         "seconds": seconds,
         "pass_seconds": {step.name: round(step.seconds, 4) for step in steps},
         "pass_peak_bytes": {step.name: step.peak_bytes for step in steps},
-        "milliseconds": {name: round(ms, 4) for name, ms in milliseconds.items()},
+        "milliseconds": {
+            name: None if ms is None else round(ms, 4) for name, ms in milliseconds.items()
+        },
         "notes": list(notes),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": {

@@ -42,7 +42,11 @@ def describe(
         sizes=captured.coverage.record(),
         metrics=both if checked.metrics else {},
         spanning=spanning_operators(optimized.program),
-        notes=[*captured.notes, *(note for step in optimized.records for note in step.notes)],
+        notes=[
+            *captured.notes,
+            *(note for step in optimized.records for note in step.notes),
+            *checked.notes,
+        ],
         assets=tuple(job.companions.files),
         labels=job.companions.labels,
     )

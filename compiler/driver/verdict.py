@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,14 @@ class Checked:
         results: every output of every case against the original's.
         metrics: what the user's ``evaluate`` says of it.
         milliseconds: a quick look at one run on the first case, of the "artifact" and, where it is
-            quantized, of the model in "float".
+            quantized, of the model in "float"; None for what was not timed.
+        notes: what of the files was not run, in sentences.
     """
 
     results: list[Comparison]
     metrics: dict[str, float]
-    milliseconds: dict[str, float]
+    milliseconds: dict[str, float | None]
+    notes: Sequence[str] = ()
 
 
 def check_file(
@@ -62,18 +65,22 @@ def check_file(
     with open_isolated(folder, job.target) as session:
         with job.stages.stage("check"):
             results = check_session(session, captured.cases, captured.program.contract)
-            _hold_outputs(results, job, captured, again)
+            hold_outputs(results, job, captured, again)
             metrics = evaluate(measure, lambda: runner(session), "the artifact")
             took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
             hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)
-        milliseconds = {"artifact": took}
+        milliseconds: dict[str, float | None] = {"artifact": took}
         if in_float is not None:
             milliseconds["float"] = hold_to_time(session, in_float, feeds_of(first), job)
     return Checked(results, metrics, milliseconds)
 
 
-def _hold_outputs(results: list[Comparison], job: Job, captured: Captured, again: Again) -> None:
-    """Check the outputs against the budget; where they miss it, name the step to blame."""
+def hold_outputs(results: Sequence[Comparison], job: Job, captured: Captured, again: Again) -> None:
+    """Check the outputs against the budget; where they miss it, name the step to blame.
+
+    Raises:
+        BudgetError: they miss it.
+    """
     missed = missed_by(results, job.recipe.budget)
     if not missed:
         return

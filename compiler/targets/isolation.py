@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import Target
 from strop.compiler.util.array_pipe import Message, receive, send
 from strop.compiler.util.child import Child
@@ -27,6 +28,7 @@ class IsolatedSession:
     """A ``Session`` whose files are open in another process."""
 
     def __init__(self, child: Child, folder: Path, target: Target) -> None:
+        self.target = target
         self._child, self._one_at_a_time = child, threading.Lock()
         self._ended: RuntimeEndedError | None = None
         opened, _ = self._ask({"folder": str(folder), "target": target.name}, {}, "load")
@@ -50,7 +52,17 @@ class IsolatedSession:
         return self._asked_to_run(feeds, what, seconds, timed=False)[1]
 
     def milliseconds(self, feeds: Mapping[str, Array], what: str, seconds: float = 0.0) -> float:
-        """A quick look at how long one run takes; arguments and errors are those of ``run``."""
+        """A quick look at how long one run takes; arguments and errors are those of ``run``.
+
+        Raises:
+            RuntimeRefusedError: what runs the files here is not what the target runs them by.
+        """
+        stand_in = runtime_of(self.target).stand_in()
+        if stand_in is not None:
+            raise RuntimeRefusedError(
+                f"{stand_in.why}, and how long {stand_in.name} takes says nothing of "
+                f"{self.target.name}"
+            )
         took = self._asked_to_run(feeds, what, seconds, timed=True)[0]["milliseconds"]
         return float(took)
 

@@ -43,6 +43,22 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """What runs a target's files where the target itself is not at hand: right, but far slower.
+
+    Attributes:
+        why: what is not at hand, as a sentence begins: "there is no CUDA device".
+        name: what runs them instead.
+        seconds: about how long one run of the files in a folder takes on these inputs; always the
+            same number for the same files.
+    """
+
+    why: str
+    name: str
+    seconds: Callable[[Path, Mapping[str, Array]], float]
+
+
+@dataclass(frozen=True)
 class TracedNode:
     """One node as the runtime runs it, which may be several of the file's or none of them.
 
@@ -86,6 +102,10 @@ class Runtime(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Of the packages that run the files, by name."""
+        ...
+
+    def stand_in(self) -> StandIn | None:
+        """What runs the files on this machine, where that is not what the target runs them by."""
         ...
 
     def open(self, folder: Path, target: Target) -> Session:

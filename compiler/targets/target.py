@@ -16,6 +16,7 @@ class Target:
         lowering: the room under ``compiler/lower`` that makes its files.
         runtime: the module under ``compiler/targets`` that opens and runs them.
         model_file: the file of the artifact that users open.
+        more_files: files that an artifact may have beside it.
         dtypes: names of the dtypes that it computes in; programs in others are computed in these.
         fused_dtypes: names of the dtypes that its fused operators have kernels for.
         dynamic_int8: whether it multiplies u8 activations by s8 weights faster than floats.
@@ -32,6 +33,7 @@ class Target:
     lowering: str
     runtime: str
     model_file: str
+    more_files: tuple[str, ...]
     dtypes: frozenset[str]
     fused_dtypes: frozenset[str]
     dynamic_int8: bool
@@ -69,12 +71,27 @@ class OnnxTarget(Target):
     providers: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TritonTarget(Target):
+    """A target that runs compiled Triton kernels, and torch for the rest.
+
+    Attributes:
+        arch: of the GPU: ``sm90`` is compute capability 9.0.
+    """
+
+    arch: str
+
+
 ONNX_FILE = "model.onnx"
+PLAN_FILE = "plan.json"
+WEIGHTS_FILE = "weights.safetensors"
+GATE_FILE = "gate.json"
 CPU = OnnxTarget(
     "cpu",
     lowering="onnx",
     runtime="onnxruntime",
     model_file=ONNX_FILE,
+    more_files=(f"{ONNX_FILE}.data",),
     dtypes=frozenset({"float32", "float64", "int32", "int64", "bool"}),
     fused_dtypes=frozenset({"float32"}),
     dynamic_int8=True,
@@ -98,7 +115,31 @@ ONNX = replace(
 )
 # TensorRT takes no zero points, and biases in float.
 TENSORRT = replace(ONNX, name="tensorrt", static_int8=("symmetric",), int32_biases=False)
-TARGETS: dict[str, Target] = {target.name: target for target in (CPU, ONNX, TENSORRT)}
+# No bfloat16: Triton's interpreter computes it wrongly, so no build could be checked without a GPU.
+SM80 = TritonTarget(
+    "triton:sm80",
+    lowering="triton",
+    runtime="triton",
+    model_file=PLAN_FILE,
+    more_files=(WEIGHTS_FILE, GATE_FILE),
+    dtypes=frozenset(
+        {"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"}
+    ),
+    fused_dtypes=frozenset({"float16", "float32"}),
+    # Of rows with a scale each; what has one scale for all rows has no kernel.
+    dynamic_int8=True,
+    static_int8=(),
+    int32_biases=False,
+    fp8=False,
+    weight_bits=8,
+    weight_zero_points=True,
+    arch="sm80",
+)
+SM89 = replace(SM80, name="triton:sm89", fp8=True, arch="sm89")
+SM90 = replace(SM89, name="triton:sm90", arch="sm90")
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (CPU, ONNX, TENSORRT, SM80, SM89, SM90)
+}
 
 
 def get_target(name: str) -> Target:

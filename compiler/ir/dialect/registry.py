@@ -12,6 +12,7 @@ _LIBRARY = torch.library.Library("strop", "DEF")
 # What an input's constant is stored in: a dtype, or the argument that holds the number of bits.
 _STORED: dict[tuple[Any, str], torch.dtype | str] = {}
 _SPANNING: set[Any] = set()
+_REFERENCES: dict[Any, Callable[..., Any]] = {}
 # Bits that whole numbers are packed in: those of 3 bits take 4.
 PACKED_BITS = (2, 4, 8)
 
@@ -33,12 +34,18 @@ def define(
         name = schema.split("(", 1)[0]
         _LIBRARY.impl(name, reference, "CompositeImplicitAutograd")
         overload: OpOverload[Any, Any] = getattr(torch.ops.strop, name).default
+        _REFERENCES[overload] = reference
         _STORED.update({(overload, i): dtype for i, dtype in (stored or {}).items()})
         if spans_batch:
             _SPANNING.add(overload)
         return overload
 
     return register
+
+
+def reference_of(target: OpOverload[Any, Any]) -> Callable[..., Any]:
+    """The plain torch function that says what an operator of the dialect means."""
+    return _REFERENCES[target]
 
 
 def stored_bits(target: Any, name: str, arguments: Mapping[str, Any]) -> int | None:

@@ -27,7 +27,7 @@ from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.nodes import arguments, expression
 from strop.compiler.ir.program import Origin, Program
 from strop.compiler.ir.running import Inputs, in_contract
-from strop.compiler.ir.snapshots.allowed import allowed_operator, require_kinds
+from strop.compiler.ir.snapshots.allowed import allowed_operator
 from strop.compiler.ir.snapshots.schema import (
     ContractValues,
     NodeValues,
@@ -49,6 +49,7 @@ from strop.compiler.ir.verifier import verify
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import validated
 from strop.compiler.util.files.reading import read_json
+from strop.compiler.util.operators import require_kinds
 from strop.compiler.util.quiet import quiet_torch
 from strop.compiler.util.visible import visible
 

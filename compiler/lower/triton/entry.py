@@ -1,0 +1,71 @@
+"""Launch plans as a ``Lowering``: programs in, a plan with kernels and weights out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from strop.compiler.ir.printer import module_path, source_line
+from strop.compiler.ir.program import Program
+from strop.compiler.lower.choices import Choices
+from strop.compiler.lower.lowering import Lowering
+from strop.compiler.lower.provenance import CAPTURE, Provenance
+from strop.compiler.lower.triton.lowering import Traced, lower_to_plan
+from strop.compiler.lower.triton.write import write_plan
+from strop.compiler.targets.target import Target, TritonTarget
+from strop.compiler.targets.triton.plan import ExternValues, LaunchValues, Step
+from strop.compiler.util.errors import UsageError
+
+
+class LoweredToPlan:
+    """A plan whose kernels are compiled, and whose weights are read, when it is written."""
+
+    def __init__(self, traced: Traced, program: Program, target: TritonTarget) -> None:
+        self.traced, self._program, self._target = traced, program, target
+
+    def write(self, folder: Path) -> list[str]:
+        """Write the plan, its weights and its kernels."""
+        return write_plan(self.traced, self._program, self._target, folder)
+
+    def provenance(self) -> list[Provenance]:
+        """Where every step comes from, in order."""
+        traced = self.traced
+        return [
+            Provenance(
+                name=step.node,
+                op=_op(step),
+                values=tuple(step.makes),
+                ir=node.name,
+                rule=node.meta.get("made_by", CAPTURE),
+                line=source_line(node),
+                module=module_path(node),
+            )
+            for step, node in zip(traced.plan.steps, traced.origins)
+        ]
+
+
+def _op(step: Step) -> str:
+    match step:
+        case LaunchValues():
+            return step.kernel
+        case ExternValues():
+            return step.operator
+    return _op(step.then[0])
+
+
+class TritonLowering:
+    """Lowers to a launch plan by the table of this room."""
+
+    def lower(
+        self, program: Program, target: Target, choices: Choices | None = None
+    ) -> LoweredToPlan:
+        """Lower a program for GPUs of one architecture."""
+        assert isinstance(target, TritonTarget)
+        return LoweredToPlan(lower_to_plan(program, target.name), program, target)
+
+    def tuned(self, target: Target, progress: Callable[[str], None]) -> Choices:
+        """There are no choices of emitters to measure."""
+        raise UsageError(f"--tune measures nothing for {target.name}")
+
+
+LOWERING: Lowering = TritonLowering()

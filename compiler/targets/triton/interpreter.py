@@ -1,0 +1,71 @@
+"""The process that interprets a plan for ``interpreted.py``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strop.compiler.targets.triton.bound import BoundLaunch
+from strop.compiler.targets.triton.session import PlanSession, open_plan
+from strop.compiler.util.array_pipe import receive, send
+from strop.compiler.util.errors import RuntimeRefusedError
+
+
+def serve(pipe: Connection) -> None:
+    """Open the plan that the first message names, then run it as asked.
+
+    An answer holds ``refused``, the reason, where there is one.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
+    session: PlanSession | None = None
+    while True:
+        message, feeds = receive(pipe)
+        try:
+            if session is None:
+                session = interpreting(Path(message["folder"]))
+                send(pipe, {"inputs": list(session.inputs), "outputs": list(session.outputs)})
+            elif message.get("values"):
+                send(pipe, {}, session.values(feeds))
+            else:
+                send(pipe, {}, session.run(feeds, message["what"]))
+        except RuntimeRefusedError as error:
+            send(pipe, {"refused": str(error)})
+
+
+def interpreting(folder: Path) -> PlanSession:
+    """The plan in a folder; Triton must be, or become, an interpreter in this process.
+
+    Raises:
+        RuntimeRefusedError: the files are damaged.
+    """
+    plan, weights = open_plan(folder)
+    return PlanSession(plan, weights, Interpreter())
+
+
+class Interpreter:
+    """Runs launches by Triton's interpreter, which is held to the tensors of each launch."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def launch(self, launch: BoundLaunch, arguments: Sequence[Any]) -> None:
+        """Run a launch."""
+        from strop.compiler.targets.triton.confined import confined
+        from strop.kernels.registry import kernel, names
+
+        variant = launch.variant
+        if variant.kernel not in names():
+            raise RuntimeRefusedError(f"there is no kernel '{variant.kernel}'")
+        function = kernel(variant.kernel).function
+        given = {**dict(zip(variant.types, arguments)), **variant.constants}
+        if set(given) != set(function.arg_names):
+            raise RuntimeRefusedError(f"kernel '{variant.kernel}' takes other arguments")
+        with confined([a for a in arguments if isinstance(a, torch.Tensor)]):
+            function[launch.grid](
+                **given, num_warps=variant.num_warps, num_stages=variant.num_stages
+            )

@@ -1,0 +1,126 @@
+"""Builds for Triton targets: compiled, run by the interpreter, checked and loaded again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Strop
+
+from strop.compiler import load
+from strop.compiler.targets.runtime import runtime_of
+from strop.compiler.targets.target import get_target
+from strop.compiler.util.errors import UsageError
+
+BLOCK = """
+    import torch
+    from strop.compiler import Model
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.LayerNorm(16)
+            self.up = torch.nn.Linear(16, 32)
+            self.down = torch.nn.Linear(32, 16)
+
+        def forward(self, x):
+            return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+
+    def make():
+        torch.manual_seed(0)
+        dims = {0: ("batch", 1, 4), 1: ("seq", 1, 16)}
+        return Model(Block().eval(), {"x": torch.randn(2, 5, 16)}, {"x": dims})
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact of a small block."""
+    from textwrap import dedent
+
+    from strop.compiler import build
+    from strop.compiler.frontend.source import load_model
+
+    folder = tmp_path_factory.mktemp("triton")
+    source = folder / "block.py"
+    source.write_text(dedent(BLOCK))
+    build(load_model(f"{source}:make"), folder / "out", target="triton:sm90")
+    return folder / "out"
+
+
+def test_a_build_ships_plan_weights_and_kernels(built: Path) -> None:
+    files = json.loads((built / "manifest.json").read_text())["files"]
+    assert {"plan.json", "weights.safetensors", "gate.json"} < set(files)
+    kernels = [name for name in files if name.startswith("kernels/sm90/norm-")]
+    assert {Path(name).suffix for name in kernels} == {".cubin", ".ptx"}
+
+
+def test_the_manifest_says_what_was_interpreted_and_that_nothing_was_timed(built: Path) -> None:
+    notes = json.loads((built / "manifest.json").read_text())["notes"]
+    assert any("Triton's interpreter ran the files in" in note for note in notes)
+    assert json.loads((built / "build.json").read_text())["milliseconds"]["artifact"] is None
+
+
+@pytest.mark.filterwarnings("ignore:there is no CUDA device")
+def test_a_loaded_artifact_gives_what_the_model_gives(built: Path) -> None:
+    from strop.compiler.frontend.source import load_model
+
+    module = load_model(f"{built.parent / 'block.py'}:make").module
+    x = torch.randn(3, 7, 16)
+    (found,) = load(built)(x=x.numpy())
+    torch.testing.assert_close(torch.from_numpy(found), module(x))
+
+
+def test_without_a_gpu_loading_says_that_it_is_slow(built: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.warns(RuntimeWarning, match="Triton's interpreter"):
+        load(built)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "kernels"])
+def test_a_changed_file_is_refused_by_its_hash(built: Path, tmp_path: Path, name: str) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    changed = next(copy.rglob("*.cubin")) if name == "kernels" else copy / name
+    content = bytearray(changed.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed.write_bytes(content)
+    with pytest.raises(UsageError, match="has changed since it was built"):
+        load(copy)
+
+
+def test_the_text_of_a_plan_has_a_line_for_each_step(built: Path) -> None:
+    lines = runtime_of(get_target("triton:sm90")).text(built).splitlines()
+    assert lines[0] == (
+        "%layer_norm = norm(x=%x, weight=%norm.weight, bias=%norm.bias, y=%layer_norm.y, "
+        "rows=batch*seq, columns=16, x_stride=16, residual_stride=0, eps=1e-05) "
+        "[cdiv(rows, ROWS)]"
+    )
+    calls = [line.partition(" = ")[2].partition("(")[0] for line in lines[1:-1]]
+    assert calls == [
+        "aten.linear.default", "aten.add.Tensor", "aten.gelu.default",
+        "aten.linear.default", "aten.add.Tensor",
+    ]  # fmt: skip
+    assert lines[-1].startswith("return output: %")
+
+
+def test_all_values_have_the_names_of_the_program(built: Path) -> None:
+    target = get_target("triton:sm90")
+    with pytest.warns(RuntimeWarning):
+        found = runtime_of(target).values(built, {"x": torch.randn(2, 5, 16).numpy()})
+    assert found["layer_norm"].shape == (2, 5, 16)
+
+
+def test_two_builds_are_equal(built: Path, tmp_path: Path, strop: Strop) -> None:
+    source = f"{built.parent / 'block.py'}:make"
+    assert strop("build", source, "-o", tmp_path / "out", "--target", "triton:sm90").code == 0
+    for name in json.loads((built / "manifest.json").read_text())["files"]:
+        assert (built / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert (built / "manifest.json").read_bytes() == (
+        tmp_path / "out" / "manifest.json"
+    ).read_bytes()

@@ -1,0 +1,143 @@
+"""Each row of the lowering to launch plans gives what the program gives in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from program_tools import program_of
+from torch import Tensor
+from triton_tools import kernels_of, run_plan
+
+import strop.compiler.ir.dialect  # noqa: F401  (registers the operators)
+
+strop = torch.ops.strop
+BATCHES = {0: {0: ("batch", 1, 8), 1: ("seq", 1, 32)}}
+HALF = torch.float16
+
+
+def values(*shape: int, dtype: torch.dtype = HALF, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def layer_norm(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return F.layer_norm(x, (24,), w, b)
+
+
+def rms_norm(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return F.rms_norm(x, (24,), w, 1e-6)
+
+
+def skip_layer_norm(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    y, total = strop.skip_layer_norm(x, x * 2, w, b, 1e-5)
+    return y, total
+
+
+def skip_without_total(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return strop.skip_rms_norm(x, x * 2, w, 1e-5)[0]
+
+
+def norm_of_a_view(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return F.layer_norm(x.transpose(0, 1), (24,), w, b)
+
+
+def norm_int8(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    y, _, q, scale = strop.norm_int8(x, None, w, b, 1e-5, False)
+    return y, q, scale
+
+
+def quantize(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return strop.quantize_rows(x)
+
+
+def softmax(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return F.softmax(x, -1)
+
+
+def fused(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    weight = torch.diag(w).contiguous()
+    return strop.fused_linear(x, weight, b, x, "gelu")
+
+
+def gated(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    weight = torch.diag(w).contiguous()
+    return strop.gated_linear(x, weight, weight, b, None, "silu")
+
+
+def int8(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    weight = torch.diag(w).contiguous()
+    scale = strop.int8_scale(weight).float()
+    whole = strop.int8_weight(weight, strop.int8_scale(weight))
+    q, s = strop.quantize_rows(x)
+    return strop.linear_int8(q, s, whole, scale, b, x, "relu", torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("function", "kernels"),
+    [
+        (layer_norm, ["norm"]),
+        (rms_norm, ["norm"]),
+        (skip_layer_norm, ["aten.mul.Tensor", "norm"]),
+        (skip_without_total, ["aten.mul.Tensor", "norm"]),
+        (norm_of_a_view, ["aten.reshape.default", "norm"]),
+        (norm_int8, ["norm"]),
+        (quantize, ["quantize_rows"]),
+        (softmax, ["softmax"]),
+        (fused, ["gemm"]),
+        (gated, ["gated_gemm"]),
+        (int8, ["quantize_rows", "gemm_int8"]),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_a_row_runs_its_kernel(function: Callable[..., Any], kernels: list[str]) -> None:
+    x = values(3, 5, 24)
+    program = program_of(function, x, dims=BATCHES, w=values(24, seed=1), b=values(24, seed=2))
+    assert kernels_of(program) == kernels
+    for given in (x, values(1, 1, 24, seed=3)):
+        wanted = program.run(input_0=given)
+        for found, one in zip(run_plan(program, given), wanted, strict=True):
+            whole = one.dtype == torch.int8  # a value between two whole numbers goes to either
+            torch.testing.assert_close(found, one, rtol=2e-3, atol=1 if whole else 2e-3)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_rotary_takes_heads_in_both_layouts(packed: bool) -> None:
+    def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Any:
+        return strop.rotary(x, cos, sin, 2)
+
+    x = values(2, 5, 32) if packed else values(2, 2, 5, 16)
+    cos, sin = values(1, 5, 8, seed=1), values(1, 5, 8, seed=2)
+    program = program_of(rotated, x, cos, sin)
+    assert kernels_of(program) == ["rotary"]
+    (found,) = run_plan(program, x, cos, sin)
+    wanted = program.run(input_0=x, input_1=cos, input_2=sin)[0]
+    torch.testing.assert_close(found, wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_embeddings_with_their_norm_take_one_kernel() -> None:
+    def embedded(ids: Tensor, words: Tensor, places: Tensor) -> Any:
+        return strop.embedding_norm(
+            [ids, torch.zeros_like(ids)], [words, places], None, None, 1e-5, False
+        )
+
+    ids = torch.tensor([[3, 1, 2], [0, 4, 4]])
+    program = program_of(embedded, ids, words=values(5, 24), places=values(2, 24, seed=1))
+    assert kernels_of(program)[-1] == "embedding_norm"
+    (found,) = run_plan(program, ids)
+    torch.testing.assert_close(found, program.run(input_0=ids)[0], rtol=2e-3, atol=2e-3)
+
+
+def test_what_no_kernel_takes_is_run_by_torch() -> None:
+    def function(x: Tensor) -> Any:
+        return F.layer_norm(x, (4, 6)), F.softmax(x, 1), strop.bias_gelu(x, x[0, 0], "none")
+
+    x = values(3, 4, 6, dtype=torch.float32)
+    program = program_of(function, x)
+    assert kernels_of(program) == [
+        "aten.layer_norm.default", "aten.softmax.int", "aten.add.Tensor", "aten.gelu.default",
+    ]  # fmt: skip
+    for found, wanted in zip(run_plan(program, x), program.run(input_0=x), strict=True):
+        torch.testing.assert_close(found, wanted)
