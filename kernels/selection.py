@@ -91,11 +91,11 @@ def taken(launch: Launch, tried: Tried, seconds: Timing = estimated_seconds) -> 
 
 def _possible(launch: Launch) -> list[Configuration]:
     """Those of buckets that may hold, and the candidates that these are compared with."""
-    usual = [bucket.configuration for bucket in _buckets(launch)]
+    usual = [bucket.configuration for bucket in usual_buckets(launch)]
     return [*usual, *(launch.kernel.candidates if launch.kernel.axis else ())]
 
 
-def _buckets(launch: Launch) -> list[Bucket]:
+def usual_buckets(launch: Launch) -> list[Bucket]:
     """The kernel's own, without those that never hold for this launch."""
     given = {**launch.arguments, **launch.constants}
     known = {name: plain(value) for name, value in given.items() if isinstance(value, int | SymInt)}
@@ -119,7 +119,7 @@ class _Choice:
 
     def taken(self) -> tuple[Taken, ...]:
         """What it takes: the kernel's own buckets, if the model has nothing better anywhere."""
-        usual = _buckets(self._launch)
+        usual = usual_buckets(self._launch)
         refused = [b for b in usual if isinstance(self._checked(b.configuration), Exception)]
         if not self._launch.kernel.axis:
             return tuple(self._own(bucket) for bucket in usual)

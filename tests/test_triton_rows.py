@@ -103,6 +103,44 @@ def test_a_row_runs_its_kernel(function: Callable[..., Any], kernels: list[str])
             torch.testing.assert_close(found, one, rtol=2e-3, atol=1 if whole else 2e-3)
 
 
+def attended(packed: bool, masked: bool, causal: bool) -> Callable[..., Any]:
+    def function(x: Tensor, mask: Tensor) -> Any:
+        kv = x[..., :16] if packed else x[:, :1]
+        seen = mask[:, None, None, :] if masked else None
+        return strop.attention(x, kv, kv, seen, 2, 1, 0.25, causal)
+
+    return function
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("masked", "causal"), [(True, False), (False, True), (True, True)])
+def test_attention_takes_heads_in_both_layouts(packed: bool, masked: bool, causal: bool) -> None:
+    x = values(2, 5, 32) if packed else values(2, 2, 5, 16)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    dims = {0: {0: ("batch", 1, 4), x.dim() - 2: ("seq", 1, 16)}, 1: {0: "batch", 1: "seq"}}
+    program = program_of(attended(packed, masked, causal), x, mask, dims=dims)
+    assert kernels_of(program) == ["attention"]
+    (found,) = run_plan(program, x, mask)
+    wanted = program.run(input_0=x, input_1=mask)[0]
+    torch.testing.assert_close(found, wanted, rtol=3e-3, atol=3e-3)
+
+
+@pytest.mark.parametrize("rows", [3, 20])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packed_weights_choose_by_rows_when_the_plan_runs(rows: int, bits: int) -> None:
+    def function(x: Tensor, w: Tensor) -> Any:
+        scale = strop.group_scale(w, 2, bits, True)
+        numbers = strop.packed_numbers(w, scale, None, bits)
+        return strop.packed_linear(x, numbers, scale, None, None, None, bits, "none")
+
+    x = values(rows, 64)
+    program = program_of(function, x, dims={0: {0: ("rows", 1, 64)}}, w=values(16, 64, seed=1))
+    assert kernels_of(program) == ["choice"]
+    (found,) = run_plan(program, x)
+    torch.testing.assert_close(found, program.run(input_0=x)[0], rtol=3e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_rotary_takes_heads_in_both_layouts(packed: bool) -> None:
     def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Any:

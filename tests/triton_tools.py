@@ -11,12 +11,15 @@ from torch import Tensor
 from strop.compiler.ir.constants import evaluate
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.lowering import lowering_of
+from strop.compiler.lower.triton.compiled import described
 from strop.compiler.lower.triton.lowering import Traced, lower_to_plan
 from strop.compiler.targets.target import get_target
 from strop.compiler.targets.triton.checks import require_sound
 from strop.compiler.targets.triton.interpreter import Interpreter
-from strop.compiler.targets.triton.plan import Plan, VariantValues
+from strop.compiler.targets.triton.plan import Plan
 from strop.compiler.targets.triton.session import PlanSession
+from strop.kernels.selection import usual_buckets
+from strop.kernels.specialization import variant_of
 
 TARGET = "triton:sm90"
 
@@ -24,20 +27,13 @@ TARGET = "triton:sm90"
 def plan_of(program: Program) -> tuple[Plan, Traced]:
     """The plan of a program, its kernels not compiled: enough for the interpreter."""
     traced = lower_to_plan(program, TARGET)
-    variants = {
-        name: VariantValues(
-            kernel=one.kernel,
-            types=dict(one.types),
-            aligned=list(one.aligned),
-            constants=dict(one.constants),
-            num_warps=one.num_warps,
-            num_stages=one.num_stages,
-            entry="",
-            shared_memory=0,
-        )
-        for name, one in traced.variants.items()
-    }
-    return traced.plan.model_copy(update={"variants": variants}), traced
+    variants = [
+        variant_of(launch, bucket.configuration)
+        for _, launch in traced.launches
+        for bucket in usual_buckets(launch)
+    ]
+    known = {one.name: described(one, "", 0) for one in variants}
+    return traced.plan.model_copy(update={"variants": known}), traced
 
 
 def session_of(program: Program) -> PlanSession:

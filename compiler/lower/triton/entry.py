@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
+from strop.compiler.ir.constants import evaluate
 from strop.compiler.ir.printer import module_path, source_line
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.provenance import CAPTURE, Provenance
+from strop.compiler.lower.triton.compiled import compile_plan
 from strop.compiler.lower.triton.lowering import Traced, lower_to_plan
 from strop.compiler.lower.triton.write import write_plan
 from strop.compiler.targets.target import Target, TritonTarget
@@ -18,14 +22,18 @@ from strop.compiler.util.errors import UsageError
 
 
 class LoweredToPlan:
-    """A plan whose kernels are compiled, and whose weights are read, when it is written."""
+    """A plan with its kernels, whose weights are read when it is written."""
 
     def __init__(self, traced: Traced, program: Program, target: TritonTarget) -> None:
-        self.traced, self._program, self._target = traced, program, target
+        self.traced, self._program, self._arch = traced, program, target.arch
+        self._compiled = compile_plan(traced, target)
 
     def write(self, folder: Path) -> list[str]:
         """Write the plan, its weights and its kernels."""
-        return write_plan(self.traced, self._program, self._target, folder)
+        return write_plan(self._compiled, self._arch, self._weight, folder)
+
+    def _weight(self, name: str) -> Tensor:
+        return evaluate(self.traced.weights[name], self._program)
 
     def provenance(self) -> list[Provenance]:
         """Where every step comes from, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,22 +20,22 @@ from strop.compiler.targets.triton.plan import (
     TensorArgument,
 )
 from strop.kernels.expression import evaluate, names_in
-from strop.kernels.kernel import Bucket, Launch
+from strop.kernels.kernel import Launch
 from strop.kernels.launching import Choice, Recorded
-from strop.kernels.specialization import variant_of
-from strop.kernels.variant import Variant
+from strop.kernels.selection import usual_buckets
+from strop.kernels.specialization import plain, variant_of
 
 
 class Launches:
     """Makes steps of what launchers recorded.
 
     Attributes:
-        variants: every one that a step names, by its name.
+        recorded: every launch, and the step that it became.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.variants: dict[str, Variant] = {}
+        self.recorded: list[tuple[LaunchValues, Launch]] = []
 
     def steps(self, recorded: Recorded, node: str) -> list[LaunchValues | ChoiceValues]:
         """The steps of a node's launches.
@@ -68,15 +69,31 @@ class Launches:
         arguments = {
             name: self._argument(value, f"{node}.{name}") for name, value in made.arguments.items()
         }
-        return LaunchValues(
+        step = LaunchValues(
             kind="launch",
             node=node,
             makes={},
             kernel=made.kernel.name,
             arguments=arguments,
             grid=list(made.kernel.grid),
-            buckets=self._buckets(made),
+            buckets=self._usual(made),
         )
+        self.recorded.append((step, made))
+        return step
+
+    def _usual(self, made: Launch) -> list[BucketValues]:
+        """What the kernel's own buckets say; a build chooses anew (``compiled.py``).
+
+        Raises:
+            NotLowered: an argument is of a type that no kernel takes.
+        """
+        try:
+            return [
+                BucketValues(when=b.when, variant=variant_of(made, b.configuration).name)
+                for b in usual_buckets(made)
+            ]
+        except TypeError as error:
+            raise NotLowered(f"kernel {made.kernel.name}: {error}") from error
 
     def _argument(self, value: Any, name: str) -> Argument:
         match value:
@@ -90,40 +107,9 @@ class Launches:
                 return NumberArgument(number=value)
         raise NotLowered(f"a kernel takes {type(value).__name__}, which no plan can hold")
 
-    def _buckets(self, made: Launch) -> list[BucketValues]:
-        """A variant for each bucket that may hold; the last one holds always."""
-        known = {**made.arguments, **made.constants}
-        kept: list[tuple[str, Bucket]] = []
-        for bucket in made.kernel.buckets:
-            decided = _decided(bucket.when, known)
-            if decided is not False:
-                kept.append(("" if decided else bucket.when, bucket))
-            if decided:
-                break
-        return [
-            BucketValues(when=when, variant=self._variant(made, bucket)) for when, bucket in kept
-        ]
 
-    def _variant(self, made: Launch, bucket: Bucket) -> str:
-        try:
-            variant = variant_of(made, bucket.configuration)
-        except TypeError as error:
-            raise NotLowered(f"kernel {made.kernel.name}: {error}") from error
-        self.variants[variant.name] = variant
-        return variant.name
-
-
-def _decided(when: str, sizes: Any) -> bool | None:
+def _decided(when: str, sizes: Mapping[str, Any]) -> bool | None:
     """Whether a condition holds, where that is the same at all sizes of the dims."""
-    if not when:
-        return True
-    fixed = {name: _fixed(sizes[name]) for name in names_in(when)}
-    numbers = {name: number for name, number in fixed.items() if number is not None}
-    return bool(evaluate(when, numbers)) if len(numbers) == len(fixed) else None
-
-
-def _fixed(size: Any) -> int | None:
-    if isinstance(size, torch.SymInt):
-        number = size.node.maybe_as_int()
-        return None if number is None else int(number)
-    return int(size)
+    numbers = {name: plain(sizes[name]) for name in names_in(when)}
+    known = {name: number for name, number in numbers.items() if number is not None}
+    return bool(evaluate(when, known)) if len(known) == len(numbers) else None

@@ -19,6 +19,7 @@ from strop.compiler.targets.triton.plan import (
     FORMAT,
     DimValues,
     InputValues,
+    LaunchValues,
     OutputValues,
     Plan,
     TensorValues,
@@ -26,7 +27,7 @@ from strop.compiler.targets.triton.plan import (
     values_of,
 )
 from strop.compiler.util.errors import UnsupportedError
-from strop.kernels.variant import Variant
+from strop.kernels.kernel import Launch
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Traced:
 
     Attributes:
         plan: without variants.
-        variants: what has to be compiled, by name.
+        launches: every launch, and the step that it became.
         weights: the constant of the program behind each weight of the plan, by name.
         origins: of each step the call that it was made for.
     """
 
     plan: Plan
-    variants: dict[str, Variant]
+    launches: Sequence[tuple[LaunchValues, Launch]]
     weights: dict[str, Node]
     origins: Sequence[Node]
 
@@ -65,7 +66,7 @@ def lower_to_plan(program: Program, target: str) -> Traced:
         plan = _plan(on, inputs, target)
     except NotLowered as error:
         raise UnsupportedError(f"the inputs or outputs cannot be lowered: {error}") from error
-    return Traced(plan, on.launches.variants, on.weights, on.origins)
+    return Traced(plan, on.launches.recorded, on.weights, on.origins)
 
 
 def _visit(on: Tracer, node: Node) -> str | None:

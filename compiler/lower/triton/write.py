@@ -1,92 +1,50 @@
-"""Write a traced plan: compiled kernels that hold to the limits, weights, and the plan itself."""
+"""Write a compiled plan: the plan itself, weights, kernels, and what the gate read of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from strop.compiler.ir.constants import evaluate
-from strop.compiler.ir.program import Program
-from strop.compiler.lower.triton.lowering import Traced
+from torch import Tensor
+
+from strop.compiler.lower.triton.compiled import Compiled
 from strop.compiler.lower.triton.weights import write_weights
-from strop.compiler.targets.target import GATE_FILE, PLAN_FILE, WEIGHTS_FILE, TritonTarget
-from strop.compiler.targets.triton.plan import (
-    Plan,
-    VariantValues,
-    kernel_file,
-)
-from strop.compiler.util.errors import RuntimeRefusedError
-from strop.kernels.architecture import ARCHITECTURES
-from strop.kernels.compiler import CompileError
-from strop.kernels.gate import Checked, GateError, compile_and_check
+from strop.compiler.targets.target import GATE_FILE, PLAN_FILE, WEIGHTS_FILE
+from strop.compiler.targets.triton.plan import kernel_file
+from strop.kernels.gate import Checked
 
 
-def write_plan(traced: Traced, program: Program, target: TritonTarget, folder: Path) -> list[str]:
+def write_plan(
+    compiled: Compiled, arch: str, weight: Callable[[str], Tensor], folder: Path
+) -> list[str]:
     """Write all files of an artifact that a plan needs.
+
+    Args:
+        compiled: the plan and its kernels.
+        arch: the architecture that they are for.
+        weight: gives a weight by name, when it is written.
+        folder: where to write.
 
     Returns:
         Their names.
-
-    Raises:
-        RuntimeRefusedError: a kernel cannot be compiled, or breaks a limit of the gate's.
     """
-    checked = _checked(traced, target)
-    plan = traced.plan.model_copy(
-        update={
-            "variants": {one.variant.name: _variant(one) for one in checked},
-            "driver": max((one.binary.minimum_driver for one in checked), key=_version, default=""),
-        }
-    )
-    (folder / PLAN_FILE).write_text(_text(plan))
-    names = [PLAN_FILE, WEIGHTS_FILE, GATE_FILE, *_write_kernels(checked, target, folder)]
-    report = {one.variant.name: _report(one) for one in checked}
+    plan = compiled.plan
+    text = json.dumps(plan.model_dump(), separators=(",", ":"), allow_nan=False)
+    (folder / PLAN_FILE).write_text(text + "\n")
+    report = {name: _report(one) for name, one in compiled.kernels.items()}
     (folder / GATE_FILE).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-    write_weights(
-        folder / WEIGHTS_FILE,
-        {weight.name: weight for weight in plan.weights},
-        lambda name: evaluate(traced.weights[name], program),
-    )
-    return names
+    write_weights(folder / WEIGHTS_FILE, {known.name: known for known in plan.weights}, weight)
+    return [PLAN_FILE, WEIGHTS_FILE, GATE_FILE, *_write_kernels(compiled.kernels, arch, folder)]
 
 
-def _checked(traced: Traced, target: TritonTarget) -> Sequence[Checked]:
-    variants = [traced.variants[name] for name in sorted(traced.variants)]
-    try:
-        return compile_and_check(variants, ARCHITECTURES[target.arch])
-    except (CompileError, GateError) as error:
-        raise RuntimeRefusedError(str(error)) from error
-
-
-def _version(driver: str) -> list[int]:
-    return [int(part) for part in driver.split(".")]
-
-
-def _variant(one: Checked) -> VariantValues:
-    variant = one.variant
-    return VariantValues(
-        kernel=variant.kernel,
-        types=dict(variant.types),
-        aligned=list(variant.aligned),
-        constants=dict(variant.constants),
-        num_warps=variant.num_warps,
-        num_stages=variant.num_stages,
-        entry=one.binary.entry,
-        shared_memory=one.binary.shared_memory,
-    )
-
-
-def _text(plan: Plan) -> str:
-    return json.dumps(plan.model_dump(), separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def _write_kernels(checked: Sequence[Checked], target: TritonTarget, folder: Path) -> list[str]:
+def _write_kernels(kernels: Mapping[str, Checked], arch: str, folder: Path) -> list[str]:
     names = []
-    for one in checked:
+    for variant, one in kernels.items():
         for ending, content in (("cubin", one.binary.cubin), ("ptx", one.binary.ptx.encode())):
-            name = kernel_file(target.arch, one.variant.name, ending)
+            name = kernel_file(arch, variant, ending)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
             names.append(name)

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from strop.compiler.lower.triton.rules import embedding, linear, norm, quantize, rotary, softmax
+from strop.compiler.lower.triton.rules import (
+    attention,
+    embedding,
+    linear,
+    norm,
+    packed,
+    quantize,
+    rotary,
+    softmax,
+)
 
-__all__ = ["embedding", "linear", "norm", "quantize", "rotary", "softmax"]
+__all__ = [
+    "attention",
+    "embedding",
+    "linear",
+    "norm",
+    "packed",
+    "quantize",
+    "rotary",
+    "softmax",
+]

@@ -1,0 +1,33 @@
+"""Attention, in either of two layouts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strop.compiler.lower.triton.layouts import dense, split_heads
+from strop.compiler.lower.triton.table import lowers
+from strop.compiler.lower.triton.tracer import Tracer
+from strop.kernels.attention import attention
+
+
+@lowers(torch.ops.strop.attention.default)
+def _attention(
+    on: Tracer,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    q_heads: int,
+    kv_heads: int,
+    scale: float,
+    causal: bool,
+) -> Tensor:
+    packed = q.dim() == 3
+    counts = (q_heads, kv_heads, kv_heads)
+    parts = [
+        split_heads(on, x, heads) if packed else dense(on, x) for x, heads in zip((q, k, v), counts)
+    ]
+    seen = None if mask is None else dense(on, mask)
+    made: Tensor = on.launch(attention, *parts, seen, scale, causal, packed)
+    return made
