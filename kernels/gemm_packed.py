@@ -104,9 +104,11 @@ GEMM_PACKED = Kernel(
     grid=("cdiv(rows, BLOCK_M) * cdiv(columns, BLOCK_N)",),
     buckets=(
         Bucket("rows <= 32", _tile(32, 64, 4, 4)),
+        Bucket("rows <= 64", _tile(64, 64, 4, 4)),
         Bucket("", _tile(64, 128, 8, 3)),
     ),
     cost=packed_cost,
+    candidates=(_tile(128, 64, 4, 3), _tile(128, 128, 8, 3), _tile(128, 128, 8, 4)),
     axis="rows",
     share=tile_share(packed_cost),
     examples={

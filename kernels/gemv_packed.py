@@ -99,14 +99,14 @@ def gemv_packed_kernel(
     ACTIVATION: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr, SPLITS: tl.constexpr,
     SLICES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """A program computes BLOCK_N columns of all rows, over one of SPLITS parts of the depth.
+    """A program computes BLOCK_N columns of BLOCK_M rows, over one of SPLITS parts of the depth.
 
     Each of its warps reads one of SLICES slices of that part. The program stores y
     [rows, columns], or its sums to partial [SPLITS, rows, columns] if that is given.
     """
     split = tl.program_id(1)
     share = tl.cdiv(tl.cdiv(depth, 32 * (16 // BITS)), SPLITS * SLICES)
-    row = tl.arange(0, BLOCK_M).to(tl.int64)
+    row = (tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     column = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     first = (split * SLICES + tl.arange(0, SLICES)) * share
     sums = _slices(
@@ -138,9 +138,14 @@ def gemv_packed_sum_kernel(
     finish(values, bias, residual, y, row, rows, column, columns, residual_stride, ACTIVATION)
 
 
-def _tile(rows: int, slices: int, stages: int) -> Configuration:
+def _tile(rows: int, columns: int, slices: int, stages: int) -> Configuration:
     """A warp for each slice."""
-    return Configuration({"BLOCK_M": rows, "BLOCK_N": 32, "SLICES": slices}, slices, stages)
+    return Configuration({"BLOCK_M": rows, "BLOCK_N": columns, "SLICES": slices}, slices, stages)
+
+
+def _share(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
+    own = {"rows": sizes["BLOCK_M"], "columns": sizes["BLOCK_N"], "SPLITS": 1}
+    return packed_cost({**sizes, **own, "depth": sizes["depth"] // sizes["SPLITS"]}, itemsizes)
 
 
 def _sum_cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
@@ -152,14 +157,22 @@ def _sum_cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
 GEMV_PACKED = Kernel(
     "gemv_packed",
     gemv_packed_kernel,
-    grid=("cdiv(columns, BLOCK_N)", "SPLITS"),
+    grid=("cdiv(columns, BLOCK_N)", "SPLITS", "cdiv(rows, BLOCK_M)"),
     buckets=(
-        Bucket("rows <= 8 and columns <= 8192", _tile(8, 8, 3)),
-        Bucket("rows <= 8", _tile(8, 4, 4)),
-        Bucket("columns <= 8192", _tile(16, 8, 3)),
-        Bucket("", _tile(16, 4, 4)),
+        Bucket("rows <= 8 and columns <= 8192", _tile(8, 32, 8, 3)),
+        Bucket("rows <= 8", _tile(8, 32, 4, 4)),
+        Bucket("columns <= 8192", _tile(16, 32, 8, 3)),
+        Bucket("", _tile(16, 32, 4, 4)),
     ),
     cost=packed_cost,
+    axis="rows",
+    share=_share,
+    candidates=(
+        _tile(8, 16, 8, 4),
+        _tile(8, 16, 4, 4),
+        _tile(16, 16, 8, 4),
+        _tile(16, 16, 4, 4),
+    ),
     examples={
         "1 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(1, 4096, 4096),
         "1 x 14336 x 4096, 4 bits in groups of 32": lambda: _example(1, 14336, 4096, group=32),
