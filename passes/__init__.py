@@ -20,6 +20,7 @@ from strop.passes.fuse.norm import FuseNorms
 from strop.passes.fuse.packed import PackLinears
 from strop.passes.fuse.residual import FuseResiduals
 from strop.passes.fuse.rotary import FuseRotary
+from strop.passes.kernels.select import SelectKernels
 from strop.passes.legalize.complex import SplitComplex
 from strop.passes.legalize.dtypes import LegalizeDtypes
 from strop.passes.precision.precision import Precision
@@ -69,6 +70,7 @@ PASSES: tuple[type[Pass], ...] = (
     QuantizeWeights,
     CorrectBias,
     Ragged,
+    SelectKernels,
     Recover,
     Precision,
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from strop.compiler.ir import kernel_limits
 from strop.compiler.ir.kernel_limits import limited_calls, why_no_kernel
 from strop.compiler.targets.target import CPU
-from strop.kernels import rows
+from strop.kernels import heads, packing, rows
 
 strop = torch.ops.strop
 GPU = replace(CPU, name="gpu", fused_dtypes=frozenset({"float16", "float32"}))
@@ -26,11 +26,11 @@ def ones(*shape: int, dtype: torch.dtype = HALF) -> Tensor:
     return torch.ones(shape, dtype=dtype)
 
 
-def attention(heads: int, kv_heads: int, **options: Any) -> Callable[..., Tensor]:
+def attention(q_heads: int, kv_heads: int, scale: float = 1.0) -> Callable[..., Tensor]:
     """Attention on packed or split heads."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        result: Tensor = strop.attention(q, k, v, None, heads, kv_heads, 1.0, False)
+        result: Tensor = strop.attention(q, k, v, None, q_heads, kv_heads, scale, False)
         return result
 
     return attend
@@ -96,7 +96,17 @@ LEFT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], str]] = {
     "large heads": (
         attention(1, 1),
         (ones(1, 3, 257),) * 3,
-        "heads have 257 channels, and a kernel takes 256 at most",
+        "heads have 257 channels of torch.float16, and a kernel takes 256 at most",
+    ),
+    "large heads of float32": (
+        attention(1, 1),
+        (ones(1, 3, 129, dtype=torch.float32),) * 3,
+        "heads have 129 channels of torch.float32, and a kernel takes 128 at most",
+    ),
+    "a scale of zero": (
+        attention(1, 1, scale=0.0),
+        (ones(1, 3, 8),) * 3,
+        "scores are multiplied by 0.0, and a kernel takes numbers above 0",
     ),
     "heads of different sizes": (
         attention(2, 2),
@@ -106,7 +116,7 @@ LEFT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], str]] = {
     "large rotated heads": (
         lambda x, c: strop.rotary(x, c, c, 1),
         (ones(1, 3, 258), ones(1, 3, 2)),
-        "heads have 258 channels, and a kernel takes 256 at most",
+        "heads have 258 channels of torch.float16, and a kernel takes 256 at most",
     ),
     "one scale": (
         lambda x, w: strop.linear_w8a8(x, w, strop.int8_scale(w), None),
@@ -148,3 +158,5 @@ def test_a_dynamic_number_of_columns_is_named(case: str) -> None:
 
 def test_the_limits_are_those_of_the_kernels() -> None:
     assert kernel_limits.WIDEST_ROW == rows.WIDEST
+    assert kernel_limits.LARGEST_HEAD == heads.LARGEST
+    assert kernel_limits.GROUP_STEP == packing.WORDS

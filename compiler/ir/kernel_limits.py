@@ -67,11 +67,6 @@ def why_no_kernel(node: Node, target: Target) -> str | None:
     return _CHECKS[node.target](values)
 
 
-def kernel_bits(bits: int) -> int:
-    """The bits in which kernels unpack whole numbers of 2 to 8 bits."""
-    return 4 if bits <= 4 else 8
-
-
 def limited_calls() -> tuple[Any, ...]:
     """The operators of which some calls stay with torch, for a reason of their own."""
     return tuple(_CHECKS)
@@ -132,14 +127,21 @@ def _gated(values: dict[str, Any]) -> str | None:
 def _attention(values: dict[str, Any]) -> str | None:
     q, k, v = values["q"], values["k"], values["v"]
     sizes = [_head_size(x, h) for x, h in zip((q, k, v), _heads(values))]
-    if None in sizes:
-        return "the size of a head is dynamic"
     if len(set(sizes)) > 1:
         return f"heads of queries, keys and values have {', '.join(map(str, sizes))} channels"
-    if sizes[0] > LARGEST_HEAD:  # type: ignore[operator]
-        return f"heads have {sizes[0]} channels, and a kernel takes {LARGEST_HEAD} at most"
-    others = [d for d in map(dtype_of, (k, v)) if d != dtype_of(q)]
-    return f"queries are {dtype_of(q)}, keys or values {others[0]}" if others else None
+    if values["scale"] <= 0:
+        return f"scores are multiplied by {values['scale']}, and a kernel takes numbers above 0"
+    return _why_not_head(sizes[0], dtype_of(q))
+
+
+def _why_not_head(size: int | None, dtype: torch.dtype) -> str | None:
+    """Wider values fill the registers of a program with fewer channels."""
+    most = LARGEST_HEAD if dtype in HALVES else LARGEST_HEAD // 2
+    if size is None:
+        return "the size of a head is dynamic"
+    if size > most:
+        return f"heads have {size} channels of {dtype}, and a kernel takes {most} at most"
+    return None
 
 
 @_check(strop.linear_w8a8.default)
@@ -162,8 +164,4 @@ def _head_size(x: Node, heads: int) -> int | None:
 def _rotary(values: dict[str, Any]) -> str | None:
     size = _head_size(values["x"], values["heads"])
     half = static_int(shape_of(values["cos"])[-1])
-    if size is None or half is None:
-        return "the size of a head is dynamic"
-    if size > LARGEST_HEAD:
-        return f"heads have {size} channels, and a kernel takes {LARGEST_HEAD} at most"
-    return None
+    return _why_not_head(None if half is None else size, dtype_of(values["x"]))

@@ -11,14 +11,19 @@ from strop.compiler.ir.dialect.weight_only import whole_numbers
 from strop.kernels.packing import pack, unpack
 
 
+def kernel_bits(bits: int) -> int:
+    """The bits in which kernels hold whole numbers of 2 to 8 bits."""
+    return 4 if bits <= 4 else 8
+
+
 @define("packed_numbers(Tensor weight, Tensor scale, Tensor? zero_point, int bits) -> Tensor")
 def packed_numbers(weight: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
     """The ``whole_numbers`` of a weight as ``strop.kernels.packing`` lays them out in bytes.
 
-    weight: [out, in] float; scale: [out, groups] float; zero_point: [out, groups] int; bits: 4 or
-    8; result: [out, packed_bytes(in, bits)] uint8.
+    weight: [out, in] float; scale: [out, groups] float; zero_point: [out, groups] int; bits: 2
+    to 8; result: [out, packed_bytes(in, kernel_bits(bits))] uint8.
     """
-    return pack(whole_numbers(weight, scale, zero_point, bits), bits)
+    return pack(whole_numbers(weight, scale, zero_point, bits), kernel_bits(bits))
 
 
 @define(

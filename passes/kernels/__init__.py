@@ -1,0 +1,1 @@
+"""What a program computes becomes what kernels of a target compute."""
