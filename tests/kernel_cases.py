@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import Tensor
+from triton.runtime.interpreter import _interpreter as interpreter
 
 from strop.kernels import buffers
 
@@ -27,6 +28,12 @@ def need_gpu(why: str) -> None:
     """Skip the test where kernels are interpreted."""
     if device() == "cpu":
         pytest.skip(f"{why}: needs a GPU")
+
+
+def need_fused_products() -> None:
+    """Skip the test where a product and its sum are rounded apart, as no GPU does."""
+    if device() == "cpu" and not hasattr(interpreter, "fma_fp32"):
+        pytest.skip("the interpreter of this version of Triton rounds products and sums apart")
 
 
 def float_dtypes() -> list[torch.dtype]:

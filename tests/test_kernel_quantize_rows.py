@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from kernel_cases import SIZES, device, float_dtypes, guarded, random, strided
+from kernel_cases import SIZES, device, float_dtypes, guarded, need_fused_products, random, strided
 from torch import Tensor
 
 from strop.kernels import quantize_rows as module
@@ -51,6 +51,14 @@ def test_ties_go_to_the_even_number() -> None:
     q, scale = quantize_rows(x)
     assert scale.item() == 1
     assert q.tolist() == [[127, 0, 2, 2, 0, -2, -126, -127]]
+
+
+def test_numbers_next_to_ties_are_rounded_as_their_quotients_are() -> None:
+    need_fused_products()
+    scale = random(64).abs() + 0.01
+    ties = (torch.arange(127, device=device()) + 0.5) * scale[:, None]
+    near = [ties.nextafter(ties + step) for step in (-1, 0, 1)]
+    same(torch.cat([*near, 127 * scale[:, None]], 1))
 
 
 @pytest.mark.parametrize("columns", [9, 24])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import close, device, float_dtypes, guarded, random
+from kernel_cases import close, device, float_dtypes, guarded, need_fused_products, random
 from torch import Tensor
 
 from strop.compiler.ir.dialect.rotary import rotary as rotary_operator
@@ -65,6 +65,7 @@ def test_norms(x: Tensor, rms: bool, residual: bool, quantize: bool) -> None:
 @drawn
 @given(rows_of_numbers())
 def test_rounded_rows(x: Tensor) -> None:
+    need_fused_products()
     with guarded(pytest.MonkeyPatch()):
         q, scale = quantize_rows(x)
     exact = x.float().cpu()
