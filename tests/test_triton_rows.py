@@ -67,6 +67,10 @@ def gated(x: Tensor, w: Tensor, b: Tensor) -> Any:
     return strop.gated_linear(x, weight, weight, b, None, "silu")
 
 
+def gate_of_halves(x: Tensor, w: Tensor, b: Tensor) -> Any:
+    return strop.gated(x[..., :12], x[..., 12:], "gelu_tanh")
+
+
 def int8(x: Tensor, w: Tensor, b: Tensor) -> Any:
     weight = torch.diag(w).contiguous()
     scale = strop.int8_scale(weight).float()
@@ -88,6 +92,7 @@ def int8(x: Tensor, w: Tensor, b: Tensor) -> Any:
         (softmax, ["softmax"]),
         (fused, ["gemm"]),
         (gated, ["gated_gemm"]),
+        (gate_of_halves, ["gated"]),
         (int8, ["quantize_rows", "gemm_int8"]),
     ],
     ids=lambda one: getattr(one, "__name__", ""),
@@ -166,6 +171,14 @@ def test_embeddings_with_their_norm_take_one_kernel() -> None:
     assert kernels_of(program)[-1] == "embedding_norm"
     (found,) = run_plan(program, ids)
     torch.testing.assert_close(found, program.run(input_0=ids)[0], rtol=2e-3, atol=2e-3)
+
+
+def test_an_embedding_takes_the_kernel_without_its_norm() -> None:
+    ids = torch.tensor([[3, 1, 2], [0, 4, 4]])
+    program = program_of(F.embedding, ids, weight=values(5, 24))
+    assert kernels_of(program) == ["embedding_norm"]
+    (found,) = run_plan(program, ids)
+    assert torch.equal(torch.as_tensor(found), torch.as_tensor(program.run(input_0=ids)[0]))
 
 
 def test_what_no_kernel_takes_is_run_by_torch() -> None:

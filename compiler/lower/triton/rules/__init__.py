@@ -5,6 +5,7 @@ from __future__ import annotations
 from strop.compiler.lower.triton.rules import (
     attention,
     embedding,
+    gated,
     linear,
     norm,
     packed,
@@ -16,6 +17,7 @@ from strop.compiler.lower.triton.rules import (
 __all__ = [
     "attention",
     "embedding",
+    "gated",
     "linear",
     "norm",
     "packed",

@@ -1,4 +1,4 @@
-"""Sums of embeddings with the norm behind them."""
+"""Embeddings, and sums of them with the norm behind."""
 
 from __future__ import annotations
 
@@ -26,3 +26,14 @@ def _embedding_norm(
     places = [flat(on, i) for i in indices]
     y = on.launch(embedding_norm, places, list(tables), weight, bias, eps, rms=rms)
     return with_axes(on, y, indices[0].shape)
+
+
+@lowers(torch.ops.aten.embedding.default)
+def _embedding(
+    on: Tracer, table: Tensor, indices: Tensor, padding: int, scaled: bool, sparse: bool
+) -> Tensor:
+    """One table and no norm; the other arguments are for gradients."""
+    rows = on.launch(
+        embedding_norm, [flat(on, indices)], [table], None, None, 0.0, rms=True, norm=False
+    )
+    return with_axes(on, rows, indices.shape)
