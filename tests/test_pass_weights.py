@@ -205,12 +205,16 @@ def test_reasons_for_which_layers_stay_in_float() -> None:
 
 
 def test_reasons_of_the_target() -> None:
-    def missed(**changed: Any) -> list[str]:
-        context = Context(target=replace(CPU, **changed))
-        return [m.reason for m in QuantizeWeights().run(one_layer(), context=context).log.misses]
+    def run(**changed: Any) -> None:
+        QuantizeWeights().run(one_layer(), context=Context(target=replace(CPU, **changed)))
 
-    assert "takes symmetric weights only: set symmetric=true" in missed(weight_zero_points=False)[0]
-    assert "has no products with packed weights of 4 bits" in missed(weight_bits=0)[0]
+    for changed, reason in (
+        ({"weight_zero_points": False}, "takes symmetric weights only: set symmetric=true"),
+        ({"weight_bits": 0}, "has no products with packed weights of 4 bits"),
+        ({"weight_groups": (64, 128)}, "takes groups of 64 or 128 input channels only"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            run(**changed)
 
 
 @pytest.mark.parametrize(

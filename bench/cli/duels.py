@@ -26,6 +26,8 @@ from strop.compiler.util.terminal import Console
 SUBJECT = "strop"
 # The same file, run by the runtime of a peer.
 IN_OPENVINO, _OPENVINO = "strop in openvino", "openvino"
+# ONNX Runtime's provider that engines run on.
+_TIMED = "CPUExecutionProvider"
 console = Console()
 
 
@@ -93,7 +95,12 @@ def _artifact(folders: Sequence[str]) -> Artifact:
     if len(folders) != 1:
         given = f", not {', '.join(folders)}" if folders else ""
         raise UsageError(f"say which artifact to measure, one folder{given}: strop bench OUT")
-    return read_intact(folders[0])
+    artifact = read_intact(folders[0])
+    if isinstance(artifact.target, OnnxTarget) and artifact.target.providers[0] != _TIMED:
+        raise UsageError(
+            f"{folders[0]} is built for {artifact.target.name}; strop bench times files on the CPU"
+        )
+    return artifact
 
 
 def _judge(record: DuelRecord, conditions: Sequence[Condition], against: Sequence[str]) -> None:

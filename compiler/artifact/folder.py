@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from strop.compiler.artifact.manifest_schema import BuildValues, ManifestValues
 from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import TARGETS, Target, get_target
-from strop.compiler.util.errors import UsageError
+from strop.compiler.util.errors import RuntimeRefusedError, UsageError
 from strop.compiler.util.files.parsing import validated
 from strop.compiler.util.files.reading import file_hash, is_there, opened, read_json, require_inside
 
@@ -89,7 +89,15 @@ class Loaded:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.session = runtime_of(artifact.target).open(artifact.path, artifact.target)
+        runtime, target = runtime_of(artifact.target), artifact.target
+        stand_in = runtime.stand_in(target)
+        if stand_in is not None and not target.runs_on_stand_in:
+            raise RuntimeRefusedError(
+                f"{artifact.path} is built for {target.name}; {stand_in.why}, and {stand_in.name} "
+                f"would run it. Build it for this machine (--target cpu), or open "
+                f"{artifact.model_path} in a session of your own"
+            )
+        self.session = runtime.open(artifact.path, target)
         self.declared = [i["name"] for i in artifact.manifest["contract"]["inputs"]]
 
     def __call__(self, **arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
@@ -110,6 +118,8 @@ def load(path: str | os.PathLike[str]) -> Loaded:
 
     Raises:
         UsageError: the folder is no artifact, or was changed since it was built.
+        RuntimeRefusedError: the runtime does not take its files, or the target's device is not
+            there.
     """
     return Loaded(read_intact(path))
 

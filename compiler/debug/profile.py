@@ -166,18 +166,24 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
 
     Raises:
         UsageError: no artifact, or a damaged one, or sizes that it does not take.
-        RuntimeRefusedError: the runtime does not run it.
+        RuntimeRefusedError: the runtime does not run it, or the target's device is not there.
     """
     from strop.compiler.artifact.folder import read_intact
     from strop.compiler.artifact.provenance import read_provenance
     from strop.compiler.debug.feeds import feeds_for, one_size_each
     from strop.compiler.targets.runtime import runtime_of
+    from strop.compiler.util.errors import RuntimeRefusedError
 
     artifact = read_intact(out)
     records = read_provenance(artifact)
     manifest = artifact.manifest
     feeds = feeds_for(artifact, source, one_size_each(words, manifest["contract"]["dims"]))
     runtime = runtime_of(artifact.target)
+    if (stand_in := runtime.stand_in(artifact.target)) is not None:
+        raise RuntimeRefusedError(
+            f"{stand_in.why}, and how long {stand_in.name} takes says nothing of "
+            f"{artifact.target.name}"
+        )
     found = runtime.trace(artifact.path, artifact.target, feeds.arrays, runs)
     return Profile(
         out=out,

@@ -115,7 +115,7 @@ def _publish(
     with job.stages.stage("lower"), collector_paused():
         lowering = lowering_of(job.target)
         lowered = lowering.lower(optimized.program, job.target, job.options.choices)
-    stand_in = runtime_of(job.target).stand_in()
+    stand_in = runtime_of(job.target).stand_in(job.target)
     with (
         # Times of a stand-in would say nothing of the target.
         written(optimized.in_float if stand_in is None else None, job) as in_float,

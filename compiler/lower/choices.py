@@ -1,9 +1,14 @@
-"""Which emitter a target uses where an operator has several: the fastest one measured."""
+"""Which emitter a target uses where an operator has several.
+
+The fastest one measured; for a target on which nothing was measured, the one that a model of it
+prefers, with the reason.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Annotated, Any
 
@@ -24,16 +29,37 @@ _Times = Annotated[dict[str, Annotated[float, pydantic.Field(gt=0)]], pydantic.F
 
 
 class _Table(Strict):
-    """What is read of a table."""
+    """What is read of a table of measurements."""
 
     milliseconds: dict[str, dict[str, _Times]]
 
 
+class _Preference(Strict):
+    """The variant of one operator, and why."""
+
+    variant: str
+    why: str
+
+
+class _Model(Strict):
+    """A table for a target on which nothing was measured."""
+
+    basis: str
+    """What it was read from."""
+    preferred: dict[str, _Preference]
+
+
 @dataclass(frozen=True)
 class Choices:
-    """Measured times, and the choice that follows from them."""
+    """Measured times, and the choice that follows from them.
+
+    Attributes:
+        milliseconds: what was measured.
+        preferred: the variant by operator, where nothing was measured.
+    """
 
     milliseconds: Milliseconds
+    preferred: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def from_json(text: str, where: str) -> Choices:
@@ -44,8 +70,20 @@ class Choices:
         """
         return Choices(validated(_Table, parse_json(text, where), where).milliseconds)
 
+    @staticmethod
+    def modelled(text: str, where: str) -> Choices:
+        """Read a table of preferences.
+
+        Raises:
+            UsageError: the text is something else.
+        """
+        model = validated(_Model, parse_json(text, where), where)
+        return Choices({}, {op: one.variant for op, one in model.preferred.items()})
+
     def variant(self, target: Any, variants: list[str]) -> str:
-        """The fastest measured variant; the first one where nothing was measured, or in a tie.
+        """The fastest measured variant; the first one in a tie.
+
+        Where nothing was measured, the preferred one, or the first.
 
         Fastest by the geometric mean over the measured shapes: a graph's sizes are dynamic, so
         it is lowered once for all of them, and each has the same weight.
@@ -53,7 +91,8 @@ class Choices:
         measured = self.milliseconds.get(op_name(target), {})
         known = [v for v in variants if v in measured]
         if not known:
-            return variants[0]
+            preferred = self.preferred.get(op_name(target), variants[0])
+            return preferred if preferred in variants else variants[0]
         best = min(known, key=lambda v: _mean_log(measured[v]))
         tied = _mean_log(measured[known[0]]) - _mean_log(measured[best]) < TIE
         return known[0] if tied else best
@@ -64,10 +103,14 @@ def _mean_log(times: dict[str, float]) -> float:
 
 
 def shipped(target: Target) -> Choices:
-    """The table that strop ships for a target, measured by ``strop.bench.measures.emitters``.
+    """The table that strop ships for a target.
 
-    Empty where it ships none: nothing is known of the runtimes that a file in standard form is for.
+    It was measured, by ``strop.bench.measures.emitters``, or modelled. Empty where it ships none:
+    nothing is known of the runtimes that a file in standard form is for.
     """
     room = resources.files(f"strop.compiler.lower.{target.lowering}")
-    file = room.joinpath(f"measured_{target.name}.json")
-    return Choices.from_json(file.read_text(), file.name) if file.is_file() else Choices({})
+    for kind, read in (("measured", Choices.from_json), ("modelled", Choices.modelled)):
+        file = room.joinpath(f"{kind}_{target.name}.json")
+        if file.is_file():
+            return read(file.read_text(), file.name)
+    return Choices({})

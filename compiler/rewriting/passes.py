@@ -17,6 +17,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.ir.verifier import verify, verify_unchanged, versions_of
 from strop.compiler.rewriting.context import Capture, Context, Needs
 from strop.compiler.rewriting.rules import Enough, Log, Rule, apply_rules
+from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import StropError, UsageError, VerifyError
 from strop.compiler.util.user_code import blame
 
@@ -55,6 +56,10 @@ class Pass(ABC):
     def required(self) -> Needs:
         """What it cannot do without, with these options."""
         return self.needs
+
+    def refused_by(self, target: Target) -> str | None:
+        """Why a target does not run what the pass makes, whatever the model is; None if it does."""
+        return None
 
     def uses(self) -> Sequence[Any]:
         """Functions and classes of the user's that its options name.
@@ -115,9 +120,10 @@ def require_needs(one: Pass, context: Context) -> None:
     """Check that a context has what a pass needs, and that what its options name is there.
 
     Raises:
-        UsageError: something is missing.
+        UsageError: something is missing, or the target does not run what the pass makes.
     """
     one.uses()
+    require_target(one, context.target)
     missing = [need for need in one.required() if context.lacks(need)]
     if missing:
         names = [need if isinstance(need, str) else " or ".join(need) for need in missing]
@@ -126,6 +132,16 @@ def require_needs(one: Pass, context: Context) -> None:
             f"pass '{one.name}' needs {' and '.join(names)}: give "
             f"Model({', '.join(f'{need}=...' for need in given)}) in the factory"
         )
+
+
+def require_target(one: Pass, target: Target) -> None:
+    """Check that a target runs what a pass makes.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if reason := one.refused_by(target):
+        raise UsageError(f"pass '{one.name}': {reason}")
 
 
 @dataclass(frozen=True)
@@ -206,8 +222,10 @@ class Pipeline:
         """Check that the context of every step has what its pass needs.
 
         Raises:
-            UsageError: something is missing.
+            UsageError: something is missing, or the target does not run what a pass makes.
         """
+        for step in self.steps:
+            require_target(step.run, step.context.target)
         for step in self.steps:
             require_needs(step.run, step.context)
 

@@ -57,7 +57,7 @@ class IsolatedSession:
         Raises:
             RuntimeRefusedError: what runs the files here is not what the target runs them by.
         """
-        stand_in = runtime_of(self.target).stand_in()
+        stand_in = runtime_of(self.target).stand_in(self.target)
         if stand_in is not None:
             raise RuntimeRefusedError(
                 f"{stand_in.why}, and how long {stand_in.name} takes says nothing of "

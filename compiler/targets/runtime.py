@@ -104,12 +104,12 @@ class Runtime(Protocol):
         """Of the packages that run the files, by name."""
         ...
 
-    def stand_in(self) -> StandIn | None:
-        """What runs the files on this machine, where that is not what the target runs them by."""
+    def stand_in(self, target: Target) -> StandIn | None:
+        """What runs a target's files on this machine, where that is not what it runs them by."""
         ...
 
     def open(self, folder: Path, target: Target) -> Session:
-        """Open the files as they are, with default options.
+        """Open the files as they are, with default options, on the target's device or a stand-in.
 
         Raises:
             RuntimeRefusedError: the runtime does not take them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from strop.compiler.util.errors import UsageError, did_you_mean
 
@@ -27,6 +27,10 @@ class Target:
         weight_bits: most bits of packed weights that it multiplies float activations by; 0 where it
             has no such product.
         weight_zero_points: whether each group of packed weights may have a zero point of its own.
+        weight_groups: how many input channels of packed weights may share a scale; () where it
+            takes groups of any size.
+        runs_on_stand_in: whether users may open its files where there is no such device: what runs
+            them instead says so itself.
     """
 
     name: str
@@ -42,6 +46,13 @@ class Target:
     fp8: bool
     weight_bits: int
     weight_zero_points: bool
+    weight_groups: tuple[int, ...] = field(default=(), kw_only=True)
+    runs_on_stand_in: bool = field(default=False, kw_only=True)
+
+    @property
+    def computes_int8(self) -> bool:
+        """Whether it multiplies activations in int8 at all."""
+        return self.dynamic_int8 or bool(self.static_int8)
 
     def computes(self, dtype: object) -> bool:
         """Whether operators take a dtype of torch's."""
@@ -64,10 +75,12 @@ class OnnxTarget(Target):
         opset: ONNX opset of the lowered model.
         providers: ONNX Runtime execution providers, in order.
         contrib: whether it has ONNX Runtime's own operators; else files are of the standard's.
+        packed_biases: whether products with packed weights add a bias as fast as none.
     """
 
     opset: int
     contrib: bool
+    packed_biases: bool
     providers: tuple[str, ...]
 
 
@@ -103,6 +116,7 @@ CPU = OnnxTarget(
     weight_zero_points=True,
     opset=23,
     contrib=True,
+    packed_biases=True,
     providers=("CPUExecutionProvider",),
 )
 # Any runtime that takes ONNX, of which OpenVINO is measured. ONNX Runtime checks the file.
@@ -115,6 +129,22 @@ ONNX = replace(
 )
 # TensorRT takes no zero points, and biases in float.
 TENSORRT = replace(ONNX, name="tensorrt", static_int8=("symmetric",), int32_biases=False)
+# Read from the sources and the binary of ONNX Runtime 1.31; nothing was run on a GPU. The CUDA
+# provider has no QLinearMatMul, QLinearConv, ConvInteger and DynamicQuantizeLinear: products of
+# int8 activations would run on the CPU. MatMulNBits has its kernels on tensor cores for float16,
+# symmetric weights, blocks of 32, and no bias.
+CUDA = replace(
+    CPU,
+    name="cuda",
+    dtypes=CPU.dtypes | {"float16"},
+    fused_dtypes=frozenset({"float16", "float32"}),
+    dynamic_int8=False,
+    static_int8=(),
+    weight_zero_points=False,
+    weight_groups=(32,),
+    packed_biases=False,
+    providers=("CUDAExecutionProvider", "CPUExecutionProvider"),
+)
 # No bfloat16: Triton's interpreter computes it wrongly, so no build could be checked without a GPU.
 SM80 = TritonTarget(
     "triton:sm80",
@@ -133,12 +163,13 @@ SM80 = TritonTarget(
     fp8=False,
     weight_bits=8,
     weight_zero_points=True,
+    runs_on_stand_in=True,
     arch="sm80",
 )
 SM89 = replace(SM80, name="triton:sm89", fp8=True, arch="sm89")
 SM90 = replace(SM89, name="triton:sm90", arch="sm90")
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (CPU, ONNX, TENSORRT, SM80, SM89, SM90)
+    target.name: target for target in (CPU, ONNX, TENSORRT, CUDA, SM80, SM89, SM90)
 }
 
 

@@ -34,16 +34,22 @@ class LegalizeDtypes(Pass):
     """Compute dtypes that the target lacks in wider ones; inputs and outputs keep theirs.
 
     bfloat16 inputs and outputs become float32: callers in NumPy have no bfloat16.
+
+    Attributes:
+        widen: compute floats of 16 bits in float32 also where the target has kernels for them, so
+            that patterns match a model of any dtype in one form; pass ``precision`` narrows it.
     """
 
     name = "dtypes"
+
+    widen: bool = False
 
     def apply(self, program: Program, log: Log) -> None:
         self.apply_in(program, log, Context())
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         """Rewrite in one walk, then drop the roundings that nothing needs."""
-        widening = Widening.of(context.target)
+        widening = Widening.of(context.target, self.widen)
         kept = _roundings_to_keep(program, widening)
         found = {v.dtype for n in program.graph.nodes for v in tensors_of(n)}
         _widen_weights(program, widening, log)

@@ -22,9 +22,15 @@ class Widening:
     integers: Mapping[torch.dtype, torch.dtype]
 
     @staticmethod
-    def of(target: Target) -> Widening:
-        """What a target's own dtypes make of the narrow ones."""
-        return Widening(_wider(target, *_FLOATS), _wider(target, *_INTEGERS))
+    def of(target: Target, all_floats: bool = False) -> Widening:
+        """What a target's own dtypes make of the narrow ones.
+
+        Args:
+            target: where the program will run.
+            all_floats: floats of 16 bits are widened also where the target computes in them.
+        """
+        floats = _wider(target, *_FLOATS, all_floats)
+        return Widening(floats, _wider(target, *_INTEGERS))
 
     @property
     def all(self) -> Mapping[torch.dtype, torch.dtype]:
@@ -42,10 +48,15 @@ class Widening:
 
 
 def _wider(
-    target: Target, narrow: Sequence[torch.dtype], wide: Sequence[torch.dtype]
+    target: Target,
+    narrow: Sequence[torch.dtype],
+    wide: Sequence[torch.dtype],
+    all_of_them: bool = False,
 ) -> dict[torch.dtype, torch.dtype]:
     first = next((dtype for dtype in wide if target.computes(dtype)), None)
-    return {} if first is None else {d: first for d in narrow if not target.computes(d)}
+    if first is None:
+        return {}
+    return {d: first for d in narrow if all_of_them or not target.computes(d)}
 
 
 def _name(dtype: torch.dtype) -> str:

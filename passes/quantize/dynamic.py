@@ -18,6 +18,7 @@ from strop.compiler.rewriting.passes import RulePass
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Log, Rule
 from strop.compiler.targets.target import Target
+from strop.passes.quantize.int8_targets import why_no_int8
 from strop.passes.quantize.layers import linear_layer
 from strop.passes.quantize.selection import Selecting, Selection
 
@@ -140,6 +141,9 @@ class QuantizeDynamic(Selecting, RulePass):
 
     scales: Scales = "tensor"
     embeddings: bool = True
+
+    def refused_by(self, target: Target) -> str | None:
+        return why_no_int8(target)
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         self.selection.require_matches(program)

@@ -41,15 +41,22 @@ class Scheme:
         """In how many groups a row of so many values is cut."""
         return size // self.group if self.group else 1
 
+    def refused_by(self, target: Target) -> str | None:
+        """Why a target holds no weight like this, or None where it does."""
+        if self.bits > target.weight_bits:
+            return f"{target.name} has no products with packed weights of {self.bits} bits"
+        if not (self.symmetric or target.weight_zero_points):
+            return f"{target.name} takes symmetric weights only: set symmetric=true"
+        if target.weight_groups and self.group not in target.weight_groups:
+            taken = " or ".join(map(str, target.weight_groups))
+            return f"{target.name} takes groups of {taken} input channels only: set group"
+        return None
+
     def why_not(self, weight: Node, program: Program, target: Target) -> str | None:
         """Why a weight cannot be held like this, or None where it can."""
         dtype, size = dtype_of(weight), int(shape_of(weight)[1])
         if not target.fuses(dtype):
             return f"{target.name} has no products with packed weights in {dtype}"
-        if self.bits > target.weight_bits:
-            return f"{target.name} has no products with packed weights of {self.bits} bits"
-        if not (self.symmetric or target.weight_zero_points):
-            return f"{target.name} takes symmetric weights only: set symmetric=true"
         if self.group and size % self.group:
             return f"groups of {self.group} do not divide its {size} input channels"
         for name in weight_names(weight):

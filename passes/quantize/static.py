@@ -20,6 +20,7 @@ from strop.passes.quantize.calibration import Seeing, observe
 from strop.passes.quantize.compensation import LayerInputs, RoundedLayer
 from strop.passes.quantize.grid import Grid
 from strop.passes.quantize.int8_operators import LAYERS, reads
+from strop.passes.quantize.int8_targets import why_no_int8
 from strop.passes.quantize.layers import weighted_layer
 from strop.passes.quantize.observers import ObserverName, observers
 from strop.passes.quantize.region import Region
@@ -75,6 +76,11 @@ class QuantizeStatic(Selecting, LearningPass):
         if self.batches < 1:
             raise UsageError(f"batches is {self.batches}; it must be 1 or more")
 
+    def refused_by(self, target: Target) -> str | None:
+        if (reason := why_no_int8(target)) or target.static_int8:
+            return reason
+        return f"{target.name} takes no int8 with fixed scales; pass 'quantize' has none"
+
     def learn(self, program: Program, context: Context) -> Learned:
         """Calibrate: by name of a value, the range to keep."""
         self.selection.require_matches(program)
@@ -125,11 +131,9 @@ class QuantizeStatic(Selecting, LearningPass):
         """How activations are rounded on a target.
 
         Raises:
-            UsageError: the target takes none, or not what the option says.
+            UsageError: the target does not take what the option says.
         """
         taken = target.static_int8
-        if not taken:
-            raise UsageError(f"pass '{self.name}': {target.name} does not compute in int8")
         if self.activations and self.activations not in taken:
             raise UsageError(
                 f"pass '{self.name}': activations is '{self.activations}', in which {target.name} "

@@ -105,6 +105,10 @@ class QuantizeWeights(Selecting, LearningPass):
         """Data, also where it can do without."""
         return ("calibration", "train") if self.method in (*WITH_DATA, "auto") else ()
 
+    def refused_by(self, target: Target) -> str | None:
+        schemes = [Scheme(b, self.group, self.symmetric) for b in (self.bits, self.embeddings) if b]
+        return next(filter(None, (scheme.refused_by(target) for scheme in schemes)), None)
+
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         """Choose the grids, unless they follow from the weights, and rewrite the layers."""
         self.selection.require_matches(program)

@@ -43,8 +43,12 @@ class Packed:
     block: int
 
 
-def packed(on: Emitter, weight: Any, scale: Any, zero_point: Any, bits: int) -> Packed:
+def packed(
+    on: Emitter, weight: Any, scale: Any, zero_point: Any, bits: int, dtype: torch.dtype
+) -> Packed:
     """The initializers of a weight; shared by all operators that read it on the same grid.
+
+    Scales are of the given dtype: that of what the weight is multiplied with.
 
     Raises:
         NotLowered: the groups of the weight cannot be cut into blocks.
@@ -61,14 +65,14 @@ def packed(on: Emitter, weight: Any, scale: Any, zero_point: Any, bits: int) -> 
         return together(padded.unflatten(1, (-1, block)), wide)
 
     def scales(scale: Tensor) -> Tensor:
-        return by_block(scale, size, block)
+        return by_block(scale, size, block).to(dtype)
 
     def zeros(zero: Tensor) -> Tensor:
         return together(by_block(zero.to(torch.uint8), size, block), wide)
 
     sources = [n for n in (weight, scale, zero_point) if n is not None]
     made = on.once(("values", *key), lambda: on.derived(sources, values, name))
-    scaled = on.once(("scales", *key), lambda: on.derived([scale], scales, f"{name}.scales"))
+    scaled = on.once(("scales", *key, dtype), lambda: on.derived([scale], scales, f"{name}.scales"))
     zeroed = None
     if zero_point is not None:
         zeroed = on.once(("zeros", *key), lambda: on.derived([zero_point], zeros, f"{name}.zeros"))

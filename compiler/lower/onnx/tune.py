@@ -54,7 +54,14 @@ def tuned(target: OnnxTarget, progress: Callable[[str], None] = lambda what: Non
     """The choices measured on this machine, from the cache where they were measured before.
 
     The cache is one file per CPU model, number of cores and onnxruntime version.
+
+    Raises:
+        UsageError: the target's device is not on this machine.
     """
+    from strop.compiler.targets.onnxruntime.providers import started
+
+    if target.providers[0] not in started(target.providers):
+        raise UsageError(f"nothing can be measured for {target.name} here: no device was found")
     path = cache_path(target.name)
     # One that is missing or damaged is measured again.
     with contextlib.suppress(UsageError):

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.compiler.targets.runtime import Runtime, Trace
+from strop.compiler.targets.runtime import Runtime, StandIn, Trace
 from strop.compiler.targets.target import ONNX_FILE, OnnxTarget, Target
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
+
+_CPU = "ONNX Runtime's CPU provider (in float32 where it has no float16 kernels)"
 
 
 class OnnxSession:
@@ -41,16 +43,27 @@ class OnnxRuntime:
 
         return {"onnxruntime": ort.__version__}
 
-    def stand_in(self) -> None:
-        """ONNX Runtime runs its files everywhere."""
+    def stand_in(self, target: Target) -> StandIn | None:
+        """The CPU provider, where that of the target does not start."""
+        assert isinstance(target, OnnxTarget)
+        first, *others = target.providers
+        if not others:  # the CPU's alone
+            return None
+        from strop.compiler.targets.onnxruntime.providers import started
+
+        if first in started(target.providers):
+            return None
+        return StandIn(f"{first} found no device", _CPU, lambda folder, feeds: 0.0)
 
     def open(self, folder: Path, target: Target) -> OnnxSession:
-        """A session with default options on the target's providers."""
+        """A session with default options on those of the target's providers that start."""
         import onnxruntime as ort
+
+        from strop.compiler.targets.onnxruntime.providers import started
 
         assert isinstance(target, OnnxTarget)
         try:
-            providers = list(target.providers)
+            providers = list(started(target.providers))
             return OnnxSession(ort.InferenceSession(str(folder / ONNX_FILE), providers=providers))
         except Exception as error:  # the runtime's exceptions have no family
             raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error

@@ -19,7 +19,7 @@ class TritonRuntime:
         """The version of Triton."""
         return {"triton": version("triton")}
 
-    def stand_in(self) -> StandIn | None:
+    def stand_in(self, target: Target) -> StandIn | None:
         """Triton's interpreter, where there is no CUDA device."""
         import torch
 

@@ -17,6 +17,7 @@ from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.options import with_options
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
+from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import BudgetError, UsageError, did_you_mean
 from strop.passes.quantize.control.budget import Judge, Loss
 from strop.passes.quantize.control.choice import Choice, Chooser
@@ -111,6 +112,9 @@ class AccuracyControl(LearningPass):
 
     def reads(self) -> Sequence[Need]:
         return sorted({n for n in named(self.required()) if n in ("calibration", "train")})
+
+    def refused_by(self, target: Target) -> str | None:
+        return self.quantizer().refused_by(target)
 
     def uses(self) -> Sequence[Any]:
         return self.quantizer().uses()

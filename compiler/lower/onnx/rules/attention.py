@@ -12,6 +12,7 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.ancestry import any_float_behind
 from strop.compiler.ir.nodes import dtype_of, same_size, shape_of
+from strop.compiler.lower.onnx.attention_call import AttentionCall
 from strop.compiler.lower.onnx.dtypes import DTYPES
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
@@ -21,7 +22,7 @@ aten = torch.ops.aten
 strop = torch.ops.strop
 
 
-@lowers(strop.attention.default)
+@lowers(strop.attention.default, variant="standard")
 def attention(
     on: Emitter,
     q: Any,
@@ -111,24 +112,10 @@ def _may_hold_lowest(mask: Node) -> bool:
     return any_float_behind(mask, may)
 
 
-@lowers(aten.scaled_dot_product_attention.default)
-def sdpa(
-    on: Emitter,
-    q: Any,
-    k: Any,
-    v: Any,
-    mask: Any,
-    dropout: float,
-    causal: bool,
-    scale: float | None,
-    gqa: bool,
-) -> Any:
-    if len(shape_of(q)) != 4 or dropout:
-        raise NotLowered("attention that is not [batch, heads, seq, size], or with dropout")
-    if not gqa and not same_size(shape_of(q)[1], shape_of(on.node)[1]):
-        raise NotLowered("attention whose queries are repeated over the heads of the keys")
-    scale = 1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else scale
-    return attention(on, q, k, v, mask, 0, 0, scale, causal)
+@lowers(aten.scaled_dot_product_attention.default, variant="standard")
+def sdpa(on: Emitter, *arguments: Any) -> Any:
+    call = AttentionCall.of_sdpa(on, *arguments)
+    return attention(on, call.q, call.k, call.v, call.mask, 0, 0, call.scale, call.causal)
 
 
 @lowers(strop.rotary.default, variant="standard")

@@ -33,8 +33,8 @@ def _product(on: Emitter, x: Any, weight: Any) -> Any:
     """x times the transposed weight, for x of any number of axes."""
     if not on.target.contrib:  # runtimes transpose a constant when they load it
         return on.op("MatMul", on.value(x), on.op("Transpose", on.value(weight), perm=[1, 0]))
-    if dtype_of(on.node) != torch.float32:
-        raise NotLowered("the runtime's fused product is one of float32")
+    if not on.target.fuses(dtype_of(on.node)):
+        raise NotLowered(f"the runtime has no fused product of {dtype_of(on.node)}")
     return on.op("FusedMatMul", on.value(x), on.value(weight), domain=MICROSOFT, transB=1)
 
 
@@ -45,8 +45,19 @@ def _gemm_of_rows(on: Emitter, x: Any, weight: Any, bias: Any) -> Any:
     return on.op("Reshape", made, on.shape(shape_of(on.node)))
 
 
+def _require_int8(on: Emitter, x: Any) -> None:
+    """Check that the runtime has a product of int8 activations that are float outside of it.
+
+    Raises:
+        NotLowered: it has none.
+    """
+    if not on.target.computes_int8 or dtype_of(x) != torch.float32:
+        raise NotLowered(f"{on.target.name} has no int8 products of {dtype_of(x)} activations")
+
+
 @lowers(strop.linear_w8a8.default)
 def linear_w8a8(on: Emitter, x: Any, weight: Any, scale: Any, bias: Any) -> Any:
+    _require_int8(on, x)
     return on.op(
         "DynamicQuantizeMatMul",
         on.value(x),
@@ -64,6 +75,7 @@ def linear_w8a8_rows(on: Emitter, x: Any, weight: Any, scale: Any, bias: Any) ->
 
     The zero point is fixed: products of u8 with s8 are the fast ones.
     """
+    _require_int8(on, x)
     value = on.value(x)
     tops = on.op("ReduceMax", on.op("Abs", value), on.constant([-1]), keepdims=1)
     tops = on.op("Max", tops, on.constant(127 * torch.finfo(torch.float32).tiny, torch.float32))

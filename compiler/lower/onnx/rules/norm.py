@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from strop.compiler.ir.nodes import dtype_of, shape_of
@@ -64,6 +65,8 @@ def _norm_of_total(
 def skip_layer_norm_contrib(
     on: Emitter, x: Any, skip: Any, weight: Any, bias: Any, eps: float
 ) -> Any:
+    if not _is_sequence(x):
+        return skip_layer_norm_add(on, x, skip, weight, bias, eps)
     scale = on.value(weight) if weight is not None else _ones(on, x, 1)
     result = on.op(
         "SkipLayerNormalization",
@@ -75,7 +78,21 @@ def skip_layer_norm_contrib(
         epsilon=eps,
         outputs=4,
     )
-    return result[0], result[3]
+    return _norm_and_total(result)
+
+
+def _is_sequence(x: Any) -> bool:
+    """Whether a value has as many axes as the runtime's own norms take."""
+    return len(shape_of(x)) in (2, 3)
+
+
+def _norm_and_total(results: Any) -> Any:
+    """The first and the last of four results; kernels make no others unless they are named."""
+    norm, mean, deviation, total = results
+    for unused in (mean, deviation):
+        if isinstance(unused, ir.Value):
+            unused.name = ""
+    return norm, total
 
 
 @lowers(strop.skip_rms_norm.default, variant="sum")
@@ -87,6 +104,8 @@ def skip_rms_norm(on: Emitter, x: Any, skip: Any, weight: Any, eps: float) -> An
 
 @lowers(strop.skip_rms_norm.default, variant="contrib")
 def skip_rms_norm_contrib(on: Emitter, x: Any, skip: Any, weight: Any, eps: float) -> Any:
+    if not _is_sequence(x):
+        return skip_rms_norm(on, x, skip, weight, eps)
     result = on.op(
         "SkipSimplifiedLayerNormalization",
         on.value(x),
@@ -96,7 +115,7 @@ def skip_rms_norm_contrib(on: Emitter, x: Any, skip: Any, weight: Any, eps: floa
         epsilon=eps,
         outputs=4,
     )
-    return result[0], result[3]
+    return _norm_and_total(result)
 
 
 def _normalize(

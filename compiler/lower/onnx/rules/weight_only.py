@@ -23,28 +23,31 @@ def linear_int8(
     on: Emitter, x: Any, weight: Any, scale: Any, zero_point: Any, bias: Any, bits: int
 ) -> Any:
     """The kernel rounds activations to 8 bits, with a scale for each block of each row."""
-    return _product(on, x, packed(on, weight, scale, zero_point, bits), weight, bias, _INT8)
+    kept = packed(on, weight, scale, zero_point, bits, dtype_of(x))
+    return _product(on, x, kept, weight, bias, _INT8)
 
 
 @lowers(strop.linear_nbits.default, variant="float")
 def linear_float(
     on: Emitter, x: Any, weight: Any, scale: Any, zero_point: Any, bias: Any, bits: int
 ) -> Any:
-    return _product(on, x, packed(on, weight, scale, zero_point, bits), weight, bias, _FLOAT32)
+    kept = packed(on, weight, scale, zero_point, bits, dtype_of(x))
+    return _product(on, x, kept, weight, bias, _FLOAT32)
 
 
 def _product(on: Emitter, x: Any, kept: Any, weight: Any, bias: Any, level: int) -> Any:
-    if dtype_of(on.node) != torch.float32:
-        raise NotLowered("the runtime's product with packed weights is one of float32")
+    if not on.target.fuses(dtype_of(on.node)):
+        raise NotLowered(f"the runtime has no product with packed weights in {dtype_of(on.node)}")
     rows, size = shape_of(weight)
-    return on.op(
+    inside = bias if on.target.packed_biases else None
+    product = on.op(
         "MatMulNBits",
         on.value(x),
         kept.values,
         kept.scales,
         kept.zero_points,
         None,
-        on.value(bias),
+        on.value(inside),
         domain=MICROSOFT,
         K=int(size),
         N=int(rows),
@@ -52,6 +55,7 @@ def _product(on: Emitter, x: Any, kept: Any, weight: Any, bias: Any, level: int)
         block_size=kept.block,
         accuracy_level=level,
     )
+    return product if bias is inside else on.op("Add", product, on.value(bias))
 
 
 @lowers(strop.embedding_nbits.default)
@@ -61,7 +65,7 @@ def embedding_nbits(
     """The table lies as ``MatMulNBits`` wants it: a head that is tied to it shares its values."""
     if dtype_of(on.node) != torch.float32:
         raise NotLowered("the runtime's look-up in packed weights is one of float32")
-    kept = packed(on, weight, scale, zero_point, bits)
+    kept = packed(on, weight, scale, zero_point, bits, dtype_of(on.node))
     rows, size = (int(s) for s in shape_of(weight))
     if size % kept.block:
         raise NotLowered(f"its rows of {size} values are no multiple of {kept.block}")
