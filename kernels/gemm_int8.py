@@ -118,12 +118,15 @@ GEMM_INT8 = Kernel(
         Bucket("rows <= 16", _tile(16, 32, 512, 4, 4)),
         Bucket("rows <= 64", _tile(64, 32, 256, 4, 4)),
         Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", _tile(64, 64, 128, 4, 4)),
+        # Two blocks to a multiprocessor: one computes while the other is at its end.
+        Bucket("", _tile(128, 128, 128, 4, 3), since=90),
         Bucket("", _tile(128, 128, 128, 8, 3)),
     ),
     cost=_cost,
     axis="rows",
     share=tile_share(_cost),
     candidates=(
+        _tile(128, 128, 128, 8, 3),
         _tile(16, 16, 512, 4, 4),
         _tile(64, 128, 128, 4, 3),
         _tile(128, 128, 128, 8, 4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -35,10 +35,12 @@ class Bucket:
 
     Attributes:
         when: a condition on the launch's whole numbers, such as ``rows <= 16``; "" for all.
+        since: the least compute capability that it is for, such as 90.
     """
 
     when: str
     configuration: Configuration
+    since: int = 0
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether it is for these sizes."""
@@ -93,6 +95,10 @@ class Kernel:
     capability: int = 80
     axis: str = ""
     share: Costing | None = None
+
+    def on(self, capability: int) -> Kernel:
+        """The kernel with those buckets alone that are for a compute capability."""
+        return replace(self, buckets=[b for b in self.buckets if b.since <= capability])
 
     def configurations(self) -> list[Configuration]:
         """Every configuration that may be compiled, each once."""

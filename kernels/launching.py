@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import torch
 
 from strop.kernels.expression import evaluate
 from strop.kernels.kernel import Configuration, Constant, Kernel, Launch
@@ -92,7 +95,7 @@ def either(
 
 def _run(made: Launch, configuration: Configuration | None) -> None:
     sizes = made.sizes()
-    chosen = configuration or made.kernel.configuration(sizes)
+    chosen = configuration or made.kernel.on(_capability()).configuration(sizes)
     programs = made.kernel.programs({**sizes, **chosen.constants})
     # A grid without programs is an error of the driver; there is nothing to do.
     if 0 in programs:
@@ -104,3 +107,12 @@ def _run(made: Launch, configuration: Configuration | None) -> None:
         num_warps=chosen.num_warps,
         num_stages=chosen.num_stages,
     )
+
+
+@cache
+def _capability() -> int:
+    """The compute capability of the current GPU, such as 90; where there is none, that of sm80."""
+    if not torch.cuda.is_available():
+        return 80
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor

@@ -73,8 +73,9 @@ def select(
         CompileError: a kernel cannot be compiled with any configuration that it may take.
         GateError: none of these holds to the limits.
     """
-    tried = try_all(launches, architecture)
-    return [taken(one, tried, seconds) for one in launches]
+    here = [replace(one, kernel=one.kernel.on(architecture.capability)) for one in launches]
+    tried = try_all(here, architecture)
+    return [taken(one, tried, seconds) for one in here]
 
 
 def try_all(launches: Sequence[Launch], architecture: Architecture) -> Tried:

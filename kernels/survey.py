@@ -79,7 +79,8 @@ class Row:
 
 def survey(kernels: Sequence[Kernel], architecture: Architecture) -> list[Row]:
     """Compile the examples of those kernels that run on an architecture."""
-    able = [one for one in kernels if one.capability <= architecture.capability]
+    here = architecture.capability
+    able = [one.on(here) for one in kernels if one.capability <= here]
     examples = [(name, made) for one in able for name, made in launches(one).items()]
     tried = try_all([made for _, made in examples], architecture)
     return [_row(name, made, tried) for name, made in examples]
