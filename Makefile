@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutants lint layers types check bench clean
+.PHONY: help demo test test-all mutants lint layers types check kernels-oldest bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ types: $(VENV)/.dev .types/strop  ## mypy, strict
 
 check: lint layers types test  ## everything a change must pass
 
+kernels-oldest: $(VENV)/.oldest  ## compile every kernel with the oldest Triton that is supported
+	PYTHONPATH=$(VENV)/oldest $(BIN)/strop kernels
+
 bench: $(VENV)/.dev  ## the figures of RESULTS.md, measured on this machine
 	$(BIN)/python -m strop.bench
 
@@ -58,6 +61,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing strop for development into $(VENV) (once; a few minutes)"
 	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.oldest: pyproject.toml | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/oldest 'triton==3.6.*'
 	@touch $@
 
 # Type checkers do not see setuptools' editable installs, so they get the same layout as links.

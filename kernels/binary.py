@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 # CUDA Toolkit Release Notes, "CUDA minor version compatibility": by the toolkit's major version.
 _DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
@@ -35,6 +38,16 @@ class Binary:
     scratch: int
     dots: tuple[str, ...]
     triton: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, the machine code in base 64."""
+        return asdict(self) | {"cubin": base64.b64encode(self.cubin).decode()}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Binary:
+        """The binary that ``to_json`` gave these values for."""
+        bits = {"cubin": base64.b64decode(values["cubin"]), "dots": tuple(values["dots"])}
+        return Binary(**{**values, **bits})
 
     @property
     def minimum_driver(self) -> str:

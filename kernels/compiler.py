@@ -12,7 +12,6 @@ Triton's settings in the environment only where its cache lies is heeded.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -40,26 +39,13 @@ class CompileError(Exception):
     """A kernel cannot be compiled; the message is a sentence that names it."""
 
 
-def compile_variants(
-    variants: Sequence[Variant],
-    architecture: Architecture,
-    functions: Mapping[str, str] | None = None,
-) -> list[Binary]:
-    """Compile variants for an architecture; repeats come from Triton's cache on disk.
-
-    Args:
-        variants: what to compile.
-        architecture: what for.
-        functions: where the functions of kernels are that the registry does not know, by the
-            kernel's name: ``module:name``.
-
-    Returns:
-        The binaries, in the order of the variants.
+def compile_variants(variants: Sequence[Variant], architecture: Architecture) -> list[Binary]:
+    """Compile variants for an architecture, in their order; repeats come from Triton's cache.
 
     Raises:
         CompileError: some cannot be compiled, or need global memory of their own; all are told.
     """
-    return succeeded(try_variants(variants, architecture, functions))
+    return succeeded(try_variants(variants, architecture))
 
 
 def succeeded(tried: Iterable[_Made | CompileError]) -> list[_Made]:
@@ -81,18 +67,15 @@ def succeeded(tried: Iterable[_Made | CompileError]) -> list[_Made]:
 
 
 def try_variants(
-    variants: Sequence[Variant],
-    architecture: Architecture,
-    functions: Mapping[str, str] | None = None,
+    variants: Sequence[Variant], architecture: Architecture
 ) -> list[Binary | CompileError]:
     """As ``compile_variants``, with the error in the place of what cannot be compiled."""
     idle: SimpleQueue[_Process] = SimpleQueue()
 
     def one(variant: Variant) -> Binary | CompileError:
         process = idle.get()
-        place = (functions or {}).get(variant.kernel)
         try:
-            return _compiled(process, variant, architecture, place)
+            return _compiled(process, variant, architecture)
         except CompileError as error:
             return error
         finally:
@@ -106,19 +89,12 @@ def try_variants(
         return list(pool.map(one, variants))
 
 
-def _compiled(
-    process: _Process, variant: Variant, architecture: Architecture, place: str | None
-) -> Binary:
-    request = {
-        "variant": variant.to_json(),
-        "function": place,
-        "capability": architecture.capability,
-    }
+def _compiled(process: _Process, variant: Variant, architecture: Architecture) -> Binary:
+    request = {"variant": variant.to_json(), "capability": architecture.capability}
     answer = process.ask(request)
     if "error" in answer:
         raise CompileError(f"{_what(variant, architecture)} cannot be compiled: {answer['error']}")
-    bits = {"cubin": base64.b64decode(answer["cubin"]), "dots": tuple(answer["dots"])}
-    binary = Binary(**answer | bits)
+    binary = Binary.from_json(answer)
     if binary.scratch:
         raise CompileError(
             f"{_what(variant, architecture)} needs {binary.scratch} bytes of global memory beside "

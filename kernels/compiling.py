@@ -5,19 +5,18 @@ Triton is loaded here alone, not in the process that asks (``strop.kernels.compi
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, TextIO
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from strop.kernels.binary import Binary
 from strop.kernels.registry import kernel
 from strop.kernels.variant import ABSENT, ALIGNMENT, Variant
 
@@ -42,40 +41,30 @@ def _private_output() -> TextIO:
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         variant = Variant.from_json(request["variant"])
-        return compiled(_function(variant, request["function"]), variant, request["capability"])
+        function = kernel(variant.kernel).function
+        return compiled(function, variant, request["capability"]).to_json()
     # Whatever the compiler raises is told to whoever asked, who names the kernel.
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _function(variant: Variant, place: str | None) -> Any:
-    """Of the kernel: strop's own, or that at ``module:name``, without what chooses for it."""
-    if place is None:
-        return kernel(variant.kernel).function
-    module, name = place.split(":")
-    found = getattr(import_module(module), name)
-    while not isinstance(found, triton.JITFunction):
-        found = found.fn
-    return found
-
-
-def compiled(function: Any, variant: Variant, capability: int) -> dict[str, Any]:
-    """The fields of a ``Binary``, its bytes in base 64."""
+def compiled(function: Any, variant: Variant, capability: int) -> Binary:
+    """Compile a function in this process; a constant may be anything that Triton takes."""
     options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
     made = triton.compile(
         _source(function, variant), target=GPUTarget("cuda", capability, 32), options=options
     )
-    return {
-        "entry": made.metadata.name,
-        "cubin": base64.b64encode(made.asm["cubin"]).decode(),
-        "ptx": made.asm["ptx"],
-        "shared_memory": made.metadata.shared,
-        "warps": made.metadata.num_warps,
-        "scratch": (made.metadata.global_scratch_size or 0)
+    return Binary(
+        entry=made.metadata.name,
+        cubin=made.asm["cubin"],
+        ptx=made.asm["ptx"],
+        shared_memory=made.metadata.shared,
+        warps=made.metadata.num_warps,
+        scratch=(made.metadata.global_scratch_size or 0)
         + (made.metadata.profile_scratch_size or 0),
-        "dots": [f"{a} * {b}" for a, b in _DOT.findall(str(made.asm["ttir"]))],
-        "triton": triton.__version__,
-    }
+        dots=tuple(f"{a} * {b}" for a, b in _DOT.findall(str(made.asm["ttir"]))),
+        triton=triton.__version__,
+    )
 
 
 def _source(function: Any, variant: Variant) -> ASTSource:

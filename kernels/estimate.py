@@ -8,11 +8,12 @@ programs. *Modelled*, with figures of ``Architecture`` that are partly assumed.
 
 from __future__ import annotations
 
+from strop.kernels.architecture import Architecture
 from strop.kernels.expression import cdiv
 from strop.kernels.gate import Checked
 from strop.kernels.inspect import GROUP_PRODUCTS
-from strop.kernels.kernel import Configuration, Launch
-from strop.kernels.roofline import modelled, rate
+from strop.kernels.kernel import Configuration, Cost, Launch
+from strop.kernels.roofline import Modelled, modelled, rate
 
 
 def estimated_seconds(
@@ -32,16 +33,40 @@ def estimated_seconds(
     overlapped = not checked.binary.dots or reading.async_copies or reading.bulk_copies
     if launch.kernel.share is None or not overlapped:
         return None
-    sizes = {**launch.sizes(), **configuration.constants}
-    share = launch.kernel.share(sizes, launch.itemsizes())
     bound = modelled(checked, launch, configuration)
-    # Of the multiprocessor that gets the most programs.
-    busiest = cdiv(bound.programs, architecture.multiprocessors) * architecture.multiprocessors
-    operations = busiest * share.operations / _rate(checked)
-    cached = busiest * share.bytes / architecture.cache_bandwidth
+    work = _busiest(bound, launch, configuration, architecture)
+    operations = work.operations / _rate(checked)
+    cached = work.bytes / architecture.cache_bandwidth
     memory = bound.memory_seconds / _coverage(checked, bound.programs)
     rounds = cdiv(bound.programs, _slots(checked))
     return max(operations, cached, memory) + rounds * architecture.memory_latency
+
+
+def least_seconds(checked: Checked, launch: Launch, configuration: Configuration) -> float:
+    """What no estimate of a configuration is below, whatever is read of it once it is compiled.
+
+    Args:
+        checked: any variant of the launch, for the dtypes of its products.
+        launch: all of its sizes are plain numbers.
+        configuration: what is asked about.
+    """
+    architecture = checked.architecture
+    bound = modelled(checked, launch, configuration)
+    work = _busiest(bound, launch, configuration, architecture)
+    operations = work.operations / rate(architecture, checked.binary.dots)
+    cached = work.bytes / architecture.cache_bandwidth
+    rounds = cdiv(bound.programs, architecture.multiprocessors * architecture.blocks)
+    return max(operations, cached, bound.memory_seconds) + rounds * architecture.memory_latency
+
+
+def _busiest(
+    bound: Modelled, launch: Launch, configuration: Configuration, architecture: Architecture
+) -> Cost:
+    """What all multiprocessors would do if each had as many programs as that with the most."""
+    assert launch.kernel.share is not None
+    share = launch.kernel.share({**launch.sizes(), **configuration.constants}, launch.itemsizes())
+    programs = cdiv(bound.programs, architecture.multiprocessors) * architecture.multiprocessors
+    return Cost(programs * share.operations, programs * share.bytes)
 
 
 def _rate(checked: Checked) -> float:

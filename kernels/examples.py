@@ -33,7 +33,7 @@ def launches(kernel: Kernel) -> dict[str, Launch]:
 def _launch(kernel: Kernel, name: str) -> Launch:
     with recording() as recorded:
         kernel.examples[name]()
-    found = [made for made in _taken(recorded) if made.kernel.name == kernel.name]
+    found = [made for made in taken_launches(recorded) if made.kernel.name == kernel.name]
     if len(found) != 1:
         raise LookupError(
             f"the example '{name}' leads to {len(found)} launches of kernel {kernel.name}, not one"
@@ -41,10 +41,12 @@ def _launch(kernel: Kernel, name: str) -> Launch:
     return replace(found[0], kernel=kernel)
 
 
-def _taken(recorded: Recorded) -> Iterator[Launch]:
+def taken_launches(recorded: Recorded) -> Iterator[Launch]:
     """Those that are made at the sizes of the example."""
     for item in recorded:
         if isinstance(item, Launch):
             yield item
         else:
-            yield from _taken(item.then if evaluate(item.when, item.sizes) else item.otherwise)
+            yield from taken_launches(
+                item.then if evaluate(item.when, item.sizes) else item.otherwise
+            )

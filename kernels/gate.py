@@ -10,7 +10,7 @@ No GPU is needed: all of it is read from the machine code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -99,9 +99,7 @@ def compile_and_read(variants: Sequence[Variant], architecture: Architecture) ->
 
 
 def try_and_read(
-    variants: Sequence[Variant],
-    architecture: Architecture,
-    functions: Mapping[str, str] | None = None,
+    variants: Sequence[Variant], architecture: Architecture
 ) -> list[Checked | CompileError]:
     """As ``compile_and_read``, with the error in the place of what cannot be compiled."""
 
@@ -112,7 +110,7 @@ def try_and_read(
         return Checked(architecture, variant, binary, read(binary))
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, zip(variants, try_variants(variants, architecture, functions))))
+        return list(pool.map(one, zip(variants, try_variants(variants, architecture))))
 
 
 def hold_to_limits(checked: Iterable[Checked]) -> None:

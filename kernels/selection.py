@@ -14,7 +14,7 @@ configuration breaks a limit. The same launches give the same choice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -22,7 +22,7 @@ from torch import SymInt
 
 from strop.kernels.architecture import Architecture
 from strop.kernels.compiler import CompileError
-from strop.kernels.estimate import estimated_seconds
+from strop.kernels.estimate import estimated_seconds, least_seconds
 from strop.kernels.expression import names_in
 from strop.kernels.gate import Checked, GateError, try_and_read, violations
 from strop.kernels.kernel import Bucket, Configuration, Launch
@@ -61,7 +61,8 @@ def select(
 ) -> list[tuple[Taken, ...]]:
     """What each launch takes, in the order of conditions: the first one that holds counts.
 
-    All variants are compiled at once, so give all launches at once.
+    Variants are compiled together, so give all launches at once; candidates that cannot be faster
+    by the model are not compiled.
 
     Args:
         launches: with plain or symbolic sizes.
@@ -74,26 +75,29 @@ def select(
         GateError: none of these holds to the limits.
     """
     here = [replace(one, kernel=one.kernel.on(architecture.capability)) for one in launches]
-    tried = try_all(here, architecture)
+    tried = try_all(here, architecture, seconds)
     return [taken(one, tried, seconds) for one in here]
 
 
-def try_all(launches: Sequence[Launch], architecture: Architecture) -> Tried:
-    """Everything that launches may take, compiled and read."""
-    wanted = [variant_of(one, c) for one in launches for c in _possible(one)]
-    distinct = list(dict.fromkeys(wanted))
+def try_all(
+    launches: Sequence[Launch], architecture: Architecture, seconds: Timing = estimated_seconds
+) -> Tried:
+    """What launches may take, compiled and read: first what is usual, then what may be better."""
+    usual = [(one, bucket.configuration) for one in launches for bucket in usual_buckets(one)]
+    tried = _tried(usual, architecture)
+    choices = [_Choice(one, tried, seconds) for one in launches]
+    more = [(one, c) for one, choice in zip(launches, choices) for c in choice.rivals()]
+    return {**_tried(more, architecture), **tried}
+
+
+def _tried(wanted: Iterable[tuple[Launch, Configuration]], architecture: Architecture) -> Tried:
+    distinct = list(dict.fromkeys(variant_of(*pair) for pair in wanted))
     return dict(zip(distinct, try_and_read(distinct, architecture)))
 
 
 def taken(launch: Launch, tried: Tried, seconds: Timing = estimated_seconds) -> tuple[Taken, ...]:
     """What one launch takes of what was tried; as ``select`` says."""
     return _Choice(launch, tried, seconds).taken()
-
-
-def _possible(launch: Launch) -> list[Configuration]:
-    """Those of buckets that may hold, and the candidates that these are compared with."""
-    usual = [bucket.configuration for bucket in usual_buckets(launch)]
-    return [*usual, *(launch.kernel.candidates if launch.kernel.axis else ())]
 
 
 def usual_buckets(launch: Launch) -> list[Bucket]:
@@ -117,15 +121,36 @@ class _Choice:
         self._launch = launch
         self._tried = tried
         self._seconds = seconds
+        self._measured = seconds is not estimated_seconds
+
+    def rivals(self) -> list[Configuration]:
+        """Candidates that may be taken, by what is known before they are compiled."""
+        kernel = self._launch.kernel
+        if not kernel.axis or not (self._measured or self._refused() or kernel.share):
+            return []
+        if self._measured or self._refused():
+            return list(kernel.candidates)
+        points = [at(self._launch, kernel.axis, size) for size in self._sizes()]
+        return [one for one in kernel.candidates if any(self._may_win(one, p) for p in points)]
+
+    def _may_win(self, candidate: Configuration, launch: Launch) -> bool:
+        usual = launch.kernel.configuration(launch.sizes())
+        checked = self._checked(usual)
+        assert isinstance(checked, Checked)
+        time = self._seconds(checked, launch, usual)
+        return time is not None and least_seconds(checked, launch, candidate) < MARGIN * time
+
+    def _refused(self) -> bool:
+        usual = usual_buckets(self._launch)
+        return any(isinstance(self._checked(b.configuration), Exception) for b in usual)
 
     def taken(self) -> tuple[Taken, ...]:
         """What it takes: the kernel's own buckets, if the model has nothing better anywhere."""
         usual = usual_buckets(self._launch)
-        refused = [b for b in usual if isinstance(self._checked(b.configuration), Exception)]
         if not self._launch.kernel.axis:
             return tuple(self._own(bucket) for bucket in usual)
         sampled = list(self._sampled())
-        if not refused and not any(one.candidate for one in sampled):
+        if not self._refused() and not any(one.candidate for one in sampled):
             return tuple(self._own(bucket) for bucket in usual)
         return tuple(_merged(sampled))
 
@@ -135,7 +160,7 @@ class _Choice:
     def _sampled(self) -> Iterator[Taken]:
         """What is taken at sizes of the kernel's axis, one after the other."""
         axis = self._launch.kernel.axis
-        for size in samples(self._launch.arguments[axis]):
+        for size in self._sizes():
             chosen, candidate = self._best(at(self._launch, axis, size))
             yield Taken(f"{axis} <= {size}", chosen, self._sound(chosen), candidate)
 
@@ -146,7 +171,7 @@ class _Choice:
         sound: list[Configuration] = []
         for configuration in (usual, *launch.kernel.candidates):
             checked = self._checked(configuration)
-            if isinstance(checked, Exception):
+            if not isinstance(checked, Checked):
                 continue
             time = self._seconds(checked, launch, configuration)
             if time is None and configuration == usual:
@@ -164,11 +189,15 @@ class _Choice:
         found = self._checked(configuration)
         if isinstance(found, Exception):
             raise found
+        assert found is not None
         return found
 
-    def _checked(self, configuration: Configuration) -> Checked | CompileError | GateError:
-        """The compiled variant, or why it may not be taken."""
-        found = self._tried[variant_of(self._launch, configuration)]
+    def _sizes(self) -> Sequence[int]:
+        return samples(self._launch.arguments[self._launch.kernel.axis])
+
+    def _checked(self, configuration: Configuration) -> Checked | CompileError | GateError | None:
+        """The compiled variant, or why it may not be taken; None where it was not tried."""
+        found = self._tried.get(variant_of(self._launch, configuration))
         if isinstance(found, Checked):
             broken = violations(found)
             return GateError(broken) if broken else found

@@ -69,7 +69,8 @@ class Row:
     """One example of a kernel.
 
     Attributes:
-        entries: what it may take: first what the kernel's buckets say, then the candidates.
+        entries: what it may take: first what the kernel's buckets say, then the candidates that
+            may be faster by the model.
         problem: why it can take none of these; "" if it can.
     """
 
@@ -94,7 +95,9 @@ def _row(example: str, launch: Launch, tried: Tried) -> Row:
     except (CompileError, GateError) as error:
         problem = str(error)
     entries = [
-        _entry(example, launch, option, option == chosen, tried) for option in _options(launch)
+        _entry(example, launch, option, option == chosen, tried)
+        for option in _options(launch)
+        if variant_of(launch, option) in tried
     ]
     return Row(entries, problem)
 
@@ -102,8 +105,7 @@ def _row(example: str, launch: Launch, tried: Tried) -> Row:
 def _options(launch: Launch) -> Iterator[Configuration]:
     usual = launch.kernel.configuration(launch.sizes())
     yield usual
-    if launch.kernel.axis:
-        yield from (one for one in launch.kernel.candidates if one != usual)
+    yield from (one for one in launch.kernel.candidates if one != usual)
 
 
 def _entry(

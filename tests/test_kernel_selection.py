@@ -13,14 +13,14 @@ from strop.kernels import selection
 from strop.kernels.architecture import SM90, Architecture
 from strop.kernels.binary import Binary
 from strop.kernels.compiler import CompileError
-from strop.kernels.estimate import estimated_seconds
+from strop.kernels.estimate import estimated_seconds, least_seconds
 from strop.kernels.examples import tensor
 from strop.kernels.gate import Checked, GateError
 from strop.kernels.inspect import Reading
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel, Launch
 from strop.kernels.measure import MeasureError, measured_seconds
 from strop.kernels.sampling import at, samples
-from strop.kernels.selection import select
+from strop.kernels.selection import select, try_all
 from strop.kernels.specialization import variant_of
 from strop.kernels.tiles import tile_share
 from strop.kernels.variant import Variant
@@ -221,6 +221,29 @@ def test_a_large_product_takes_its_operations_and_a_wait_for_each_round() -> Non
     # Another tile of rows is another 16 programs, which some get and others do not.
     more = seconds_of(rows + 1, wide, shared_memory=100 * 1024)
     assert more > found * 17 / 16 - 1e-6
+
+
+@pytest.mark.parametrize("rows", [1, 16, 100, 4096])
+@pytest.mark.parametrize("kind", ["HMMA", "HGMMA"])
+def test_no_estimate_is_below_what_is_known_before_compiling(rows: int, kind: str) -> None:
+    made = launch(rows)
+    one = checked(variant_of(made, tile(64)))
+    for configuration in PRODUCT.configurations():
+        for shared in (1024, 64 * 1024, 200 * 1024):
+            found = seconds_of(rows, configuration, kind=kind, shared_memory=shared)
+            assert least_seconds(one, made, configuration) <= found
+
+
+def test_candidates_that_cannot_be_faster_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = try_all([launch(4)], SM90)
+    assert {dict(variant.constants)["BLOCK_M"] for variant in tried} == {16, 32}
+    assert len(try_all([launch(8192)], SM90)) > 1
+    # What is measured may be anything.
+    assert len(try_all([launch(4)], SM90, never)) == 1 + len(PRODUCT.candidates)
+    silent = dataclasses.replace(PRODUCT, share=None)
+    assert len(try_all([launch(4, silent)], SM90)) == 1
 
 
 def test_rows_that_are_not_there_cost_as_much_as_others() -> None:

@@ -1,0 +1,1 @@
+"""Kernels of other packages, compiled and counted beside ours, without a GPU."""
