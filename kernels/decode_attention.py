@@ -20,7 +20,15 @@ from torch import Tensor
 from strop.kernels import buffers
 from strop.kernels.examples import tensor
 from strop.kernels.expression import cdiv, next_power_of_2
-from strop.kernels.heads import LEAST, check_scale, head_block, load_rows, store_rows, strides
+from strop.kernels.heads import (
+    LEAST,
+    check_scale,
+    head_block,
+    load_rows,
+    store_rows,
+    strides,
+    vector,
+)
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.online_softmax import HIDDEN, LOG2E, fold
@@ -34,8 +42,8 @@ def decode_attention_kernel(
     k_batch_stride, k_head_stride, k_stride,
     v_batch_stride, v_head_stride, v_stride,
     scale,
-    SIZE: tl.constexpr, HEAD: tl.constexpr, ROWS: tl.constexpr, BYTES: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    VECTOR: tl.constexpr, SIZE: tl.constexpr, HEAD: tl.constexpr, ROWS: tl.constexpr,
+    BYTES: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """A program takes ``split_keys`` keys for the ``group`` query heads of a key head."""
     split = tl.program_id(0) % splits
@@ -45,27 +53,27 @@ def decode_attention_kernel(
     shared_head = index % shared_heads
     first = split * split_keys
     last = tl.minimum(tl.minimum(tl.load(lengths + sample), keys), first + split_keys)
-    k_cache += sample * k_batch_stride + shared_head * k_head_stride
-    v_cache += sample * v_batch_stride + shared_head * v_head_stride
+    k_cache += (sample * k_batch_stride + shared_head * k_head_stride) * VECTOR
+    v_cache += (sample * v_batch_stride + shared_head * v_head_stride) * VECTOR
     if k_scale is not None:
         k_scale += index * keys
         v_scale += index * keys
     row = tl.arange(0, ROWS)
-    q += sample * q_batch_stride + shared_head * group * q_stride
-    rows = load_rows(q, row, group, q_stride, SIZE, HEAD, True)
+    q += (sample * q_batch_stride + shared_head * group * q_stride) * VECTOR
+    rows = load_rows(q, row, group, q_stride, VECTOR, SIZE, HEAD, True)
     PRECISION: tl.constexpr = "tf32x3" if BYTES == 4 else "tf32"
     gathered = tl.zeros((ROWS, HEAD), tl.float32)
     top = tl.full((ROWS,), HIDDEN, tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     for start in range(first, last, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
-        block = load_rows(k_cache, key, last, k_stride, SIZE, HEAD, True).to(rows.dtype)
+        block = load_rows(k_cache, key, last, k_stride, VECTOR, SIZE, HEAD, True).to(rows.dtype)
         scores = tl.dot(rows, tl.trans(block), input_precision=PRECISION)
         if k_scale is not None:
             scores *= tl.load(k_scale + key, mask=key < last, other=0.0)[None, :]
         scores = tl.where((key < last)[None, :], scores, HIDDEN)
         weights, top, total, shrink = fold(scores, top, total, scale * LOG2E)
-        values = load_rows(v_cache, key, last, v_stride, SIZE, HEAD, True)
+        values = load_rows(v_cache, key, last, v_stride, VECTOR, SIZE, HEAD, True)
         if v_scale is not None:
             values *= tl.load(v_scale + key, mask=key < last, other=0.0)[:, None]
         values = values.to(rows.dtype)
@@ -77,7 +85,7 @@ def decode_attention_kernel(
     tl.store(tops + at, top, mask=row < there)
     tl.store(totals + at, total, mask=row < there)
     sums += (index * group * splits + split) * SIZE
-    store_rows(sums, gathered, row, there, splits * SIZE, SIZE, HEAD)
+    store_rows(sums, gathered, row, there, splits * SIZE, 1, SIZE, HEAD)
 
 
 @triton.jit
@@ -103,7 +111,7 @@ def merge_splits_kernel(
         shrink = tl.exp2(top - new)
         weights = tl.exp2(tops_here - new)
         total = total * shrink + tl.sum(weights * totals_here, 0)
-        block = load_rows(sums, split, used, SIZE, SIZE, HEAD, True)
+        block = load_rows(sums, split, used, SIZE, 1, SIZE, HEAD, True)
         gathered = gathered * shrink + tl.sum(weights[:, None] * block, 0)
         top = new
     column = tl.arange(0, HEAD)
@@ -147,8 +155,8 @@ _EXAMPLES = {
 }
 
 
-def _tile(keys: int, warps: int, stages: int) -> Configuration:
-    return Configuration({"BLOCK_N": keys}, warps, stages)
+def _tile(keys: int) -> Configuration:
+    return Configuration({"BLOCK_N": keys}, num_warps=4, num_stages=2)
 
 
 DECODE_ATTENTION = Kernel(
@@ -156,11 +164,10 @@ DECODE_ATTENTION = Kernel(
     decode_attention_kernel,
     grid=("splits * batch * (heads // group)",),
     buckets=(
-        Bucket("HEAD * BYTES <= 128", _tile(128, warps=4, stages=2)),
-        Bucket("HEAD * BYTES <= 256", _tile(64, warps=4, stages=2)),
-        Bucket("", _tile(32, warps=4, stages=2)),
+        Bucket("HEAD * BYTES <= 128", _tile(128)),
+        Bucket("HEAD * BYTES <= 256", _tile(64)),
+        Bucket("", _tile(32)),
     ),
-    candidates=(_tile(64, warps=4, stages=3), _tile(32, warps=4, stages=3)),
     cost=_decode_cost,
     examples=_EXAMPLES,
 )
@@ -215,6 +222,7 @@ def decode_attention(
     tops = buffers.empty(q, (batch, heads, splits), torch.float32)
     totals = buffers.empty(q, (batch, heads, splits), torch.float32)
     out = buffers.empty(q, q.shape)
+    unit = vector(q, k_cache, v_cache)
     common = {
         "batch": batch, "heads": heads, "group": group,
         "keys": keys, "splits": splits, "split_keys": split_keys,
@@ -223,13 +231,14 @@ def decode_attention(
         "q": q, "k_cache": k_cache, "v_cache": v_cache, "k_scale": k_scale, "v_scale": v_scale,
         "lengths": lengths, "sums": sums, "tops": tops, "totals": totals,
         **common,
-        "q_batch_stride": q.stride(0), "q_stride": q.stride(1),
-        **strides("k", k_cache), **strides("v", v_cache),
+        "q_batch_stride": q.stride(0) // unit, "q_stride": q.stride(1) // unit,
+        **strides("k", k_cache, unit), **strides("v", v_cache, unit),
         "scale": scale,
     }  # fmt: skip
     sizes = {"SIZE": int(size), "HEAD": head_block(q)}
-    rows = {"ROWS": max(LEAST, next_power_of_2(int(group))), "BYTES": q.element_size()}
-    launch(DECODE_ATTENTION, arguments, sizes | rows)
+    rows = max(LEAST, next_power_of_2(int(group)))
+    more = {"VECTOR": unit, "ROWS": rows, "BYTES": q.element_size()}
+    launch(DECODE_ATTENTION, arguments, sizes | more)
     parts = {"sums": sums, "tops": tops, "totals": totals, "lengths": lengths, "out": out}
     launch(MERGE_SPLITS, parts | common, sizes)
     return out

@@ -25,15 +25,16 @@ def fold(scores, top, total, unit):
         Rows that have seen hidden keys only have weights and a total of 0.
     """
     highest = tl.max(scores, 1)
-    # Otherwise -inf - -inf, which is no number, would follow; also below.
+    # Otherwise -inf - -inf, which is no number, would follow; so too below.
     from_highest = scores - tl.where(highest == HIDDEN, 0.0, highest)[:, None]
     mine = highest * unit
     new = tl.maximum(top, mine)
+    base = tl.where(new == HIDDEN, 0.0, new)
     # A GPU multiplies and subtracts in one step, without rounding the product: where ``mine`` is
-    # the new top, ``mine - new`` would be its rounding, which is large for large scores.
-    below = tl.where(mine >= top, 0.0, mine - new)
+    # the new top, ``mine - base`` would be its rounding, which is large for large scores.
+    below = tl.where(mine >= top, 0.0, mine - base)
     weights = tl.exp2(from_highest * unit + below[:, None])
-    shrink = tl.exp2(top - tl.where(new == HIDDEN, 0.0, new))
+    shrink = tl.exp2(top - base)
     return weights, new, total * shrink + tl.sum(weights, 1), shrink
 
 

@@ -218,6 +218,6 @@ def test_what_it_has_to_do() -> None:
     made = launches(ATTENTION)["512 tokens, heads of 64, bias"]
     masked = ATTENTION.cost(made.sizes(), sizes | {"mask": 2})
     assert masked.bytes - cost.bytes == 16 * 512 * 512 * 2
-    made = launches(ATTENTION)["128 tokens, heads of 64, padding"]
+    made = launches(ATTENTION)["128 tokens, heads of 32, padding"]
     few = ATTENTION.cost(made.sizes(), sizes | {"mask": 1})
-    assert few.bytes == 4 * (4 * 12 * 128 * 64) * 2 + 4 * 128
+    assert few.bytes == 4 * (4 * 12 * 128 * 32) * 2 + 4 * 128
