@@ -127,7 +127,7 @@ def embedding_norm(
     y = buffers.empty(tables[0], (rows, columns))
     arguments = {
         **_table_arguments(indices, tables),
-        "weight": weight if norm else None, "bias": bias if norm else None, "y": y,
+        "weight": weight, "bias": bias, "y": y,
         "rows": rows, "columns": columns, "eps": eps,
     }  # fmt: skip
     launch(EMBEDDING_NORM, arguments, {"NORM": norm, "RMS": rms, "BLOCK": row_block(columns)})

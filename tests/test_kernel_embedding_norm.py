@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from kernel_cases import SIZES, close, device, float_dtypes, guarded, random, strided
 from torch import Tensor
 
+from strop.compiler.ir.dialect.kernels.embedding import embedding_norm as operator
 from strop.kernels.embedding_norm import embedding_norm
 
 EPS = 1e-5
@@ -52,6 +53,15 @@ def test_sums_are_normalized(
     )
     assert y.dtype == dtype
     close(y, wanted)
+
+
+@pytest.mark.parametrize("rms", [False, True])
+def test_it_is_the_operator_of_the_dialect(rms: bool) -> None:
+    table, place = tables(3, 64, torch.float32), indices(3, 9)
+    weight = random(64, seed=1)
+    bias = None if rms else random(64, seed=2)
+    y = embedding_norm(place, table, weight, bias, EPS, rms=rms)
+    close(y, operator(place, table, weight, bias, EPS, rms).double())
 
 
 @pytest.mark.parametrize("columns", SIZES)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from kernel_cases import SIZES, close, device, float_dtypes, guarded, random, strided
 from torch import Tensor
 
+from strop.compiler.ir.dialect.kernels.norm import norm_int8 as operator
 from strop.kernels.norm import norm
 from strop.kernels.rows import WIDEST
 
@@ -64,6 +65,22 @@ def test_rounding_behind_the_norm_is_that_of_its_result(
     top = y.float().abs().amax(1).cpu()
     assert torch.equal(scale.cpu(), torch.where(top > 0, top / 127, torch.ones_like(top)))
     assert torch.equal(q, (y.float() / scale[:, None]).round().to(torch.int8))
+
+
+@pytest.mark.parametrize("rms", [False, True])
+def test_it_is_the_operator_of_the_dialect(rms: bool) -> None:
+    x, more, weight = (random(5, 65, seed=n) for n in range(3))
+    bias = None if rms else weight[1]
+    found = norm(x, more, weight[0], bias, EPS, rms=rms, total=True, quantize=True)
+    wanted = operator(x, more, weight[0], bias, EPS, rms)
+    for part, expected in zip(
+        (found[0], found[1], found[3]), (*wanted[:2], wanted[3]), strict=True
+    ):
+        assert part is not None
+        close(part, expected.double())
+    assert found[2] is not None
+    # The results differ by less than a step, so their int8 by one at most.
+    assert (found[2].int() - wanted[2].int()).abs().max() <= 1
 
 
 def test_extreme_rows() -> None:
