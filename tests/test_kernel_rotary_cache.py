@@ -32,29 +32,32 @@ class Step:
     positions: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        def tokens(heads: int, seed: int) -> Tensor:
-            packed = random(self.batch, self.sequence, heads * self.size, seed=seed)
-            return strided(packed.to(self.dtype)).unflatten(2, (heads, self.size)).transpose(1, 2)
+        # No two of them have the same strides.
+        def tokens(heads: int, gap: int) -> Tensor:
+            packed = random(self.batch, self.sequence, heads * self.size, seed=gap).to(self.dtype)
+            return strided(packed, gap).unflatten(2, (heads, self.size)).transpose(1, 2)
 
-        self.q, self.k, self.v = (
-            tokens(self.heads, 1),
-            tokens(self.kv_heads, 2),
-            tokens(self.kv_heads, 3),
-        )
-        turned = 3 * random(1, self.sequence, self.half, seed=4)
-        self.cos, self.sin = turned.cos(), turned.sin()
+        def angles(gap: int) -> Tensor:
+            return strided(3 * random(self.batch, self.sequence, self.half, seed=9), gap)
+
+        self.q, self.k = tokens(self.heads, 1), tokens(self.kv_heads, 2)
+        self.v = strided(random(*self.k.shape, dtype=self.dtype, seed=3), 3)
+        self.cos, self.sin = angles(4).cos_(), angles(5).sin_()
         shape = (self.batch, self.kv_heads, self.capacity, self.size)
-        self.k_cache, self.v_cache = (self.empty(shape, self.kept) for _ in range(2))
+        self.k_cache, self.v_cache = (self.empty(shape, self.kept, gap) for gap in (1, 2))
         self.k_scale = self.v_scale = None
         if self.kept == torch.int8:
-            self.k_scale, self.v_scale = (self.empty(shape[:3], torch.float32) for _ in range(2))
+            self.k_scale, self.v_scale = (
+                self.empty(shape[:3], torch.float32, gap) for gap in (1, 2)
+            )
         starts = torch.arange(self.batch, device=device())[:, None]
         self.positions = starts + torch.arange(self.sequence, device=device())
 
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, gap: int) -> Tensor:
         """Part of a larger buffer; all of it holds canaries."""
-        wide = (*shape[:2], shape[2] + 2, *shape[3:])
-        return torch.full(wide, CANARY, dtype=dtype, device=device())[:, :, 1:-1]
+        wide = (*shape[:2], shape[2] + 1 + gap, *(n + gap for n in shape[3:]))
+        whole = torch.full(wide, CANARY, dtype=dtype, device=device())
+        return whole[:, :, 1:][tuple(slice(n) for n in shape)]
 
     def run(self) -> Tensor:
         return rotary_cache(
@@ -77,8 +80,9 @@ class Step:
         base = cache._base
         assert base is not None
         rest = base.clone()
-        for rows, at in zip(rest, self.positions.long(), strict=True):
-            rows[:, at + 1] = CANARY
+        view = rest.as_strided(cache.shape, cache.stride(), cache.storage_offset())
+        for rows, at in zip(view, self.positions.long(), strict=True):
+            rows[:, at] = CANARY
         assert (rest == CANARY).all()
 
 
