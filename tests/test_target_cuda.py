@@ -297,7 +297,14 @@ def test_models_of_the_zoo_run_as_files_on_the_cpu_provider(name: str) -> None:
             np.testing.assert_allclose(one, want.numpy(), rtol=0, atol=8 * HALF_STEP * scale)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        pytest.param(torch.float16, marks=pytest.mark.slow),
+        pytest.param(torch.float64, marks=pytest.mark.slow),
+    ],
+)
 def test_models_in_other_dtypes_are_built(dtype: torch.dtype, tmp_path: Path) -> None:
     from strop.compiler import Model
 

@@ -25,6 +25,7 @@ from strop.passes.precision.operators import (
     widens,
 )
 from strop.passes.precision.ranges import is_too_large, is_too_small, large_weights, numbers_in
+from strop.passes.quantize.selection import Selection
 
 _BETWEEN = "values on their way from one that is float32 to another"
 _NUMBER = "it has a number that {dtype} does not hold"
@@ -59,9 +60,15 @@ class Plan:
         ]
 
 
-def plan_of(program: Program, dtype: torch.dtype) -> Plan:
-    """Decide for every call of a program in float32, given a dtype of 16 bits."""
-    return _Planner(program, dtype).plan()
+def plan_of(program: Program, dtype: torch.dtype, selection: Selection) -> Plan:
+    """Decide for every call of a program.
+
+    Args:
+        program: in float32.
+        dtype: of 16 bits.
+        selection: whose layers are not kept by name.
+    """
+    return _Planner(program, dtype, selection).plan()
 
 
 class _Planner:
@@ -74,8 +81,8 @@ class _Planner:
         large: values with numbers beyond it, as weights and literals say.
     """
 
-    def __init__(self, program: Program, dtype: torch.dtype) -> None:
-        self.program, self.dtype = program, dtype
+    def __init__(self, program: Program, dtype: torch.dtype, selection: Selection) -> None:
+        self.program, self.dtype, self.selection = program, dtype, selection
         fixed = constant_nodes(program)
         calls = (n for n in program.calls() if n not in fixed and not widens(n, dtype))
         self.calls = [n for n in calls if _has_float32(n)]
@@ -105,10 +112,16 @@ class _Planner:
                 yield node, _TURNS
             elif node in scores:
                 yield node, _SCORES
-            elif (reason := self._large_input(node)) is not None:
+            elif (reason := self._kept_by_name(node) or self._large_input(node)) is not None:
                 yield node, reason
             elif kind is Kind.LIGHT and any(map(self._is_lost, numbers_in(node))):
                 yield node, self._told(_NUMBER)
+
+    def _kept_by_name(self, node: Node) -> str | None:
+        """Why the user keeps a call, by the names of the weights that it reads."""
+        constant = [n for n in node.all_input_nodes if is_weight_expression(n)]
+        names = [name for n in constant for name in weight_names(n)]
+        return self.selection.why_not(names) if names else None
 
     def _large_input(self, node: Node) -> str | None:
         """What a call takes that is beyond the range of 16 bits, in words.

@@ -12,6 +12,7 @@ from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
 from strop.passes.precision.narrowing import Narrowing
 from strop.passes.precision.plan import plan_of
+from strop.passes.quantize.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,20 @@ class Precision(Pass):
 
     Attributes:
         dtype: what to compute in.
+        keep: weights of layers that keep float32, by name or shell pattern ("lm_head",
+            "*.layer.0.*"): for a model whose values leave the range of 16 bits there.
     """
 
     name = "precision"
 
     dtype: Literal["float16", "bfloat16"] = "float16"
+    keep: tuple[str, ...] = ()
 
     def apply(self, program: Program, log: Log) -> None:
         dtype = torch.float16 if self.dtype == "float16" else torch.bfloat16
-        plan = plan_of(program, dtype)
+        selection = Selection(keep=self.keep)
+        selection.require_matches(program)
+        plan = plan_of(program, dtype, selection)
         narrowing = Narrowing(program, dtype, plan.unbounded)
         for node in plan.narrow:
             narrowing.rewrite(node, log)
