@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
 from conftest import Strop
 
-from strop.compiler import load
-from strop.compiler.targets.runtime import runtime_of
+from strop.compiler import build, load
+from strop.compiler.driver.stand_in import affordable
+from strop.compiler.frontend.cases import Case
+from strop.compiler.frontend.source import load_model
+from strop.compiler.targets.isolation import open_isolated
+from strop.compiler.targets.runtime import StandIn, runtime_of
 from strop.compiler.targets.target import get_target
-from strop.compiler.util.errors import UsageError
+from strop.compiler.util.errors import RuntimeRefusedError, UsageError
+from strop.kernels import selection
+from strop.kernels.gate import Checked, Violation
 
 BLOCK = """
     import torch
@@ -38,11 +46,6 @@ BLOCK = """
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact of a small block."""
-    from textwrap import dedent
-
-    from strop.compiler import build
-    from strop.compiler.frontend.source import load_model
-
     folder = tmp_path_factory.mktemp("triton")
     source = folder / "block.py"
     source.write_text(dedent(BLOCK))
@@ -65,8 +68,6 @@ def test_the_manifest_says_what_was_interpreted_and_that_nothing_was_timed(built
 
 @pytest.mark.filterwarnings("ignore:there is no CUDA device")
 def test_a_loaded_artifact_gives_what_the_model_gives(built: Path) -> None:
-    from strop.compiler.frontend.source import load_model
-
     module = load_model(f"{built.parent / 'block.py'}:make").module
     x = torch.randn(3, 7, 16)
     (found,) = load(built)(x=x.numpy())
@@ -82,8 +83,6 @@ def test_without_a_gpu_loading_says_that_it_is_slow(built: Path) -> None:
 
 @pytest.mark.parametrize("name", ["plan.json", "kernels"])
 def test_a_changed_file_is_refused_by_its_hash(built: Path, tmp_path: Path, name: str) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
     changed = next(copy.rglob("*.cubin")) if name == "kernels" else copy / name
@@ -124,3 +123,56 @@ def test_two_builds_are_equal(built: Path, tmp_path: Path, strop: Strop) -> None
     assert (built / "manifest.json").read_bytes() == (
         tmp_path / "out" / "manifest.json"
     ).read_bytes()
+
+
+def test_a_kernel_that_breaks_a_limit_ends_the_build(
+    built: Path, tmp_path: Path, strop: Strop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spilling(checked: Checked) -> list[Violation]:
+        return [Violation("sm90", checked.variant, "registers that are spilled", "7", "none")]
+
+    monkeypatch.setattr(selection, "violations", spilling)
+    source = f"{built.parent / 'block.py'}:make"
+    ended = strop("build", source, "-o", tmp_path / "out", "--target", "triton:sm90")
+    assert ended.code == 5
+    assert "kernel norm" in ended.err
+    assert "for sm90: registers that are spilled: 7, allowed: none" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tuning_needs_a_gpu_of_the_architecture(built: Path, tmp_path: Path, strop: Strop) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    source = f"{built.parent / 'block.py'}:make"
+    order = ("build", source, "-o", tmp_path / "out", "--target", "triton:sm90", "--tune")
+    ended = strop(*order)
+    assert ended.code == 2
+    assert "measuring kernels needs a CUDA device" in ended.err
+
+
+def test_a_stand_in_runs_the_cheapest_cases_up_to_an_allowance() -> None:
+    def case(name: str) -> Case:
+        return Case(name, {name: torch.zeros(1)}, {})
+
+    seconds = {"a": 50.0, "b": 5.0, "c": 30.0, "d": 20.0}
+    stand_in = StandIn("why", "name", lambda _, feeds: seconds[next(iter(feeds))])
+    chosen, others = affordable(stand_in, Path(), [case(name) for name in seconds])
+    assert [one.name for one in chosen] == ["b", "c", "d"]
+    assert [one.name for one in others] == ["a"]
+
+
+def test_a_stand_in_runs_one_case_whatever_it_costs() -> None:
+    stand_in = StandIn("why", "name", lambda _, feeds: 1e6)
+    cases = [Case(name, {name: torch.zeros(1)}, {}) for name in "ab"]
+    chosen, _ = affordable(stand_in, Path(), cases)
+    assert [one.name for one in chosen] == ["a"]
+
+
+def test_times_of_a_stand_in_are_refused(built: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with (
+        open_isolated(built, get_target("triton:sm90")) as session,
+        pytest.raises(RuntimeRefusedError, match="says nothing of triton:sm90"),
+    ):
+        session.milliseconds({"x": torch.ones(1, 1, 16).numpy()}, "")

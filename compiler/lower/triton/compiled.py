@@ -20,7 +20,7 @@ from strop.kernels.architecture import ARCHITECTURES
 from strop.kernels.compiler import CompileError
 from strop.kernels.gate import Checked, GateError
 from strop.kernels.kernel import Launch
-from strop.kernels.selection import Taken, select
+from strop.kernels.selection import Taken, Timing, select
 from strop.kernels.variant import Variant
 
 
@@ -29,22 +29,29 @@ class Compiled:
     """A plan with its kernels.
 
     Attributes:
+        traced: what it was made of.
         plan: complete.
         kernels: those that it names, by name.
     """
 
+    traced: Traced
     plan: Plan
     kernels: dict[str, Checked]
 
 
-def compile_plan(traced: Traced, target: TritonTarget) -> Compiled:
+def compile_plan(traced: Traced, target: TritonTarget, seconds: Timing) -> Compiled:
     """Choose the configurations of all launches, compile them, and hold them to the limits.
+
+    Args:
+        traced: the plan.
+        target: what to compile for.
+        seconds: how long a launch takes.
 
     Raises:
         RuntimeRefusedError: a kernel cannot be compiled, or breaks a limit of the gate's with every
             configuration that it may have.
     """
-    chosen = _chosen(traced.launches, target)
+    chosen = _chosen(traced.launches, target, seconds)
     kernels: dict[str, Checked] = {}
     for step, _ in traced.launches:
         taken = chosen[_key(step)]
@@ -61,16 +68,16 @@ def compile_plan(traced: Traced, target: TritonTarget) -> Compiled:
             "driver": max(drivers, key=_version, default=""),
         }
     )
-    return Compiled(plan, kernels)
+    return Compiled(traced, plan, kernels)
 
 
 def _chosen(
-    launches: Sequence[tuple[LaunchValues, Launch]], target: TritonTarget
+    launches: Sequence[tuple[LaunchValues, Launch]], target: TritonTarget, seconds: Timing
 ) -> dict[Any, tuple[Taken, ...]]:
     """What launches take; layers repeat, and equal launches are looked at once."""
     distinct = {_key(step): launch for step, launch in launches}
     try:
-        found = select(list(distinct.values()), ARCHITECTURES[target.arch])
+        found = select(list(distinct.values()), ARCHITECTURES[target.arch], seconds)
     except (CompileError, GateError) as error:
         raise RuntimeRefusedError(str(error)) from error
     return dict(zip(distinct, found))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
+from torch.fx.node import Node
 
 from strop.compiler.ir.constants import evaluate
 from strop.compiler.ir.printer import module_path, source_line
@@ -13,43 +14,46 @@ from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.provenance import CAPTURE, Provenance
-from strop.compiler.lower.triton.compiled import compile_plan
-from strop.compiler.lower.triton.lowering import Traced, lower_to_plan
+from strop.compiler.lower.triton.compiled import Compiled, compile_plan
+from strop.compiler.lower.triton.lowering import lower_to_plan
 from strop.compiler.lower.triton.write import write_plan
 from strop.compiler.targets.target import Target, TritonTarget
 from strop.compiler.targets.triton.plan import ExternValues, LaunchValues, Step
 from strop.compiler.util.errors import UsageError
+from strop.kernels.architecture import ARCHITECTURES
+from strop.kernels.estimate import estimated_seconds
+from strop.kernels.measure import MeasureError, measured_seconds, need_device
 
 
 class LoweredToPlan:
     """A plan with its kernels, whose weights are read when it is written."""
 
-    def __init__(self, traced: Traced, program: Program, target: TritonTarget) -> None:
-        self.traced, self._program, self._arch = traced, program, target.arch
-        self._compiled = compile_plan(traced, target)
+    def __init__(self, compiled: Compiled, program: Program, target: TritonTarget) -> None:
+        self._compiled, self._program, self._arch = compiled, program, target.arch
 
     def write(self, folder: Path) -> list[str]:
         """Write the plan, its weights and its kernels."""
         return write_plan(self._compiled, self._arch, self._weight, folder)
 
     def _weight(self, name: str) -> Tensor:
-        return evaluate(self.traced.weights[name], self._program)
+        return evaluate(self._compiled.traced.weights[name], self._program)
 
     def provenance(self) -> list[Provenance]:
         """Where every step comes from, in order."""
-        traced = self.traced
-        return [
-            Provenance(
-                name=step.node,
-                op=_op(step),
-                values=tuple(step.makes),
-                ir=node.name,
-                rule=node.meta.get("made_by", CAPTURE),
-                line=source_line(node),
-                module=module_path(node),
-            )
-            for step, node in zip(traced.plan.steps, traced.origins)
-        ]
+        traced = self._compiled.traced
+        return [_of(step, node) for step, node in zip(traced.plan.steps, traced.origins)]
+
+
+def _of(step: Step, node: Node) -> Provenance:
+    return Provenance(
+        name=step.node,
+        op=_op(step),
+        values=tuple(step.makes),
+        ir=node.name,
+        rule=node.meta.get("made_by", CAPTURE),
+        line=source_line(node),
+        module=module_path(node),
+    )
 
 
 def _op(step: Step) -> str:
@@ -67,13 +71,24 @@ class TritonLowering:
     def lower(
         self, program: Program, target: Target, choices: Choices | None = None
     ) -> LoweredToPlan:
-        """Lower a program for GPUs of one architecture."""
+        """Lower a program for GPUs of one architecture.
+
+        Where choices are given, by ``tuned``, the configurations of its kernels are measured on the
+        GPU here; else a model chooses them.
+        """
         assert isinstance(target, TritonTarget)
-        return LoweredToPlan(lower_to_plan(program, target.name), program, target)
+        seconds = estimated_seconds if choices is None else measured_seconds
+        compiled = compile_plan(lower_to_plan(program, target.name), target, seconds)
+        return LoweredToPlan(compiled, program, target)
 
     def tuned(self, target: Target, progress: Callable[[str], None]) -> Choices:
-        """There are no choices of emitters to measure."""
-        raise UsageError(f"--tune measures nothing for {target.name}")
+        """No emitters to choose from: what is measured depends on the program that is lowered."""
+        assert isinstance(target, TritonTarget)
+        try:
+            need_device(ARCHITECTURES[target.arch])
+        except MeasureError as error:
+            raise UsageError(f"--tune: {error}") from error
+        return Choices({})
 
 
 LOWERING: Lowering = TritonLowering()

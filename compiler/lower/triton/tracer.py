@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from strop.compiler.ir.builder import fake_mode_of
-from strop.compiler.ir.constants import constant_nodes
+from strop.compiler.ir.constants import constant_nodes, weight_names
 from strop.compiler.ir.nodes import arguments, tensors_of
 from strop.compiler.ir.printer import is_size, op_name
 from strop.compiler.ir.program import Program
@@ -63,6 +63,7 @@ class Tracer:
         self._fixed = constant_nodes(program)
         self._values: dict[Node, Any] = {}
         self._last: dict[Node, Step | None] = {}
+        self._attributes: dict[Any, Tensor] = {}
         self._labels: set[str] = set()
 
     # What rows of the table call -----------------------------------------------------------
@@ -255,14 +256,13 @@ class Tracer:
     def _weight(self, node: Node) -> Tensor:
         if node not in self._fixed:
             raise NotLowered(f"%{node.name} was not lowered")
-        name = str(node.target) if node.op == "get_attr" else node.name
-        known = self.weights.get(name)
-        if known is not None and known.target == node.target and node.op == known.op == "get_attr":
-            shared: Tensor = self._values[known]  # several nodes may name one weight
-            return shared
-        made, free = self._empty(node), _free(name, self.weights)
-        self.memory.put(made, Place("weight", len(self.weights)), free)
-        self.weights[free] = node
+        if node.op == "get_attr" and node.target in self._attributes:
+            return self._attributes[node.target]  # several nodes may name one weight
+        made, name = self._empty(node), _free(_weight_name(node), self.weights)
+        self.memory.put(made, Place("weight", len(self.weights)), name)
+        self.weights[name] = node
+        if node.op == "get_attr":
+            self._attributes[node.target] = made
         return made
 
     @contextmanager
@@ -300,6 +300,12 @@ _ALLOCATES = (aten.new_empty.default, aten.empty.memory_format, aten.empty_strid
 def _storage(tensor: Tensor) -> int:
     address: int = tensor.untyped_storage()._cdata
     return address
+
+
+def _weight_name(node: Node) -> str:
+    """Its own; that of the only weight that it is computed from; else that of the value."""
+    names = set(weight_names(node))
+    return names.pop() if len(names) == 1 else node.name
 
 
 def _free(name: str, taken: Mapping[str, object]) -> str:

@@ -35,15 +35,19 @@ def open_on_cuda(folder: Path) -> CudaSession:
     plan, weights = open_plan(folder)
     target = get_target(plan.target)
     assert isinstance(target, TritonTarget)
-    _require_architecture(target.arch)
+    require_architecture(target.arch)
     return CudaSession(plan, weights, CudaDevice(folder, plan, target.arch))
 
 
-def _require_architecture(arch: str) -> None:
-    """Machine code runs on GPUs of the same major version that are not older; sm90's on its own.
+def require_architecture(arch: str) -> None:
+    """Check that the current GPU runs machine code for an architecture.
 
-    (CUDA C++ Programming Guide, "Binary Compatibility".) The PTX is not used: what it becomes on
-    another architecture was never seen by the gate.
+    It does where it has the same major version and is not older; from sm90 on, only where it is the
+    same (CUDA C++ Programming Guide, "Binary Compatibility"). The driver could compile the PTX for
+    others, but what that gives was never seen by the gate.
+
+    Raises:
+        RuntimeRefusedError: it does not.
     """
     major, minor = torch.cuda.get_device_capability()
     wanted = int(arch.removeprefix("sm"))
@@ -94,7 +98,7 @@ class CudaDevice:
 
 
 @dataclass(frozen=True)
-class _Captured:
+class Captured:
     """A run at given sizes that can be repeated."""
 
     graph: torch.cuda.CUDAGraph
@@ -103,11 +107,15 @@ class _Captured:
 
 
 class CudaSession(PlanSession):
-    """A plan on a GPU; runs at sizes that were seen before are one launch of a CUDA graph."""
+    """A plan on a GPU; runs at sizes that were seen before are one launch of a CUDA graph.
+
+    Attributes:
+        graphs: by sizes, those used last at the end.
+    """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._graphs: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
+        self.graphs: OrderedDict[tuple[int, ...], Captured] = OrderedDict()
         self._is_captured = True
 
     def run_tensors(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -115,21 +123,21 @@ class CudaSession(PlanSession):
         if not self._is_captured:
             return super().run_tensors(inputs)
         key = tuple(self.bound(inputs).sizes.values())
-        if key not in self._graphs:
+        if key not in self.graphs:
             # The first run is a plain one: torch sets up libraries, which cannot be captured.
             outputs = super().run_tensors(inputs)
             self._keep(key, inputs)
             return outputs
-        self._graphs.move_to_end(key)
-        captured = self._graphs[key]
+        self.graphs.move_to_end(key)
+        captured = self.graphs[key]
         for kept, given in zip(captured.inputs, inputs):
             kept.copy_(given)
         captured.graph.replay()
         return [output.clone() for output in captured.outputs]
 
     def _keep(self, key: tuple[int, ...], inputs: Sequence[Tensor]) -> None:
-        if len(self._graphs) >= MOST_GRAPHS:
-            self._graphs.popitem(last=False)
+        if len(self.graphs) >= MOST_GRAPHS:
+            self.graphs.popitem(last=False)
         own = [tensor.clone() for tensor in inputs]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -144,4 +152,4 @@ class CudaSession(PlanSession):
                 stacklevel=2,
             )
             return
-        self._graphs[key] = _Captured(graph, own, outputs)
+        self.graphs[key] = Captured(graph, own, outputs)
