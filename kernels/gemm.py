@@ -16,6 +16,8 @@ Which tile is for which sizes (rows x columns x step; stages are loads in flight
     more, but fewer than 128 tiles of 128 x 128:
                 64 x 64 x 64     4      4       narrow layers: more programs than processors
     more        128 x 128 x 64   8      3       all else
+    any, where a row of an operand is not aligned to 16 numbers:
+                64 x 32 x 32     4      2       depths that are no multiple of 16
 
 The gated kernel has half the columns, but for narrow layers, where that would spill on sm80.
 Configurations of the buckets compile for sm80, sm89 and sm90 without spills and fit their shared
@@ -24,19 +26,18 @@ memory (at most 96 KiB); the candidates are larger, and some are for sm90 alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from strop.kernels import activation as activations
-from strop.kernels import buffers
+from strop.kernels import buffers, dense
 from strop.kernels.activation import activate
+from strop.kernels.dense import UNALIGNED, tile
 from strop.kernels.epilogue import add_bias, finish, store_tile
 from strop.kernels.examples import tensor
-from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
+from strop.kernels.kernel import Bucket, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.tiles import (
     depth_divisor,
@@ -58,10 +59,11 @@ def gemm_kernel(
 ):  # fmt: skip
     """A program computes BLOCK_M rows of BLOCK_N columns; see ``strop.kernels.tiles``."""
     row, column = tile_rows_columns(rows, columns, BLOCK_M, BLOCK_N, GROUP)
-    left = left_pointers(x, row, rows, x_stride, BLOCK_K)
+    there = (row < rows)[:, None]
+    left = left_pointers(x, row, x_stride, BLOCK_K)
     right = right_pointers(weight, column, columns, weight_stride, BLOCK_K)
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    sums = product(left, right, sums, depth, BLOCK_K, DIVISOR)
+    sums = product(left, right, there, sums, depth, BLOCK_K, DIVISOR)
     finish(sums, bias, residual, y, row, rows, column, columns, residual_stride, ACTIVATION)
 
 
@@ -74,55 +76,38 @@ def gated_gemm_kernel(
 ):  # fmt: skip
     """A program computes BLOCK_M rows of BLOCK_N columns of both products, and multiplies them."""
     row, column = tile_rows_columns(rows, columns, BLOCK_M, BLOCK_N, GROUP)
-    left = left_pointers(x, row, rows, x_stride, BLOCK_K)
+    there = (row < rows)[:, None]
+    left = left_pointers(x, row, x_stride, BLOCK_K)
     right = right_pointers(gate, column, columns, gate_stride, BLOCK_K)
     second = right_pointers(up, column, columns, up_stride, BLOCK_K)
     zeros = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    gates, ups = two_products(left, right, second, zeros, zeros, depth, BLOCK_K, DIVISOR)
+    gates, ups = two_products(left, right, second, there, zeros, zeros, depth, BLOCK_K, DIVISOR)
     gates = activate(add_bias(gates, gate_bias, column, columns), ACTIVATION)
     values = gates * add_bias(ups, up_bias, column, columns)
     store_tile(values, y, row, rows, column, columns)
 
 
-def _tile(m: int, n: int, k: int, warps: int, stages: int) -> Configuration:
-    tile = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8}
-    return Configuration(tile, num_warps=warps, num_stages=stages)
-
-
-# Numbers that lie apart are loaded one by one, past registers of their own: larger tiles spill.
-_UNALIGNED = _tile(64, 32, 32, 4, 2)
-
-
-def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
-    rows, columns, depth = sizes["rows"], sizes["columns"], sizes["depth"]
-    weights = [itemsizes[name] for name in ("weight", "gate", "up") if name in itemsizes]
-    biases = sum(itemsizes.get(name, 0) for name in ("bias", "gate_bias", "up_bias"))
-    cells = itemsizes["y"] + itemsizes.get("residual", 0)
-    moved = rows * depth * itemsizes["x"] + columns * (depth * sum(weights) + biases)
-    return Cost(2 * rows * columns * depth * len(weights), moved + rows * columns * cells)
-
-
 GEMM = Kernel(
     "gemm",
     gemm_kernel,
-    grid=("cdiv(rows, BLOCK_M) * cdiv(columns, BLOCK_N)",),
+    grid=dense.GRID,
     buckets=(
-        Bucket("DIVISOR % 16 + x_stride % 16 + weight_stride % 16 > 0", _UNALIGNED),
-        Bucket("rows <= 16", _tile(16, 32, 256, 4, 4)),
-        Bucket("rows <= 64", _tile(64, 32, 128, 4, 4)),
-        Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", _tile(64, 64, 64, 4, 4)),
-        Bucket("", _tile(128, 128, 64, 8, 3)),
+        Bucket("DIVISOR % 16 + x_stride % 16 + weight_stride % 16 > 0", UNALIGNED),
+        Bucket("rows <= 16", tile(16, 32, 256, 4, 4)),
+        Bucket("rows <= 64", tile(64, 32, 128, 4, 4)),
+        Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", tile(64, 64, 64, 4, 4)),
+        Bucket("", tile(128, 128, 64, 8, 3)),
     ),
-    cost=_cost,
+    cost=dense.cost,
     axis="rows",
-    share=tile_share(_cost),
+    share=tile_share(dense.cost),
     candidates=(
-        _tile(16, 16, 256, 4, 4),
-        _tile(64, 128, 64, 4, 3),
-        _tile(128, 128, 64, 8, 4),
-        _tile(128, 256, 64, 8, 3),
-        _tile(128, 256, 64, 8, 4),
-        _tile(256, 128, 64, 8, 3),
+        tile(16, 16, 256, 4, 4),
+        tile(64, 128, 64, 4, 3),
+        tile(128, 128, 64, 8, 4),
+        tile(128, 256, 64, 8, 3),
+        tile(128, 256, 64, 8, 4),
+        tile(256, 128, 64, 8, 3),
     ),
     examples={
         "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
@@ -136,21 +121,21 @@ GEMM = Kernel(
 GATED_GEMM = Kernel(
     "gated_gemm",
     gated_gemm_kernel,
-    grid=("cdiv(rows, BLOCK_M) * cdiv(columns, BLOCK_N)",),
+    grid=dense.GRID,
     buckets=(
-        Bucket("DIVISOR % 16 + x_stride % 16 + gate_stride % 16 + up_stride % 16 > 0", _UNALIGNED),
-        Bucket("rows <= 16", _tile(16, 16, 256, 4, 4)),
-        Bucket("rows <= 64", _tile(64, 16, 128, 4, 4)),
-        Bucket("cdiv(rows, 128) * cdiv(columns, 64) < 128", _tile(64, 64, 64, 4, 3)),
-        Bucket("", _tile(128, 64, 64, 8, 3)),
+        Bucket("DIVISOR % 16 + x_stride % 16 + gate_stride % 16 + up_stride % 16 > 0", UNALIGNED),
+        Bucket("rows <= 16", tile(16, 16, 256, 4, 4)),
+        Bucket("rows <= 64", tile(64, 16, 128, 4, 4)),
+        Bucket("cdiv(rows, 128) * cdiv(columns, 64) < 128", tile(64, 64, 64, 4, 3)),
+        Bucket("", tile(128, 64, 64, 8, 3)),
     ),
-    cost=_cost,
+    cost=dense.cost,
     axis="rows",
-    share=tile_share(_cost),
+    share=tile_share(dense.cost),
     candidates=(
-        _tile(128, 64, 64, 8, 4),
-        _tile(128, 128, 64, 8, 3),
-        _tile(128, 128, 64, 8, 4),
+        tile(128, 64, 64, 8, 4),
+        tile(128, 128, 64, 8, 3),
+        tile(128, 128, 64, 8, 4),
     ),
     examples={
         "1 x 14336 x 4096, silu": lambda: _gated_example(1, 14336, 4096),

@@ -15,16 +15,18 @@ Which tile is for which sizes (rows x columns x step; stages are loads in flight
     17 to 64    64 x 32 x 256     4      4       short prompts, small batches
     more, but fewer than 128 tiles of 128 x 128:
                 64 x 64 x 128     4      4       narrow layers: more programs than processors
-    more        128 x 128 x 128   8      3       all else
+    more        128 x 128 x 128   8      3       all else, before sm90
+                128 x 128 x 128   4      3       all else, on sm90
+    any, where a row of an operand is not aligned to 16 numbers:
+                64 x 32 x 32      4      2       depths that are no multiple of 16
 
-The gated kernel has half the columns. Configurations of the buckets compile for sm80, sm89 and sm90
+The gated kernel has half the columns, but for narrow layers, and steps of 64 in its largest tile
+where the depth is no multiple of 128. Configurations of the buckets compile for sm80, sm89 and sm90
 without spills and fit their shared memory (at most 96 KiB); the candidates are larger, and some are
 for sm90 alone.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 import triton
@@ -32,11 +34,12 @@ import triton.language as tl
 from torch import Tensor
 
 from strop.kernels import activation as activations
-from strop.kernels import buffers
+from strop.kernels import buffers, dense
 from strop.kernels.activation import activate
+from strop.kernels.dense import UNALIGNED, tile
 from strop.kernels.epilogue import add_bias, finish, scaled, store_tile
 from strop.kernels.examples import tensor
-from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
+from strop.kernels.kernel import Bucket, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.tiles import (
     depth_divisor,
@@ -61,10 +64,11 @@ def gemm_int8_kernel(
 ):  # fmt: skip
     """A program computes BLOCK_M rows of BLOCK_N columns; see ``strop.kernels.tiles``."""
     row, column = tile_rows_columns(rows, columns, BLOCK_M, BLOCK_N, GROUP)
-    left = left_pointers(q, row, rows, q_stride, BLOCK_K)
+    there = (row < rows)[:, None]
+    left = left_pointers(q, row, q_stride, BLOCK_K)
     right = right_pointers(weight, column, columns, weight_stride, BLOCK_K)
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
-    sums = product(left, right, sums, depth, BLOCK_K, DIVISOR)
+    sums = product(left, right, there, sums, depth, BLOCK_K, DIVISOR)
     values = scaled(sums, scale, weight_scale, row, rows, column, columns)
     finish(values, bias, residual, y, row, rows, column, columns, residual_stride, ACTIVATION)
 
@@ -78,11 +82,14 @@ def gated_gemm_int8_kernel(
 ):  # fmt: skip
     """A program computes BLOCK_M rows of BLOCK_N columns of both products, and multiplies them."""
     row, column = tile_rows_columns(rows, columns, BLOCK_M, BLOCK_N, GROUP)
-    left = left_pointers(q, row, rows, q_stride, BLOCK_K)
+    there = (row < rows)[:, None]
+    left = left_pointers(q, row, q_stride, BLOCK_K)
     right = right_pointers(gate, column, columns, gate_stride, BLOCK_K)
     second = right_pointers(up, column, columns, up_stride, BLOCK_K)
     zeros = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
-    gate_sums, up_sums = two_products(left, right, second, zeros, zeros, depth, BLOCK_K, DIVISOR)
+    gate_sums, up_sums = two_products(
+        left, right, second, there, zeros, zeros, depth, BLOCK_K, DIVISOR
+    )
     gates = scaled(gate_sums, scale, gate_scale, row, rows, column, columns)
     gates = activate(add_bias(gates, gate_bias, column, columns), ACTIVATION)
     ups = scaled(up_sums, scale, up_scale, row, rows, column, columns)
@@ -90,49 +97,30 @@ def gated_gemm_int8_kernel(
     store_tile(values, y, row, rows, column, columns)
 
 
-def _tile(m: int, n: int, k: int, warps: int, stages: int) -> Configuration:
-    tile = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8}
-    return Configuration(tile, num_warps=warps, num_stages=stages)
-
-
-# Numbers that lie apart are loaded one by one, past registers of their own: larger tiles spill.
-_UNALIGNED = _tile(64, 32, 32, 4, 2)
-
-
-def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
-    rows, columns, depth = sizes["rows"], sizes["columns"], sizes["depth"]
-    products = 2 if "gate" in itemsizes else 1
-    per_column = ("weight_scale", "gate_scale", "up_scale", "bias", "gate_bias", "up_bias")
-    columns_moved = products * depth + sum(itemsizes.get(name, 0) for name in per_column)
-    cells = itemsizes["y"] + itemsizes.get("residual", 0)
-    moved = rows * (depth + itemsizes["scale"]) + columns * columns_moved + rows * columns * cells
-    return Cost(2 * products * rows * columns * depth, moved)
-
-
 GEMM_INT8 = Kernel(
     "gemm_int8",
     gemm_int8_kernel,
-    grid=("cdiv(rows, BLOCK_M) * cdiv(columns, BLOCK_N)",),
+    grid=dense.GRID,
     buckets=(
-        Bucket("DIVISOR % 16 + q_stride % 16 + weight_stride % 16 > 0", _UNALIGNED),
-        Bucket("rows <= 16", _tile(16, 32, 512, 4, 4)),
-        Bucket("rows <= 64", _tile(64, 32, 256, 4, 4)),
-        Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", _tile(64, 64, 128, 4, 4)),
+        Bucket("DIVISOR % 16 + q_stride % 16 + weight_stride % 16 > 0", UNALIGNED),
+        Bucket("rows <= 16", tile(16, 32, 512, 4, 4)),
+        Bucket("rows <= 64", tile(64, 32, 256, 4, 4)),
+        Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", tile(64, 64, 128, 4, 4)),
         # Two blocks to a multiprocessor: one computes while the other is at its end.
-        Bucket("", _tile(128, 128, 128, 4, 3), since=90),
-        Bucket("", _tile(128, 128, 128, 8, 3)),
+        Bucket("", tile(128, 128, 128, 4, 3), since=90),
+        Bucket("", tile(128, 128, 128, 8, 3)),
     ),
-    cost=_cost,
+    cost=dense.cost,
     axis="rows",
-    share=tile_share(_cost),
+    share=tile_share(dense.cost),
     candidates=(
-        _tile(128, 128, 128, 8, 3),
-        _tile(16, 16, 512, 4, 4),
-        _tile(64, 128, 128, 4, 3),
-        _tile(128, 128, 128, 8, 4),
-        _tile(128, 256, 128, 8, 3),
-        _tile(128, 256, 128, 8, 4),
-        _tile(256, 128, 128, 8, 3),
+        tile(128, 128, 128, 8, 3),
+        tile(16, 16, 512, 4, 4),
+        tile(64, 128, 128, 4, 3),
+        tile(128, 128, 128, 8, 4),
+        tile(128, 256, 128, 8, 3),
+        tile(128, 256, 128, 8, 4),
+        tile(256, 128, 128, 8, 3),
     ),
     examples={
         "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
@@ -146,21 +134,22 @@ GEMM_INT8 = Kernel(
 GATED_GEMM_INT8 = Kernel(
     "gated_gemm_int8",
     gated_gemm_int8_kernel,
-    grid=("cdiv(rows, BLOCK_M) * cdiv(columns, BLOCK_N)",),
+    grid=dense.GRID,
     buckets=(
-        Bucket("DIVISOR % 16 + q_stride % 16 + gate_stride % 16 + up_stride % 16 > 0", _UNALIGNED),
-        Bucket("rows <= 16", _tile(16, 16, 512, 4, 4)),
-        Bucket("rows <= 64", _tile(64, 16, 256, 4, 4)),
-        Bucket("cdiv(rows, 128) * cdiv(columns, 64) < 128", _tile(64, 64, 128, 4, 3)),
-        Bucket("", _tile(128, 64, 128, 8, 3)),
+        Bucket("DIVISOR % 16 + q_stride % 16 + gate_stride % 16 + up_stride % 16 > 0", UNALIGNED),
+        Bucket("rows <= 16", tile(16, 16, 512, 4, 4)),
+        Bucket("rows <= 64", tile(64, 16, 256, 4, 4)),
+        Bucket("cdiv(rows, 128) * cdiv(columns, 64) < 128", tile(64, 64, 128, 4, 3)),
+        Bucket("DIVISOR < 128", tile(128, 64, 64, 8, 4)),
+        Bucket("", tile(128, 64, 128, 8, 3)),
     ),
-    cost=_cost,
+    cost=dense.cost,
     axis="rows",
-    share=tile_share(_cost),
+    share=tile_share(dense.cost),
     candidates=(
-        _tile(128, 64, 128, 8, 4),
-        _tile(128, 128, 128, 8, 3),
-        _tile(128, 128, 128, 8, 4),
+        tile(128, 64, 128, 8, 4),
+        tile(128, 128, 128, 8, 3),
+        tile(128, 128, 128, 8, 4),
     ),
     examples={
         "1 x 14336 x 4096, silu": lambda: _gated_example(1, 14336, 4096),

@@ -38,13 +38,12 @@ def int8_scale(top):
     So it is for a row so small that its scale would have lost digits. A row that holds infinity or
     NaN has such a scale, so that what is computed from it shows it.
     """
-    scale = tl.div_rn(top, 127.0)
-    return tl.where(scale < _LEAST_NORMAL, 1.0, scale)
+    return row_scale(top, tl.int8)
 
 
 @triton.jit
-def to_int8(x, scale):
-    """round(x / scale) as int8, ties to even; |x| is at most 127 * scale.
+def divided(x, scale):
+    """x / scale to the nearest float32.
 
     ``scale`` is [ROWS, 1], so its reciprocal is computed once a row. The quotient is corrected by
     what is left over, which makes it the nearest float32 to x / scale (Markstein, "Computation of
@@ -54,4 +53,29 @@ def to_int8(x, scale):
     inverse = tl.div_rn(1.0, scale)
     quotient = x * inverse
     left_over = tl.fma(-quotient, scale, x)
-    return to_nearest(tl.fma(left_over, inverse, quotient)).to(tl.int8)
+    return tl.fma(left_over, inverse, quotient)
+
+
+@triton.jit
+def to_int8(x, scale):
+    """round(x / scale) as int8, ties to even; |x| is at most 127 * scale."""
+    return to_nearest(divided(x, scale)).to(tl.int8)
+
+
+@triton.jit
+def row_scale(top, KIND: tl.constexpr):
+    """The scale of a row, as ``int8_scale``, for int8 or e4m3, whose largest value is 448."""
+    largest_value: tl.constexpr = 127.0 if KIND.is_int8() else 448.0
+    scale = tl.div_rn(top, largest_value)
+    return tl.where(scale < _LEAST_NORMAL, 1.0, scale)
+
+
+@triton.jit
+def rounded(x, scale, KIND: tl.constexpr):
+    """x / scale to the nearest int8 or e4m3, ties to even, within -448 and 448."""
+    if KIND.is_int8():
+        values = to_int8(x, scale)
+    else:
+        # Rounding of the quotient may lead above the largest value, which would become NaN.
+        values = tl.clamp(divided(x, scale), -448.0, 448.0).to(KIND)
+    return values

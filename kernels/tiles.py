@@ -1,9 +1,9 @@
 """What kernels of matrix products share: which tile a program computes, and the sum over K.
 
 A product is x [rows, depth] times the transpose of weight [columns, depth]; a program computes a
-tile of BLOCK_M rows and BLOCK_N columns of the result, in steps of BLOCK_K along the depth. Rows
-and columns behind the last are read as the last one: so loads along the depth need no mask, and
-what is computed of them is not stored.
+tile of BLOCK_M rows and BLOCK_N columns of the result, in steps of BLOCK_K along the depth. Columns
+behind the last are read as the last one, so that loads of the weight need no mask. Rows behind the
+last are not read, since most of a tile are such where there are few: nothing of them is stored.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def tile_rows_columns(
 
 
 @triton.jit
-def left_pointers(x, row, rows, stride, BLOCK_K: tl.constexpr):
+def left_pointers(x, row, stride, BLOCK_K: tl.constexpr):
     """Of the first [BLOCK_M, BLOCK_K] of x."""
-    return x + tl.minimum(row, rows - 1)[:, None] * stride + tl.arange(0, BLOCK_K)[None, :]
+    return x + row[:, None] * stride + tl.arange(0, BLOCK_K)[None, :]
 
 
 @triton.jit
@@ -75,27 +75,22 @@ def right_pointers(weight, column, columns, stride, BLOCK_K: tl.constexpr):
 
 
 @triton.jit
-def load_step(pointers, k, left, EVEN: tl.constexpr):
-    """A step of an operand; ``left`` numbers of the depth are left, those behind read as zero."""
-    return tl.load(pointers) if EVEN else tl.load(pointers, mask=k < left, other=0)
-
-
-@triton.jit
 def product(
-    x, weight, sums, depth,
+    x, weight, there, sums, depth,
     BLOCK_K: tl.constexpr, DIVISOR: tl.constexpr, IMPRECISE: tl.constexpr = None,
 ):  # fmt: skip
     """sums + x times weight.
 
     x and weight are the pointers of the first step, [BLOCK_M, BLOCK_K] and [BLOCK_K, BLOCK_N], of
-    one dtype; sums is int32 for int8 and float32 for floats. DIVISOR is that of
-    ``depth_divisor``; IMPRECISE is how many products of fp8 the tensor cores may sum.
+    one dtype; ``there`` [BLOCK_M, 1] says which rows are; sums is int32 for int8 and float32 for
+    floats. DIVISOR is that of ``depth_divisor``; IMPRECISE is how many products of fp8 the tensor
+    cores may sum.
     """
     EVEN: tl.constexpr = DIVISOR % BLOCK_K == 0
     k = tl.arange(0, BLOCK_K)
     for start in range(0, depth, BLOCK_K):
-        a = load_step(x, k[None, :], depth - start, EVEN)
-        b = load_step(weight, k[:, None], depth - start, EVEN)
+        a = load_left(x, there, k, depth - start, EVEN)
+        b = load_right(weight, k, depth - start, EVEN)
         sums = tl.dot(a, b, sums, out_dtype=sums.dtype, max_num_imprecise_acc=IMPRECISE)
         x += BLOCK_K
         weight += BLOCK_K
@@ -104,18 +99,31 @@ def product(
 
 @triton.jit
 def two_products(
-    x, gate, up, gate_sums, up_sums, depth, BLOCK_K: tl.constexpr, DIVISOR: tl.constexpr
+    x, gate, up, there, gate_sums, up_sums, depth, BLOCK_K: tl.constexpr, DIVISOR: tl.constexpr
 ):
-    """gate_sums + x times gate, and up_sums + x times up; x is read once."""
+    """gate_sums + x times gate, and up_sums + x times up, as ``product``; x is read once."""
     EVEN: tl.constexpr = DIVISOR % BLOCK_K == 0
     k = tl.arange(0, BLOCK_K)
     for start in range(0, depth, BLOCK_K):
-        a = load_step(x, k[None, :], depth - start, EVEN)
-        b = load_step(gate, k[:, None], depth - start, EVEN)
-        c = load_step(up, k[:, None], depth - start, EVEN)
+        a = load_left(x, there, k, depth - start, EVEN)
+        b = load_right(gate, k, depth - start, EVEN)
+        c = load_right(up, k, depth - start, EVEN)
         gate_sums = tl.dot(a, b, gate_sums, out_dtype=gate_sums.dtype)
         up_sums = tl.dot(a, c, up_sums, out_dtype=up_sums.dtype)
         x += BLOCK_K
         gate += BLOCK_K
         up += BLOCK_K
     return gate_sums, up_sums
+
+
+@triton.jit
+def load_left(pointers, there, k, left, EVEN: tl.constexpr):
+    """A step of x; rows that are not there and numbers behind the depth read as zero."""
+    mask = there if EVEN else there & (k < left)[None, :]
+    return tl.load(pointers, mask=mask, other=0.0)
+
+
+@triton.jit
+def load_right(pointers, k, left, EVEN: tl.constexpr):
+    """A step of a weight; numbers behind the depth, of which ``left`` are left, read as zero."""
+    return tl.load(pointers) if EVEN else tl.load(pointers, mask=(k < left)[:, None], other=0.0)

@@ -174,3 +174,13 @@ def run_python(*arguments: str, **environment: str) -> Result:
 def leftovers(folder: Path) -> list[str]:
     """Workspaces of builds that still stand in a folder."""
     return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
+
+
+@pytest.fixture
+def interpreter_casts() -> Iterator[None]:
+    """Bfloat16 and e4m3 are right in Triton's interpreter, as far as ``exact_casts`` says."""
+    # Triton is loaded for tests of kernels alone.
+    from exact_casts import exact_casts
+
+    with exact_casts():
+        yield

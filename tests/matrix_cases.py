@@ -6,20 +6,16 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import device, strided
+from kernel_cases import strided
 from torch import Tensor
 
 from strop.kernels.kernel import Bucket, Configuration, Kernel
 
+HALVES = [torch.float16, torch.bfloat16]
 # Rows, columns, depth: of rows that are aligned to 16 numbers, and of others.
 SHAPES = [
     (1, 1, 1), (5, 123, 64), (16, 65, 80), (17, 65, 123), (33, 31, 48), (65, 5, 256), (123, 63, 5),
 ]  # fmt: skip
-
-
-def half_dtypes() -> list[torch.dtype]:
-    """Of 16 bits; the interpreter computes bfloat16 wrongly, so it is tested on a GPU alone."""
-    return [torch.float16] + ([torch.bfloat16] if device() == "cuda" else [])
 
 
 def apart(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_cases import close, device, guarded, random
-from matrix_cases import SHAPES, activated, apart, half_dtypes, linear, only
+from matrix_cases import HALVES, SHAPES, activated, apart, linear, only
 
 from strop.kernels import gemm as gemm_module
 from strop.kernels.activation import NAMES
@@ -14,8 +14,10 @@ from strop.kernels.gemm import GATED_GEMM, GEMM, gated_gemm, gemm
 from strop.kernels.kernel import Configuration
 from strop.kernels.tiles import depth_divisor
 
+pytestmark = pytest.mark.usefixtures("interpreter_casts")
 
-@pytest.mark.parametrize("dtype", half_dtypes(), ids=str)
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_product_with_bias_and_residual(
     shape: tuple[int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -68,7 +70,7 @@ def test_sums_may_pass_the_largest_half() -> None:
     assert gemm(x, signs, None, None, "none").item() == 30000.0
 
 
-@pytest.mark.parametrize("dtype", half_dtypes(), ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
 @pytest.mark.parametrize("shape", [(1, 64, 65), (5, 123, 64), (65, 5, 123)], ids=str)
 def test_gated_products(
@@ -97,10 +99,10 @@ def test_every_tile(
     configuration: Configuration, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gemm_module, "GEMM", only(GEMM, configuration))
-    x = random(300, depth, dtype=torch.float16)
-    weight = random(290, depth, dtype=torch.float16, seed=1)
+    x = random(140, depth, dtype=torch.float16)
+    weight = random(270, depth, dtype=torch.float16, seed=1)
     with guarded(monkeypatch):
-        y = gemm(x, weight, None, x[:, :1].expand(300, 290).contiguous(), "relu")
+        y = gemm(x, weight, None, x[:, :1].expand(140, 270).contiguous(), "relu")
     close(y, F.relu(linear(x, weight, None)) + x[:, :1].double())
 
 
@@ -111,8 +113,8 @@ def test_every_gated_tile(
     configuration: Configuration, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gemm_module, "GATED_GEMM", only(GATED_GEMM, configuration))
-    x = random(300, depth, dtype=torch.float16)
-    gate, up = (random(290, depth, dtype=torch.float16, seed=seed) / depth for seed in (1, 2))
+    x = random(140, depth, dtype=torch.float16)
+    gate, up = (random(270, depth, dtype=torch.float16, seed=seed) / depth for seed in (1, 2))
     with guarded(monkeypatch):
         y = gated_gemm(x, gate, up, None, None, "silu")
     close(y, F.silu(linear(x, gate, None)) * linear(x, up, None))

@@ -1,4 +1,4 @@
-"""Launchers of the row kernels on fake tensors whose numbers of rows and tokens are not known."""
+"""Launchers of kernels on fake tensors whose numbers of rows and tokens are not known."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from strop.kernels.embedding_norm import embedding_norm
+from strop.kernels.gemm import gated_gemm, gemm
+from strop.kernels.gemm_fp8 import gemm_fp8, quantize_rows_fp8
+from strop.kernels.gemm_int8 import gated_gemm_int8, gemm_int8
 from strop.kernels.kernel import Launch
 from strop.kernels.launching import recording
 from strop.kernels.norm import norm
@@ -24,6 +27,7 @@ from strop.kernels.rotary_cache import rotary_cache
 from strop.kernels.softmax import softmax
 
 Fake = Callable[..., Tensor]
+INT8, E4M3, FLOAT = torch.int8, torch.float8_e4m3fn, torch.float32
 
 
 def _norm(fake: Fake) -> Tensor:
@@ -51,11 +55,44 @@ def _embedding_norm(fake: Fake) -> Tensor:
     return embedding_norm([index] * 2, [fake(9, 64)] * 2, fake(64), None, 1e-5, rms=True)
 
 
+def _gemm(fake: Fake) -> Tensor:
+    return gemm(fake(-3, 64), fake(48, 64), fake(48), fake(-3, 48), "gelu")
+
+
+def _gated_gemm(fake: Fake) -> Tensor:
+    return gated_gemm(fake(-3, 64), fake(48, 64), fake(48, 64), None, None, "silu")
+
+
+def _scaled(fake: Fake, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows and a weight of 8 bits, each with its scales."""
+    scales = fake(-3, dtype=FLOAT), fake(48, dtype=FLOAT)
+    return fake(-3, 64, dtype=dtype), scales[0], fake(48, 64, dtype=dtype), scales[1]
+
+
+def _gemm_int8(fake: Fake) -> Tensor:
+    return gemm_int8(*_scaled(fake, INT8), None, None, "none", torch.float16)
+
+
+def _gated_gemm_int8(fake: Fake) -> Tensor:
+    q, scale, weight, by = _scaled(fake, INT8)
+    return gated_gemm_int8(q, scale, weight, by, weight, by, None, None, "silu", torch.float16)
+
+
+def _gemm_fp8(fake: Fake) -> Tensor:
+    return gemm_fp8(*_scaled(fake, E4M3), None, None, "none", torch.float16)
+
+
 CALLS: dict[str, tuple[Callable[[Fake], Tensor], str, tuple[object, ...]]] = {
     "norm": (_norm, "rows", (-3, 64)),
     "quantize_rows": (lambda fake: quantize_rows(fake(-3, 64))[0], "rows", (-3, 64)),
     "softmax": (lambda fake: softmax(fake(-3, 64)), "rows", (-3, 64)),
     "embedding_norm": (_embedding_norm, "rows", (-3, 64)),
+    "gemm": (_gemm, "rows", (-3, 48)),
+    "gated_gemm": (_gated_gemm, "rows", (-3, 48)),
+    "gemm_int8": (_gemm_int8, "rows", (-3, 48)),
+    "gated_gemm_int8": (_gated_gemm_int8, "rows", (-3, 48)),
+    "gemm_fp8": (_gemm_fp8, "rows", (-3, 48)),
+    "quantize_rows_fp8": (lambda fake: quantize_rows_fp8(fake(-3, 64))[0], "rows", (-3, 64)),
     "rotary": (_rotary, "batches", (-2, -5, 64)),
     "rotary_cache": (_rotary_cache, "batches", (-2, 4, -5, 16)),
 }
