@@ -5,6 +5,15 @@
 This is weight-only quantization as in GPTQ (arXiv:2210.17323) and AWQ (arXiv:2306.00978). Numbers
 are unpacked in registers and multiplied on tensor cores, sums are float32, and y is rounded once;
 see ``strop.kernels.packed_tiles``. Up to 16 rows go to ``strop.kernels.gemv_packed``.
+
+Which tile is for which sizes (rows x columns; a step is a block of 64 bytes of each column):
+
+    rows        tile        warps  stages  for
+    17 to 32    32 x 64     4      4       few rows: the bytes of the weight bound it
+    33 to 64    64 x 64     4      4
+    more, on sm90, in groups of 128 or whole rows, with a tile for each multiprocessor:
+                128 x 128   8      3       four warps unpack while the tensor cores serve the others
+    more        64 x 128    8      3       smaller groups: their sums take as many registers again
 """
 
 from __future__ import annotations
@@ -105,6 +114,11 @@ GEMM_PACKED = Kernel(
     buckets=(
         Bucket("rows <= 32", _tile(32, 64, 4, 4)),
         Bucket("rows <= 64", _tile(64, 64, 4, 4)),
+        Bucket(
+            "GROUP_SIZE % 128 == 0 and cdiv(rows, 128) * cdiv(columns, 128) >= 132",
+            _tile(128, 128, 8, 3),
+            since=90,
+        ),
         Bucket("", _tile(64, 128, 8, 3)),
     ),
     cost=packed_cost,

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from kernel_cases import close, device, float_dtypes, guarded, random, strided
-from matrix_cases import activated
+from matrix_cases import activated, only
 from torch import Tensor
 
+import strop.kernels.gemm_packed as gemm_packed_module
+import strop.kernels.gemv_packed as gemv_packed_module
 from strop.compiler.ir import dialect  # noqa: F401
 from strop.kernels.activation import NAMES
 from strop.kernels.examples import tensor
-from strop.kernels.gemm_packed import gemm_packed
-from strop.kernels.gemv_packed import splits
+from strop.kernels.gemm_packed import GEMM_PACKED, gemm_packed
+from strop.kernels.gemv_packed import GEMV_PACKED, splits
 from strop.kernels.kernel import Launch
 from strop.kernels.launching import Choice, recording
 from strop.kernels.packing import pack, packed_bytes, why_not
@@ -164,6 +166,23 @@ def test_parts_of_the_depth_are_added_up(
     close(found, activated(made.reference() + bias.double(), "silu") + residual.double())
 
 
+@pytest.mark.parametrize("index", range(len(GEMM_PACKED.configurations())))
+def test_every_tile_of_many_rows(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = only(GEMM_PACKED, GEMM_PACKED.configurations()[index])
+    monkeypatch.setattr(gemm_packed_module, "GEMM_PACKED", one)
+    made = case(131, 33, 160, symmetric=False)
+    close(made.run(), made.reference())
+
+
+@pytest.mark.parametrize("index", range(len(GEMV_PACKED.configurations())))
+def test_every_tile_of_few_rows(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile may have fewer rows than x: then more programs compute the others."""
+    one = only(GEMV_PACKED, GEMV_PACKED.configurations()[index])
+    monkeypatch.setattr(gemv_packed_module, "GEMV_PACKED", one)
+    made = case(11, 33, 160, symmetric=False)
+    close(made.run(), made.reference())
+
+
 @pytest.mark.parametrize(("rows", "depth"), [(2, 8192), (20, 256)])
 def test_the_same_inputs_give_the_same_bits(rows: int, depth: int) -> None:
     made = case(rows, 5, depth)
@@ -259,7 +278,7 @@ def test_one_row_moves_hardly_more_bytes_than_any_kernel_must(
 
 def test_the_depth_is_split_where_multiprocessors_would_wait() -> None:
     assert splits(4096, 4096, 4) == splits(1024, 4096, 4) == splits(384, 1536, 8) == 1
-    assert splits(1024, 8192, 4) == splits(2048, 4096, 8) == 2
-    assert splits(1024, 14336, 4) == 3
-    assert splits(32, 128 * 32 * 500, 4) == 132
+    assert splits(1024, 14336, 4) == splits(2048, 4096, 8) == 2
+    assert splits(1024, 16384, 4) == 4
+    assert splits(32, 128 * 32 * 500, 4) == 128
     assert splits(0, 4096, 4) == 1
