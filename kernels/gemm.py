@@ -111,6 +111,7 @@ GEMM = Kernel(
     ),
     examples={
         "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
+        "512 x 100 x 100": lambda: _example(512, 100, 100),
         "32 x 4096 x 4096": lambda: _example(32, 4096, 4096),
         "4096 x 384 x 1536, bias, residual": lambda: _example(4096, 384, 1536, bias=True),
         "4096 x 4096 x 4096": lambda: _example(4096, 4096, 4096),
@@ -139,6 +140,7 @@ GATED_GEMM = Kernel(
     ),
     examples={
         "1 x 14336 x 4096, silu": lambda: _gated_example(1, 14336, 4096),
+        "512 x 100 x 100, silu": lambda: _gated_example(512, 100, 100),
         "32 x 14336 x 4096, silu": lambda: _gated_example(32, 14336, 4096),
         "256 x 1536 x 576, silu": lambda: _gated_example(256, 1536, 576),
         "4096 x 14336 x 4096, silu": lambda: _gated_example(4096, 14336, 4096),

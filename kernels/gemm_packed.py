@@ -127,6 +127,7 @@ GEMM_PACKED = Kernel(
     share=tile_share(packed_cost),
     examples={
         "32 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(32, 4096, 4096, 4, 128),
+        "64 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(64, 4096, 4096, 4, 128),
         "4096 x 4096 x 4096, 4 bits in groups of 32": lambda: _example(4096, 4096, 4096, 4, 32),
         "4096 x 14336 x 4096, 4 bits in groups of 128": lambda: _example(4096, 14336, 4096, 4, 128),
         "4096 x 4096 x 4096, 8 bits in rows": lambda: _example(4096, 4096, 4096, 8, 4096),

@@ -178,6 +178,7 @@ GEMV_PACKED = Kernel(
         "1 x 14336 x 4096, 4 bits in groups of 32": lambda: _example(1, 14336, 4096, group=32),
         "1 x 1024 x 14336, 4 bits in groups of 128": lambda: _example(1, 1024, 14336),
         "16 x 4096 x 14336, 4 bits in groups of 128": lambda: _example(16, 4096, 14336),
+        "16 x 14336 x 4096, 4 bits in groups of 128": lambda: _example(16, 14336, 4096),
         "1 x 4096 x 4096, 8 bits in groups of 128": lambda: _example(1, 4096, 4096, bits=8),
     },
 )

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from strop.kernels.architecture import ARCHITECTURES, Architecture
 from strop.kernels.examples import launches, tensor
 from strop.kernels.launching import either, launch
 from strop.kernels.norm import NORM, norm
@@ -23,6 +24,17 @@ def test_every_kernel_has_examples(name: str) -> None:
                 {**made.sizes(), **made.kernel.configuration(made.sizes()).constants}
             )
         )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("name", names())
+def test_every_bucket_has_an_example(name: str, architecture: Architecture) -> None:
+    shipped = kernel(name).on(architecture.capability)
+    taken = [shipped.configuration(made.sizes()) for made in launches(shipped).values()]
+    for bucket in shipped.buckets:
+        assert bucket.configuration in taken, bucket.when
+        if not bucket.when:
+            break
 
 
 def test_an_example_is_the_launch_at_its_own_sizes() -> None:
