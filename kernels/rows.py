@@ -1,7 +1,7 @@
 """How kernels that work on whole rows divide them into programs.
 
 A row is held in the registers of one program, so it is read once. Each thread holds 8 numbers of a
-row of up to 8,192 columns, which is one load of 16 bytes in float16, and 16 of a wider one.
+row, which is one load of 16 bytes in float16, or 16, so that enough loads are under way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from strop.kernels.kernel import Bucket, Configuration
 
 WIDEST = 16_384
 # Of a wider row, where a kernel can take it in pieces.
-PIECE = 4096
+PIECE = 2048
 
 # By BLOCK, the power of two that is at least the number of columns. Several narrow rows share a
 # program, so that its four warps have work.
@@ -21,13 +21,12 @@ ROW_BUCKETS = (
     Bucket("BLOCK <= 256", Configuration({"ROWS": 4}, num_warps=4)),
     Bucket("BLOCK <= 512", Configuration({"ROWS": 2}, num_warps=4)),
     Bucket("BLOCK <= 1024", Configuration({"ROWS": 1}, num_warps=4)),
-    Bucket("BLOCK <= 2048", Configuration({"ROWS": 1}, num_warps=8)),
-    Bucket("BLOCK <= 4096", Configuration({"ROWS": 1}, num_warps=16)),
+    Bucket("BLOCK <= 4096", Configuration({"ROWS": 1}, num_warps=8)),
     Bucket("", Configuration({"ROWS": 1}, num_warps=32)),
 )
 
 # Numbers of columns for examples: one for each of these buckets.
-WIDTHS = (64, 128, 256, 384, 768, 2048, 4096, 8192, WIDEST)
+WIDTHS = (64, 128, 256, 384, 768, 4096, WIDEST)
 
 
 def row_block(columns: int) -> int:
