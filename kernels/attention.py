@@ -203,8 +203,11 @@ ATTENTION = Kernel(
             for n in (64, 128)
         },
         "128 tokens, heads of 32, padding": partial(_example, 12, 32, 128, mask="padding"),
-        "512 tokens, heads of 64, float32": partial(_example, 16, 64, 512, torch.float32),
-        **{f"{n} tokens, heads of 128": partial(_example, 32, 128, n) for n in (16, 4096)},
+        **{
+            f"512 tokens, heads of {n}, float32": partial(_example, 16, n, 512, torch.float32)
+            for n in (32, 64, 128)
+        },
+        **{f"{n} tokens, heads of 128": partial(_example, 32, 128, n) for n in (16, 64, 4096)},
     },
 )  # fmt: skip
 

@@ -99,6 +99,7 @@ GEMM_FP8 = Kernel(
     ),
     examples={
         "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
+        "512 x 100 x 100": lambda: _example(512, 100, 100),
         "32 x 4096 x 4096": lambda: _example(32, 4096, 4096),
         "4096 x 384 x 1536, bias, residual": lambda: _example(4096, 384, 1536, bias=True),
         "4096 x 4096 x 4096": lambda: _example(4096, 4096, 4096),

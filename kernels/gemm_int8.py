@@ -157,6 +157,7 @@ GATED_GEMM_INT8 = Kernel(
         "512 x 100 x 100, silu": lambda: _gated_example(512, 100, 100),
         "32 x 14336 x 4096, silu": lambda: _gated_example(32, 14336, 4096),
         "256 x 1536 x 576, silu": lambda: _gated_example(256, 1536, 576),
+        "4096 x 1536 x 576, silu": lambda: _gated_example(4096, 1536, 576),
         "4096 x 14336 x 4096, silu": lambda: _gated_example(4096, 14336, 4096),
     },
 )
