@@ -30,7 +30,7 @@ from strop.kernels.gemv_packed import launch_gemv
 from strop.kernels.kernel import Bucket, Configuration, Kernel
 from strop.kernels.launching import either, launch
 from strop.kernels.packed_operands import packed_operands
-from strop.kernels.packed_tiles import differences, of_group, packed_cost, run_of_parts
+from strop.kernels.packed_tiles import differences, packed_cost, run_of_parts
 from strop.kernels.packing import packed_bytes
 from strop.kernels.tiles import tile_rows_columns, tile_share
 
@@ -44,6 +44,29 @@ def _step(x, row, rows, start, depth, x_stride):
 
 
 @triton.jit
+def _at(values, cells, start, groups, mask, GROUP_SIZE: tl.constexpr):
+    """values of the group at ``start``, [BLOCK_N]; cells are those of group 0."""
+    group = 0
+    if GROUP_SIZE != 0:
+        # Behind the last group x is read as zeros.
+        group = tl.minimum(start // GROUP_SIZE, groups - 1)
+    return tl.load(values + cells + group, mask=mask, other=0)
+
+
+@triton.jit
+def _add_run(
+    sums, words, zero, x, row, rows, start, depth, x_stride,
+    FIRST: tl.constexpr, RUN: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """sums plus the products of RUN parts of the block at ``start``, from part FIRST on."""
+    zero = zero.to(tl.float32)[:, None]
+    for part in tl.static_range(FIRST, FIRST + RUN):
+        left = differences(words, zero, part, BITS, x.dtype.element_ty)
+        sums = tl.dot(left, _step(x, row, rows, start + part * 32, depth, x_stride), sums)
+    return sums
+
+
+@triton.jit
 def _product(
     x, weight, scale, zero_point, row, column,
     rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
@@ -54,30 +77,33 @@ def _product(
     RUN: tl.constexpr = run_of_parts(GROUP_SIZE, PARTS)
     there = column < columns
     words_at = weight + column[:, None] * weight_stride + tl.arange(0, 16)[None, :]
+    scales_at, zeros_at = column * scale_stride, column * zero_stride
+    factor = _at(scale, scales_at, 0, groups, there, GROUP_SIZE)
+    zero = tl.full((BLOCK_N,), 1 << (BITS - 1), tl.uint8)
+    if zero_point is not None:
+        zero = _at(zero_point, zeros_at, 0, groups, there, GROUP_SIZE)
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for block in range(0, tl.cdiv(depth, 32 * PARTS)):
+    for block in range(0, tl.cdiv(depth, PARTS * 32)):
+        start = block * (PARTS * 32)
         words = tl.load(words_at + block * 16, mask=there[:, None], other=0)
-        for run in tl.static_range(PARTS // RUN):
-            start = (block * PARTS + run * RUN) * 32
-            group = 0
-            if GROUP_SIZE != 0:
-                # Behind the last group x is read as zeros.
-                group = tl.minimum(start // GROUP_SIZE, groups - 1)
-            if zero_point is not None:
-                zero = of_group(zero_point, column * zero_stride + group, there)
-            else:
-                zero = tl.full((BLOCK_N, 1), 1 << (BITS - 1), tl.float32)
-            sums = total if GROUP_SIZE == 0 else tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-            for part in tl.static_range(RUN):
-                left = differences(words, zero, run * RUN + part, BITS, x.dtype.element_ty)
-                sums = tl.dot(left, _step(x, row, rows, start + part * 32, depth, x_stride), sums)
-            if GROUP_SIZE == 0:
-                total = sums
-            else:
-                total += sums * of_group(scale, column * scale_stride + group, there)
-    if GROUP_SIZE == 0:
-        total *= of_group(scale, column * scale_stride, there)
-    return total
+        # Asked for one step ahead, since no other load is asked for while they are waited for.
+        next_factor, next_zero = factor, zero
+        if GROUP_SIZE != 0:
+            next_factor = _at(scale, scales_at, start + PARTS * 32, groups, there, GROUP_SIZE)
+        if GROUP_SIZE != 0 and zero_point is not None:
+            next_zero = _at(zero_point, zeros_at, start + PARTS * 32, groups, there, GROUP_SIZE)
+        for part in tl.static_range(0, PARTS, RUN):
+            if part > 0:
+                factor = _at(scale, scales_at, start + part * 32, groups, there, GROUP_SIZE)
+            if part > 0 and zero_point is not None:
+                zero = _at(zero_point, zeros_at, start + part * 32, groups, there, GROUP_SIZE)
+            sums = total if GROUP_SIZE == 0 else tl.zeros_like(total)
+            sums = _add_run(
+                sums, words, zero, x, row, rows, start, depth, x_stride, part, RUN, BITS
+            )
+            total = sums if GROUP_SIZE == 0 else total + sums * factor.to(tl.float32)[:, None]
+        factor, zero = next_factor, next_zero
+    return total * factor.to(tl.float32)[:, None] if GROUP_SIZE == 0 else total
 
 
 @triton.jit

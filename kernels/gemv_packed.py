@@ -29,7 +29,7 @@ from strop.kernels.expression import cdiv
 from strop.kernels.kernel import Bucket, Configuration, Constant, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.packed_operands import packed_operands
-from strop.kernels.packed_tiles import differences, of_group, packed_cost, run_of_parts
+from strop.kernels.packed_tiles import differences, packed_cost, run_of_parts
 from strop.kernels.packing import block_size, packed_bytes
 
 # Of an H100.
@@ -47,6 +47,29 @@ def _step(x, row, rows, start, depth, x_stride):
 
 
 @triton.jit
+def _at(values, cells, start, groups, mask, GROUP_SIZE: tl.constexpr):
+    """values of the group at each start, [SLICES, BLOCK_N]; cells are those of group 0."""
+    group = tl.zeros_like(start)
+    if GROUP_SIZE != 0:
+        # Behind the last group x is read as zeros.
+        group = tl.minimum(start // GROUP_SIZE, groups - 1)
+    return tl.load(values + cells + group[:, None], mask=mask, other=0)
+
+
+@triton.jit
+def _add_run(
+    sums, words, zero, x, row, rows, start, depth, x_stride,
+    FIRST: tl.constexpr, RUN: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """sums plus the products of RUN parts of the blocks at ``start``, from part FIRST on."""
+    zero = zero.to(tl.float32)[:, :, None]
+    for part in tl.static_range(FIRST, FIRST + RUN):
+        left = differences(words, zero, part, BITS, x.dtype.element_ty)
+        sums = tl.dot(left, _step(x, row, rows, start + part * 32, depth, x_stride), sums)
+    return sums
+
+
+@triton.jit
 def _slices(
     x, weight, scale, zero_point, row, column, first, share,
     rows, columns, depth, groups, x_stride, weight_stride, scale_stride, zero_stride,
@@ -56,39 +79,37 @@ def _slices(
     """The sums [SLICES, BLOCK_N, BLOCK_M] float32 over ``share`` blocks from each of ``first``."""
     PARTS: tl.constexpr = 16 // BITS
     RUN: tl.constexpr = run_of_parts(GROUP_SIZE, PARTS)
-    blocks = tl.cdiv(depth, 32 * PARTS)
     there = (column < columns)[None, :]
     words_at = weight + (column * weight_stride)[None, :, None] + tl.arange(0, 16)[None, None, :]
+    scales_at, zeros_at = (column * scale_stride)[None, :], (column * zero_stride)[None, :]
+    start = first * (PARTS * 32)
+    factor = _at(scale, scales_at, start, groups, there, GROUP_SIZE)
+    zero = tl.full((SLICES, BLOCK_N), 1 << (BITS - 1), tl.uint8)
+    if zero_point is not None:
+        zero = _at(zero_point, zeros_at, start, groups, there, GROUP_SIZE)
     total = tl.zeros((SLICES, BLOCK_N, BLOCK_M), tl.float32)
     for step in range(0, share):
-        block = first + step
-        mask = there & (block < blocks)[:, None]
-        words = tl.load(words_at + (block * 16)[:, None, None], mask=mask[:, :, None], other=0)
-        for run in tl.static_range(PARTS // RUN):
-            start = (block * PARTS + run * RUN) * 32
-            group = tl.zeros_like(first)
-            if GROUP_SIZE != 0:
-                # Behind the last group x is read as zeros.
-                group = tl.minimum(start // GROUP_SIZE, groups - 1)
-            if zero_point is not None:
-                zeros_at = (column * zero_stride)[None, :] + group[:, None]
-                zero = of_group(zero_point, zeros_at, mask)
-            else:
-                zero = tl.full((SLICES, BLOCK_N, 1), 1 << (BITS - 1), tl.float32)
-            sums = total
-            if GROUP_SIZE != 0:
-                sums = tl.zeros((SLICES, BLOCK_N, BLOCK_M), tl.float32)
-            for part in tl.static_range(RUN):
-                left = differences(words, zero, run * RUN + part, BITS, x.dtype.element_ty)
-                sums = tl.dot(left, _step(x, row, rows, start + part * 32, depth, x_stride), sums)
-            if GROUP_SIZE == 0:
-                total = sums
-            else:
-                scales_at = (column * scale_stride)[None, :] + group[:, None]
-                total += sums * of_group(scale, scales_at, mask)
-    if GROUP_SIZE == 0:
-        total *= of_group(scale, (column * scale_stride)[None, :], there)
-    return total
+        start = (first + step) * (PARTS * 32)
+        mask = (there & (start < depth)[:, None])[:, :, None]
+        words = tl.load(words_at + ((first + step) * 16)[:, None, None], mask=mask, other=0)
+        # Asked for one step ahead, since no other load is asked for while they are waited for.
+        next_factor, next_zero = factor, zero
+        if GROUP_SIZE != 0:
+            next_factor = _at(scale, scales_at, start + PARTS * 32, groups, there, GROUP_SIZE)
+        if GROUP_SIZE != 0 and zero_point is not None:
+            next_zero = _at(zero_point, zeros_at, start + PARTS * 32, groups, there, GROUP_SIZE)
+        for part in tl.static_range(0, PARTS, RUN):
+            if part > 0:
+                factor = _at(scale, scales_at, start + part * 32, groups, there, GROUP_SIZE)
+            if part > 0 and zero_point is not None:
+                zero = _at(zero_point, zeros_at, start + part * 32, groups, there, GROUP_SIZE)
+            sums = total if GROUP_SIZE == 0 else tl.zeros_like(total)
+            sums = _add_run(
+                sums, words, zero, x, row, rows, start, depth, x_stride, part, RUN, BITS
+            )
+            total = sums if GROUP_SIZE == 0 else total + sums * factor.to(tl.float32)[:, :, None]
+        factor, zero = next_factor, next_zero
+    return total * factor.to(tl.float32)[:, :, None] if GROUP_SIZE == 0 else total
 
 
 @triton.jit

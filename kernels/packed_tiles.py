@@ -93,12 +93,6 @@ def differences(words, zero, part: tl.constexpr, bits: tl.constexpr, dtype: tl.c
     return found
 
 
-@triton.jit
-def of_group(values, cells, mask):
-    """values at ``cells``, with a last axis of one, in float32."""
-    return tl.expand_dims(tl.load(values + cells, mask=mask, other=0).to(tl.float32), -1)
-
-
 def packed_cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
     """Of a product of x and a packed weight: whatever is read or stored, once."""
     rows, columns, depth = sizes["rows"], sizes["columns"], sizes["depth"]
