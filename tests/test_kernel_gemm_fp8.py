@@ -21,8 +21,8 @@ from strop.kernels.kernel import Configuration
 
 pytestmark = pytest.mark.usefixtures("interpreter_casts")
 E4M3 = torch.float8_e4m3fn
-# Tensor cores of sm90 keep 14 digits of the sum of a step.
-SUMS = 2.0**-13 if device() == "cuda" else 1e-6
+# Tensor cores of sm90 keep 14 digits of the sum of a step and cut the rest off, in every step.
+SUMS = 2.0**-12 if device() == "cuda" else 1e-6
 
 
 @pytest.fixture(autouse=True)
