@@ -22,8 +22,7 @@ from strop.kernels.launching import launch
 from strop.kernels.rotation import (
     ROTATION_BUCKETS,
     constants,
-    load_head,
-    rotate,
+    load_rotated,
     store_head,
     strides,
 )
@@ -48,10 +47,9 @@ def rotary_kernel(
     there = token < sequence
     read = x + batch * x_batch + head * x_head + token * x_token
     written = y + batch * y_batch + head * y_head + token * y_token
-    first, second, rest = load_head(read, there, HALF, BLOCK, REST, REST_BLOCK)
     cos += batch * cos_batch + token * cos_token
     sin += batch * sin_batch + token * sin_token
-    first, second = rotate(first, second, cos, sin, there, HALF, BLOCK)
+    first, second, rest = load_rotated(read, cos, sin, there, HALF, BLOCK, REST, REST_BLOCK)
     store_head(written, first, second, rest, there, HALF, BLOCK, REST, REST_BLOCK)
 
 

@@ -24,7 +24,7 @@ from strop.kernels.rotation import (
     ROTATION_BUCKETS,
     constants,
     load_head,
-    rotate,
+    load_rotated,
     store_head,
     strides,
 )
@@ -73,9 +73,10 @@ def rotary_cache_kernel(
         token, head = (row // HEADS).to(tl.int64), (row % HEADS).to(tl.int64)
         there = token < sequence
         read = q + batch * q_batch + head * q_head + token * q_token
-        first, second, rest = load_head(read, there, HALF, BLOCK, REST, REST_BLOCK)
-        angle, other = cos_start + token * cos_token, sin_start + token * sin_token
-        first, second = rotate(first, second, angle, other, there, HALF, BLOCK)
+        first, second, rest = load_rotated(
+            read, cos_start + token * cos_token, sin_start + token * sin_token,
+            there, HALF, BLOCK, REST, REST_BLOCK,
+        )  # fmt: skip
         written = y + batch * y_batch + head * y_head + token * y_token
         store_head(written, first, second, rest, there, HALF, BLOCK, REST, REST_BLOCK)
     else:
@@ -83,9 +84,10 @@ def rotary_cache_kernel(
         token, head = (row // KV_HEADS).to(tl.int64), (row % KV_HEADS).to(tl.int64)
         there = token < sequence
         read = k + batch * k_batch + head * k_head + token * k_token
-        first, second, rest = load_head(read, there, HALF, BLOCK, REST, REST_BLOCK)
-        angle, other = cos_start + token * cos_token, sin_start + token * sin_token
-        first, second = rotate(first, second, angle, other, there, HALF, BLOCK)
+        first, second, rest = load_rotated(
+            read, cos_start + token * cos_token, sin_start + token * sin_token,
+            there, HALF, BLOCK, REST, REST_BLOCK,
+        )  # fmt: skip
         read = v + batch * v_batch + head * v_head + token * v_token
         v_first, v_second, v_rest = load_head(read, there, HALF, BLOCK, REST, REST_BLOCK)
         known = positions + batch * positions_batch + token * positions_token

@@ -89,7 +89,11 @@ def store_head(
 
 
 @triton.jit
-def rotate(first, second, cos, sin, there, HALF: tl.constexpr, BLOCK: tl.constexpr):
-    """(a cos - b sin, b cos + a sin) of the halves a and b; ``cos`` and ``sin`` point to rows."""
+def load_rotated(
+    start, cos, sin, there,
+    HALF: tl.constexpr, BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr,
+):  # fmt: skip
+    """As ``load_head``, with (a cos - b sin, b cos + a sin) for the halves a and b."""
+    first, second, rest = load_head(start, there, HALF, BLOCK, REST, REST_BLOCK)
     cosine, sine = load_row(cos, there, HALF, BLOCK), load_row(sin, there, HALF, BLOCK)
-    return first * cosine - second * sine, second * cosine + first * sine
+    return first * cosine - second * sine, second * cosine + first * sine, rest
