@@ -18,6 +18,7 @@ from strop.compiler.frontend.source import load_model
 from strop.compiler.targets.isolation import open_isolated
 from strop.compiler.targets.runtime import StandIn, runtime_of
 from strop.compiler.targets.target import get_target
+from strop.compiler.targets.triton.interpreter import interpreting
 from strop.compiler.util.errors import RuntimeRefusedError, UsageError
 from strop.kernels import selection
 from strop.kernels.gate import Checked, Violation
@@ -176,3 +177,12 @@ def test_times_of_a_stand_in_are_refused(built: Path) -> None:
         pytest.raises(RuntimeRefusedError, match="says nothing of triton:sm90"),
     ):
         session.milliseconds({"x": torch.ones(1, 1, 16).numpy()}, "")
+
+
+def test_kernels_that_changed_since_are_not_interpreted(built: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    plan = json.loads((copy / "plan.json").read_text())
+    (copy / "plan.json").write_text(json.dumps(plan | {"kernels": "0" * 64}))
+    with pytest.raises(RuntimeRefusedError, match="the artifact was built with others"):
+        interpreting(copy)

@@ -138,6 +138,23 @@ def test_random_numbers_are_refused_by_name() -> None:
         plan_of(program_of(function, torch.randn(8)))
 
 
+@pytest.mark.parametrize("module", [torch.nn.LSTM(8, 8), torch.nn.GRU(8, 8)])
+def test_what_may_drop_values_out_and_does_not_is_run_by_torch(module: torch.nn.Module) -> None:
+    x = torch.randn(3, 2, 8)
+    program = program_of(module, x)
+    found = session_of(program).run({"input_0": x.numpy()}).values()
+    for one, wanted in zip(found, program.run(input_0=x), strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), wanted)
+
+
+def test_dropout_that_is_on_is_refused() -> None:
+    def function(x: Tensor) -> Any:
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+
+    with pytest.raises(UnsupportedError, match="draws random numbers"):
+        plan_of(program_of(function, torch.randn(1, 1, 4, 8)))
+
+
 # Plans from strangers ----------------------------------------------------------------------
 
 Change = Callable[[dict[str, Any]], Any]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import need_gpu
 from program_tools import program_of
 from torch import Tensor
 from triton_tools import kernels_of, run_plan
@@ -106,6 +107,22 @@ def test_a_row_runs_its_kernel(function: Callable[..., Any], kernels: list[str])
         for found, one in zip(run_plan(program, given), wanted, strict=True):
             whole = one.dtype == torch.int8  # a value between two whole numbers goes to either
             torch.testing.assert_close(found, one, rtol=2e-3, atol=1 if whole else 2e-3)
+
+
+def test_fp8_lowers_to_its_kernels() -> None:
+    def function(x: Tensor, w: Tensor) -> Any:
+        weight = torch.diag(w).contiguous()
+        scale = strop.fp8_scale(weight).float()
+        q, rows = strop.quantize_rows_fp8(x)
+        small = strop.fp8_weight(weight, scale)
+        return strop.scaled_linear_fp8(q, rows, small, scale, None, x, "relu", torch.float16)
+
+    x = values(3, 5, 32)
+    program = program_of(function, x, dims=BATCHES, w=values(32, seed=1))
+    assert kernels_of(program) == ["quantize_rows_fp8", "gemm_fp8"]
+    need_gpu("Triton's interpreter rounds to e4m3 wrongly")
+    (found,) = run_plan(program, x)
+    torch.testing.assert_close(found, program.run(input_0=x)[0], rtol=2e-2, atol=2e-2)
 
 
 def attended(packed: bool, masked: bool, causal: bool) -> Callable[..., Any]:

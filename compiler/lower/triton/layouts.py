@@ -42,7 +42,7 @@ def split_heads(on: Tracer, x: Tensor, heads: int) -> Tensor:
     """[batch, seq, heads*size] as [batch, heads, seq, size]."""
     given = dense(on, x)
     batch, seq, columns = given.shape
-    split = on.call(aten.view.default, given, [batch, seq, heads, columns // heads])
+    split = on.call(aten.reshape.default, given, [batch, seq, heads, columns // heads])
     moved: Tensor = on.call(aten.transpose.int, split, 1, 2)
     return moved
 

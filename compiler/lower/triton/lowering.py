@@ -26,6 +26,7 @@ from strop.compiler.targets.triton.plan import (
     WeightValues,
     values_of,
 )
+from strop.compiler.targets.triton.sources import kernels_hash
 from strop.compiler.util.errors import UnsupportedError
 from strop.kernels.kernel import Launch
 
@@ -89,6 +90,7 @@ def _plan(on: Tracer, inputs: Sequence[Node], target: str) -> Plan:
     return Plan(
         strop_plan=FORMAT,
         target=target,
+        kernels=kernels_hash(),
         driver="",
         dims=list(_dims(on, inputs)),
         inputs=[

@@ -169,7 +169,7 @@ class Tracer:
         with self._running(), _views_only(), recording() as recorded:
             try:
                 result = launcher(*args, **kwargs)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError) as error:  # how launchers refuse
                 raise NotLowered(str(error)) from error
         self._add(self.launches.steps(recorded, self._label()))
         return result
@@ -188,7 +188,7 @@ class Tracer:
             return self._inlined(part, args, kwargs)
         if listed_operator(str(target)) is not target:
             raise NotLowered(f"plans may not call {op_name(target)}")
-        if torch.Tag.nondeterministic_seeded in target.tags:
+        if _is_random(target, args, kwargs):
             raise NotLowered("it draws random numbers: give them as an input")
         return self.call(target, *args, **kwargs)
 
@@ -267,7 +267,11 @@ class Tracer:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Where operators run on fake tensors, and nothing is concluded from captured sizes."""
+        """Where operators run on fake tensors, and nothing is concluded from captured sizes.
+
+        Raises:
+            NotLowered: one of them fails, as where it would hold for some sizes only.
+        """
         env = self._mode.shape_env
         with ExitStack() as active:
             for context in (self._mode, enable_python_dispatcher(), torch.no_grad()):
@@ -275,7 +279,13 @@ class Tracer:
             active.enter_context(sizes_unseen())
             if env is not None:
                 active.enter_context(env.error_on_new_guards())
-            yield
+            try:
+                yield
+            except NotLowered:
+                raise
+            except Exception as error:  # operators, launchers and torch's guards raise anything
+                said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise NotLowered(f"it cannot be typed at all sizes: {said}") from error
 
 
 def _views_only() -> TorchDispatchMode:
@@ -300,6 +310,20 @@ _ALLOCATES = (aten.new_empty.default, aten.empty.memory_format, aten.empty_strid
 def _storage(tensor: Tensor) -> int:
     address: int = tensor.untyped_storage()._cdata
     return address
+
+
+def _is_random(target: OpOverload[Any, Any], args: Any, kwargs: Any) -> bool:
+    """Whether a call draws random numbers; what may drop values out often does not."""
+    if torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    given = {
+        argument.name: args[i]
+        if i < len(args)
+        else kwargs.get(argument.name, argument.default_value)
+        for i, argument in enumerate(target._schema.arguments)
+    }
+    shares = [given[name] for name in ("dropout", "dropout_p", "p") if name in given]
+    return not shares or (given.get("train", True) and shares[0] != 0)
 
 
 def _weight_name(node: Node) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from strop.compiler.targets.triton.bound import BoundLaunch
 from strop.compiler.targets.triton.session import PlanSession, open_plan
+from strop.compiler.targets.triton.sources import kernels_hash
 from strop.compiler.util.array_pipe import receive, send
 from strop.compiler.util.errors import RuntimeRefusedError
 
@@ -41,9 +42,14 @@ def interpreting(folder: Path) -> PlanSession:
     """The plan in a folder; Triton must be, or become, an interpreter in this process.
 
     Raises:
-        RuntimeRefusedError: the files are damaged.
+        RuntimeRefusedError: the files are damaged, or of other kernels than those here.
     """
     plan, weights = open_plan(folder)
+    if plan.kernels != kernels_hash():
+        raise RuntimeRefusedError(
+            "without a GPU the kernels of this strop are interpreted, and the artifact was built "
+            "with others: run it on a GPU, or by the strop that built it, or build it again"
+        )
     return PlanSession(plan, weights, Interpreter())
 
 

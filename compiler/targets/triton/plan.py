@@ -212,12 +212,14 @@ class Plan(Strict):
 
     Attributes:
         target: the name of the target.
+        kernels: the hash of the sources that its kernels were compiled from.
         driver: the oldest of NVIDIA's drivers that loads the kernels: "580.65.06".
         slots: of the arena: sizes in bytes, of which a slot has the largest.
     """
 
     strop_plan: Literal[1]
     target: str
+    kernels: str
     driver: str
     dims: list[DimValues]
     inputs: list[InputValues]

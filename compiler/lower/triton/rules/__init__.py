@@ -5,6 +5,7 @@ from __future__ import annotations
 from strop.compiler.lower.triton.rules import (
     attention,
     embedding,
+    fp8,
     gated,
     linear,
     norm,
@@ -17,6 +18,7 @@ from strop.compiler.lower.triton.rules import (
 __all__ = [
     "attention",
     "embedding",
+    "fp8",
     "gated",
     "linear",
     "norm",
