@@ -142,6 +142,7 @@ def test_rows_in_e4m3_reach_its_largest_value() -> None:
     q, scale = strop.quantize_rows_fp8(x)
     assert q.dtype == torch.float8_e4m3fn and scale.dtype == torch.float32
     assert scale[1] == 1
+    assert strop.quantize_rows_fp8(torch.full((1, 4), 1e-37))[1] == 1
     assert q.float().abs().amax(-1).tolist() == [448, 0, 448]
 
 

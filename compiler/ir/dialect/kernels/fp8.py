@@ -6,19 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from strop.compiler.ir.dialect.fp8 import LARGEST, fp8_scale
+from strop.compiler.ir.dialect.fp8 import LARGEST
 from strop.compiler.ir.dialect.kernels.epilogue import finished
+from strop.compiler.ir.dialect.kernels.int8 import row_scale
 from strop.compiler.ir.dialect.registry import define
 
 
 @define("quantize_rows_fp8(Tensor x) -> (Tensor, Tensor)")
 def quantize_rows_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(q, scale): scale = max|row| / 448, 1 for a row of zeros; q = row / scale, to nearest even.
+    """(q, scale): scale = max|row| / 448; q = row / scale, to nearest, ties to even.
+
+    Scales of rows of zeros and of small numbers are 1, as those of ``quantize_rows``.
 
     x: [..., size] float; q: [..., size] e4m3; scale: [...] float32.
     """
     wide = x.float()
-    scale: Tensor = fp8_scale(wide)
+    scale = row_scale(wide, LARGEST)
     return _rounded(wide, scale), scale
 
 

@@ -20,9 +20,14 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     x: [..., size] float; q: [..., size] int8; scale: [...] float32.
     """
     wide = x.float()
-    scale = wide.abs().amax(dim=-1) / 127
-    scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
+    scale = row_scale(wide, 127)
     return (wide / scale[..., None]).round().to(torch.int8), scale
+
+
+def row_scale(x: Tensor, largest: float) -> Tensor:
+    """What rows of float32 are divided by so that their largest values become ``largest``."""
+    scale = x.abs().amax(dim=-1) / largest
+    return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
 
 
 @define(
