@@ -123,7 +123,7 @@ SM90 = Architecture(
         "i8": 1978.9 * _T, "fp8e4nv": 1978.9 * _T,
     },
     vector_rate=66.9 * _T,
-    cache_bandwidth=9.4e12,
+    cache_bandwidth=12.5e12,
     warp_product_share=0.62,
     warps=64,
     blocks=32,

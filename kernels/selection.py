@@ -30,8 +30,10 @@ from strop.kernels.sampling import at, samples
 from strop.kernels.specialization import plain, variant_of
 from strop.kernels.variant import Variant
 
-# A model is rough: a candidate must take less than this share of the usual one's time.
-MARGIN = 0.9
+# A model is rough: a candidate must take less than this share of the usual one's time, and less by
+# more than these seconds, which are those of what no model holds.
+MARGIN = 0.85
+LEAST_GAIN = 5e-6
 
 Timing = Callable[[Checked, Launch, Configuration], float | None]
 Tried = Mapping[Variant, Checked | CompileError]
@@ -138,7 +140,7 @@ class _Choice:
         checked = self._checked(usual)
         assert isinstance(checked, Checked)
         time = self._seconds(checked, launch, usual)
-        return time is not None and least_seconds(checked, launch, candidate) < MARGIN * time
+        return time is not None and _faster(least_seconds(checked, launch, candidate), time)
 
     def _refused(self) -> bool:
         usual = usual_buckets(self._launch)
@@ -181,7 +183,7 @@ class _Choice:
         if not sound:
             return usual, False
         best = sound[times.index(min(times))]
-        if sound[0] == usual and min(times) >= MARGIN * times[0]:
+        if sound[0] == usual and not _faster(min(times), times[0]):
             best = usual
         return best, best != usual
 
@@ -202,6 +204,11 @@ class _Choice:
             broken = violations(found)
             return GateError(broken) if broken else found
         return found
+
+
+def _faster(time: float, usual: float) -> bool:
+    """Whether a modelled time is so much less than another that it is believed."""
+    return time < MARGIN * usual and usual - time > LEAST_GAIN
 
 
 def _merged(sampled: Sequence[Taken]) -> Iterator[Taken]:

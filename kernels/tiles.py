@@ -28,11 +28,16 @@ def depth_divisor(depth: int) -> int:
 
 
 def tile_share(cost: Costing) -> Costing:
-    """What one program does, by what all of a product costs: its own tile is a product too."""
+    """What one program does, by what all of a product costs: its own tile is a product too.
+
+    Rows behind the last are multiplied like others, but what is read for them is the last one.
+    """
 
     def share(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
-        own = {"rows": sizes["BLOCK_M"], "columns": sizes["BLOCK_N"]}
-        return cost({**sizes, **own}, itemsizes)
+        tile = {"rows": sizes["BLOCK_M"], "columns": sizes["BLOCK_N"]}
+        there = {name: min(size, sizes[name]) for name, size in tile.items()}
+        multiplied, read = (cost({**sizes, **own}, itemsizes) for own in (tile, there))
+        return Cost(multiplied.operations, read.bytes)
 
     return share
 

@@ -118,10 +118,13 @@ def test_without_a_reason_a_launch_takes_what_the_buckets_say() -> None:
     own = [("rows <= 24", 16, False), ("", 64, False)]
     (taken,) = select([launch(rows)], SM90, never)
     assert shown(taken) == own
-    # Not by a margin, and not where it is not known what one program does.
-    equal = constant({16: 1.0, 64: 1.0, 32: 0.91, 128: 0.91})
-    (taken,) = select([launch(rows)], SM90, equal)
-    assert shown(taken) == own
+    # Not by a margin, nor by enough, and not where it is not known what one program does.
+    for near in (
+        {16: 1.0, 64: 1.0, 32: 0.86, 128: 0.86},
+        {16: 20e-6, 64: 20e-6, 32: 15.1e-6, 128: 15.1e-6},
+    ):
+        (taken,) = select([launch(rows)], SM90, constant(near))
+        assert shown(taken) == own
     (taken,) = select([launch(rows, dataclasses.replace(PRODUCT, axis=""))], SM90)
     assert shown(taken) == own
 
@@ -138,7 +141,7 @@ def test_a_candidate_is_taken_where_it_is_faster_by_a_margin() -> None:
     def seconds(one: Checked, made: Launch, configuration: Configuration) -> float:
         rows = made.arguments["rows"]
         assert isinstance(rows, int)
-        return 0.89 if configuration == tile(128, 256, 8) and 256 <= rows <= 1024 else 1.0
+        return 0.84 if configuration == tile(128, 256, 8) and 256 <= rows <= 1024 else 1.0
 
     (taken,) = select([launch(symbolic(3, 64).shape[0])], SM90, seconds)
     assert shown(taken) == [
@@ -237,9 +240,8 @@ def test_no_estimate_is_below_what_is_known_before_compiling(rows: int, kind: st
 def test_candidates_that_cannot_be_faster_are_not_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tried = try_all([launch(4)], SM90)
-    assert {dict(variant.constants)["BLOCK_M"] for variant in tried} == {16, 32}
-    assert len(try_all([launch(8192)], SM90)) > 1
+    assert {block(one) for one in try_all([launch(4)], SM90).values()} == {16, 32}
+    assert {block(one) for one in try_all([launch(8192)], SM90).values()} == {64, 128}
     # What is measured may be anything.
     assert len(try_all([launch(4)], SM90, never)) == 1 + len(PRODUCT.candidates)
     silent = dataclasses.replace(PRODUCT, share=None)
@@ -251,7 +253,7 @@ def test_rows_that_are_not_there_cost_as_much_as_others() -> None:
 
 
 def test_small_tiles_read_operands_from_the_cache_again() -> None:
-    # Two rows and 32 columns of each product are read for 32 x 32 results.
+    # 32 rows and 32 columns of each product are read for 32 x 32 results.
     found = seconds_of(8192, tile(32, 32))
     programs = 8192 // 32 * COLUMNS // 32
     read = programs * ((32 + 32) * DEPTH + 32 * 32) * 2
