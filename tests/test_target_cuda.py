@@ -197,6 +197,7 @@ def attend(
 
 PADDING = KEYS[:, None, None, :]
 ROWS_OF_KEYS = (values(3, 1, 5, 5) > -0.3) & (torch.arange(5) != 2)[:, None]
+HIDDEN_ROW = torch.zeros(5, 5).masked_fill(torch.arange(5)[:, None] == 2, -torch.inf)
 CALLS: dict[str, tuple[Callable[..., Any], Tensor, str]] = {
     "all keys": (attend(), QUERIES, "MultiHeadAttention"),
     "causal": (attend(causal=True), QUERIES, "MultiHeadAttention"),
@@ -214,6 +215,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Tensor, str]] = {
         attend(PADDING, kv=2, causal=True), GROUPED, "MultiHeadAttention"
     ),
     "a negative scale": (attend(scale=-0.35), QUERIES, "Softmax"),
+    "a bias that hides a row": (attend(HIDDEN_ROW), QUERIES, "Softmax"),
     "fewer keys": (attend(), values(3, 4, 32), "MultiHeadAttention"),
     "fewer keys, causal": (attend(causal=True), values(3, 4, 32), "Softmax"),
     "keys for every batch": (attend(), values(1, 5, 32), "Softmax"),

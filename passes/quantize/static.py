@@ -79,7 +79,10 @@ class QuantizeStatic(Selecting, LearningPass):
     def refused_by(self, target: Target) -> str | None:
         if (reason := why_no_int8(target)) or target.static_int8:
             return reason
-        return f"{target.name} takes no int8 with fixed scales; pass 'quantize' has none"
+        return (
+            f"{target.name} takes no int8 with fixed scales; those of pass 'quantize' are found "
+            "when the model runs"
+        )
 
     def learn(self, program: Program, context: Context) -> Learned:
         """Calibrate: by name of a value, the range to keep."""

@@ -14,6 +14,7 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.ancestry import any_float_behind
 from strop.compiler.ir.nodes import dtype_of, same_size, shape_of
+from strop.compiler.ir.program import Program
 from strop.compiler.lower.onnx.attention_call import AttentionCall, joined, split
 from strop.compiler.lower.onnx.attention_composed import emit_composed
 from strop.compiler.lower.onnx.emitter import MICROSOFT, Emitter
@@ -39,35 +40,39 @@ def sdpa_contrib(on: Emitter, *arguments: Any) -> Any:
 
 def _emit(on: Emitter, call: AttentionCall) -> Any:
     """The fastest operator that computes a call: modelled, not measured."""
-    if not _is_fused(call):
+    if not _is_fused(on, call):
         return emit_composed(on, call)
     if _is_grouped_query(call):
         return _grouped_query(on, call)
     return _multi_head(on, call)
 
 
-def _is_fused(call: AttentionCall) -> bool:
+def _is_fused(on: Emitter, call: AttentionCall) -> bool:
     """Whether an operator of the runtime's computes the same as a call."""
     same_batch = all(same_size(shape_of(n)[0], shape_of(call.q)[0]) for n in (call.k, call.v))
     one_size = call.size(call.q) == call.size(call.k)
     # The runtime takes the root of the scale; keys after a query are counted from the last.
     if call.scale <= 0 or not (same_batch and one_size) or (call.causal and not call.square):
         return False
-    return call.mask is None or _is_plain_mask(call, call.mask)
+    return call.mask is None or _is_plain_mask(on, call, call.mask)
 
 
-def _is_plain_mask(call: AttentionCall, mask: Node) -> bool:
+def _is_plain_mask(on: Emitter, call: AttentionCall, mask: Node) -> bool:
     """Whether a mask is a bias in the dtype of the queries, or says of each key if it is seen."""
     if not call.has_bool_mask:
-        return dtype_of(mask) == dtype_of(call.q) and not any_float_behind(mask, _may_be_infinite)
+        infinite = any_float_behind(mask, lambda node: _may_be_infinite(node, on.program))
+        return dtype_of(mask) == dtype_of(call.q) and not infinite
     sizes = (1, 1, 1, 1, *shape_of(mask))[-4:]
     # A mask of rows joins the causal one before it is asked which rows see nothing.
     return same_size(sizes[1], 1) and not (call.causal and not same_size(sizes[2], 1))
 
 
-def _may_be_infinite(node: Node) -> bool:
+def _may_be_infinite(node: Node, program: Program) -> bool:
+    """Whether a value is the caller's, or has an infinity written into it."""
     if node.op == "placeholder":
         return True
+    if (weight := program.weight_of(node)) is not None:
+        return bool(weight.isinf().any())
     return any(isinstance(a, float) and math.isinf(a) for a in (*node.args, *node.kwargs.values()))
 
 
