@@ -27,6 +27,31 @@ LOWEST_MASK: tl.constexpr = tl.constexpr(-1e30)
 
 
 @triton.jit
+def program_place(queries, heads, BLOCK_M: tl.constexpr, CAUSAL: tl.constexpr):
+    """Sample, head and block of queries of this program, blocks of a head after each other."""
+    blocks = tl.cdiv(queries, BLOCK_M)
+    index = tl.program_id(0) // blocks
+    block = tl.program_id(0) % blocks
+    if CAUSAL:
+        # The last queries see the most keys: the programs that take longest start first.
+        block = blocks - 1 - block
+    return (index // heads).to(tl.int64), (index % heads).to(tl.int64), block
+
+
+@triton.jit
+def key_bounds(
+    block, keys, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr
+):  # fmt: skip
+    """Up to which key whole blocks are seen by all queries of a block, and up to which any are."""
+    seen_by_all = keys
+    seen = keys
+    if CAUSAL:
+        seen_by_all = tl.minimum(keys, block * BLOCK_M + 1)
+        seen = tl.minimum(keys, (block + 1) * BLOCK_M)
+    return seen_by_all // BLOCK_N * BLOCK_N, seen
+
+
+@triton.jit
 def load_mask(
     mask, row, key, rows, keys, row_stride, scale,
     PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr, EDGE: tl.constexpr,
@@ -96,19 +121,8 @@ def attention_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """A program gives BLOCK_M rows of one head; HEAD is a power of two that is at least SIZE."""
-    blocks = tl.cdiv(queries, BLOCK_M)
-    index = tl.program_id(0) // blocks
-    block = tl.program_id(0) % blocks
-    whole = keys
-    last = keys
-    if CAUSAL:
-        # The last queries see the most keys: the programs that take longest start first.
-        block = blocks - 1 - block
-        whole = tl.minimum(keys, block * BLOCK_M + 1)
-        last = tl.minimum(keys, (block + 1) * BLOCK_M)
-    whole = whole // BLOCK_N * BLOCK_N
-    sample = (index // heads).to(tl.int64)
-    head = (index % heads).to(tl.int64)
+    sample, head, block = program_place(queries, heads, BLOCK_M, CAUSAL)
+    whole, last = key_bounds(block, keys, BLOCK_M, BLOCK_N, CAUSAL)
     q += (sample * q_batch_stride + head * q_head_stride) * VECTOR
     k += (sample * k_batch_stride + head // group * k_head_stride) * VECTOR
     v += (sample * v_batch_stride + head // group * v_head_stride) * VECTOR
@@ -207,7 +221,8 @@ ATTENTION = Kernel(
             f"512 tokens, heads of {n}, float32": partial(_example, 16, n, 512, torch.float32)
             for n in (32, 64, 128)
         },
-        **{f"{n} tokens, heads of 128": partial(_example, 32, 128, n) for n in (16, 64, 4096)},
+        **{f"16 tokens, heads of {n}": partial(_example, 32, n, 16) for n in (128, 256)},
+        "4096 tokens, heads of 128": partial(_example, 32, 128, 4096),
     },
 )  # fmt: skip
 

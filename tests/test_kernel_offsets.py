@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from kernel_cases import close, device, need_gpu, random
 from torch import Tensor
 
+from strop.compiler.ir.dialect.attention import attention as attention_operator
 from strop.compiler.ir.dialect.rotary import rotary as rotary_operator
+from strop.kernels.attention import attention
+from strop.kernels.decode_attention import decode_attention
 from strop.kernels.embedding_norm import embedding_norm
 from strop.kernels.norm import norm
 from strop.kernels.quantize_rows import quantize_rows
@@ -69,6 +72,31 @@ def test_heads_that_are_rotated(axis: int) -> None:
     y = rotary(x, turned.cos(), turned.sin(), packed=False)
     cos, sin = turned.cos().double(), turned.sin().double()
     close(y, rotary_operator(x.double(), cos, sin, shape[1]))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_heads_that_attend(axis: int) -> None:
+    shape = [1, 1, 1]
+    shape[axis] = 3
+    strides = [APART if n == 3 else 0 for n in shape]
+    q, k, v = (far_apart().as_strided((*shape, COLUMNS), (*strides, 1)) for _ in range(3))
+    mask = far_apart()[None, :, None, :3].transpose(axis if axis < 2 else 2, 1)
+    out = attention(q, k, v, mask[..., : shape[2]], 0.2, causal=False, packed=False)
+    parts = (t.double() for t in (q, k, v, mask[..., : shape[2]]))
+    close(out, attention_operator(*parts, shape[1], shape[1], 0.2, False))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_caches_that_are_attended_to(axis: int) -> None:
+    shape = [1, 1, 1]
+    shape[axis] = 3
+    strides = [APART if n == 3 else 0 for n in shape]
+    k, v = (far_apart().as_strided((*shape, COLUMNS), (*strides, 1)) for _ in range(2))
+    q = random(shape[0], shape[1], COLUMNS, dtype=torch.float16, seed=1)
+    lengths = torch.full((shape[0],), shape[2], dtype=torch.int32, device=device())
+    parts = (t.double() for t in (q[:, :, None], k, v))
+    wanted = attention_operator(*parts, None, shape[1], shape[1], 0.2, False)
+    close(decode_attention(q, k, v, lengths, 0.2), wanted[:, :, 0])
 
 
 def test_rows_of_a_cache() -> None:
