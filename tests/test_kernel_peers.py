@@ -51,10 +51,12 @@ def test_a_configuration_may_be_given() -> None:
 
 def test_bytes_are_those_of_lanes_that_are_not_masked() -> None:
     need_interpreter()
-    x, y = torch.zeros(48), torch.zeros(48)
+    x, y = torch.zeros(64), torch.zeros(64)
     assert counted(lambda: _kernel[(2,)](x, y, 40, 1, 32)) == 2 * 40 * 4
-    # A row, its weight and the result: no byte twice.
-    assert counted(lambda: our_norm(3, 128)) == 3 * (2 * 128 + 128) * 2
+    # Rows, the weight once for the rows of a program, and the result.
+    assert counted(lambda: our_norm(3, 128)) == (3 * 2 * 128 + 128) * 2
+    # All programs read the same number.
+    assert counted(lambda: _kernel[(2,)](x, y, 64, 0, 32)) == (2 * 1 + 64) * 4
 
 
 def side(**changed: Any) -> Side:

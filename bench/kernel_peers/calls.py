@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ class Work:
         sizes: of the calls that are compiled.
         counted: of those whose bytes are counted, by the interpreter; smaller.
         elements: of the result, for given sizes.
+        formula: bytes that the peer asks for, by its configuration and the sizes, where the
+            interpreter does not run it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Work:
     sizes: tuple[int, ...]
     counted: tuple[int, ...]
     elements: Callable[..., int]
+    formula: Callable[..., int] | None = None
 
 
 def half(*shape: int) -> Tensor:
@@ -73,6 +76,15 @@ def flag_gems_attention(tokens: int, size: int, heads: int) -> None:
     scaled_dot_product_attention_forward(q, q.clone(), q.clone(), is_causal=True)
 
 
+def flag_gems_bytes(configuration: Mapping[str, Any], tokens: int, size: int, heads: int) -> int:
+    """A program reads its queries, all keys and values up to its last one, and writes its rows."""
+    block = int(configuration["BLOCK_M"])
+    programs = -(-tokens // block)
+    keys = sum(min((number + 1) * block, tokens) for number in range(programs))
+    rows = 2 * tokens * size * 2
+    return heads * (rows + keys * size * 2 * 2 + tokens * 4)
+
+
 def our_packed(rows: int, columns: int, depth: int) -> None:
     """A product with a weight of 4 bits, in groups of 128 with zero points."""
     from strop.kernels.gemm_packed import gemm_packed
@@ -103,6 +115,17 @@ def _gemlite(forward: Callable[..., Any], rows: int, columns: int, depth: int) -
     )  # fmt: skip
 
 
+def gemlite_gemm_bytes(
+    configuration: Mapping[str, Any], rows: int, columns: int, depth: int
+) -> int:
+    """A program reads rows, columns of 4 bits, their scales and zeros at each step; writes once."""
+    block, width = int(configuration["BLOCK_SIZE_M"]), int(configuration["BLOCK_SIZE_N"])
+    steps = depth // int(configuration["BLOCK_SIZE_K"])
+    packed = depth * width // 2 + steps * width * 2 * 2
+    read = min(block, rows) * depth * 2 + packed
+    return -(-rows // block) * -(-columns // width) * read + rows * columns * 2
+
+
 def gemlite_gemm(rows: int, columns: int, depth: int) -> None:
     """The same by gemlite, for many rows."""
     from gemlite.triton_kernels.gemm_kernels import gemm_forward
@@ -121,7 +144,7 @@ def _norm(columns: int) -> Work:
     return Work(
         f"RMSNorm of rows of {columns}", our_norm, liger_norm,
         "liger_kernel.ops.rms_norm", "_rms_norm_forward_kernel", "liger-kernel",
-        (4096, columns), (64, columns), lambda rows, columns: rows * columns,
+        (4096, columns), (4, columns), lambda rows, columns: rows * columns,
     )  # fmt: skip
 
 
@@ -130,6 +153,7 @@ def _attention(size: int) -> Work:
         f"causal attention, 512 tokens, heads of {size}", our_attention, flag_gems_attention,
         "flag_gems.ops.attention", "_attn_fwd", "flag-gems",
         (512, size, HEADS), (512, size, 1), lambda tokens, size, heads: tokens * size * heads,
+        flag_gems_bytes,
     )  # fmt: skip
 
 
@@ -142,10 +166,11 @@ WORKS = (
         "4-bit weights, 4096 rows", our_packed, gemlite_gemm,
         "gemlite.triton_kernels.gemm_kernels", "gemm_INT_kernel", "gemlite",
         (4096, 4096, 4096), (256, 256, 512), lambda rows, columns, depth: rows * columns,
+        gemlite_gemm_bytes,
     ),
     Work(
         "4-bit weights, 1 row", our_packed, gemlite_gemv,
         "gemlite.triton_kernels.gemv_revsplitK_kernels", "gemv_INT_revsplitK_kernel", "gemlite",
-        (1, 4096, 4096), (1, 512, 4096), lambda rows, columns, depth: rows * columns,
+        (1, 4096, 4096), (1, 256, 4096), lambda rows, columns, depth: rows * columns,
     ),
 )  # fmt: skip

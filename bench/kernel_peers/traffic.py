@@ -1,7 +1,7 @@
-"""Bytes that launches ask for, counted lane by lane while Triton's interpreter runs them.
+"""Bytes that launches ask for, counted while Triton's interpreter runs them.
 
-Whatever is read or written counts, whether a cache would have it or not; lanes that are masked do
-not. An atomic sum reads and writes.
+Every load and store of a program counts, whether a cache would have it or not. Lanes that are
+masked do not count, and lanes that read the same number count once. An atomic sum reads and writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
+
+import numpy as np
 
 
 def our_bytes(number: int) -> int:
@@ -34,8 +36,9 @@ def peer_bytes(number: int, architecture: str, configuration: dict[str, Any]) ->
     pretend(ARCHITECTURES[architecture])
     work = WORKS[number]
     if hasattr(module := import_module(work.module), "rsqrt"):
-        # Functions of libdevice are not interpreted.
-        vars(module)["rsqrt"] = import_module("triton.language").rsqrt
+        from strop.bench.kernel_peers.substitutes import rsqrt
+
+        vars(module)["rsqrt"] = rsqrt
     (one,) = record(work, work.counted, configuration)
     return counted(one.run)
 
@@ -53,7 +56,8 @@ def counted(run: Callable[[], object]) -> int:
             nonlocal total
             pointers = next(a for a in args if hasattr(a, "get_element_ty"))
             bits = pointers.get_element_ty().primitive_bitwidth
-            total += int(args[mask_at].data.sum()) * bits // 8 * times
+            addresses = np.unique(pointers.data[args[mask_at].data.astype(bool)])
+            total += addresses.size * bits // 8 * times
             return original(self, *args)
 
         return counting

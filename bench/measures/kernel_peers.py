@@ -1,10 +1,11 @@
 """Our kernels beside those of other packages, compiled for the same GPU; none is needed.
 
 ``python -m strop.bench.measures.kernel_peers``; needs ``pip install 'strop[peers]'``. Registers,
-spills, shared memory and occupancy are read from the machine code; bytes are counted while Triton's
-interpreter runs both at smaller sizes. Of a peer's configurations without spills it is the one with
-the fewest programs, so with the least to read again, and of several the one with most occupancy;
-gemlite comes with the configurations that its authors measured.
+spills, shared memory and occupancy are read from the machine code. Bytes are counted while Triton's
+interpreter runs both at smaller sizes, or follow from the peer's tiles where it cannot run it. Of a
+peer's configurations without spills it is the one with the fewest programs, so with the least to
+read again, and of several the one with most occupancy; gemlite comes with the configurations that
+its authors measured.
 """
 
 from __future__ import annotations
@@ -53,11 +54,18 @@ def compare(number: int, architecture: Architecture) -> dict[str, Side | str]:
         return sides
     tried: Sequence[Tried] = isolated(peer_kernels, number, architecture.name, timeout=TIMEOUT)
     chosen = min(tried, key=lambda one: _rank(one, architecture))
-    moved = isolated(
-        peer_bytes, number, architecture.name, chosen.configuration, timeout=TIMEOUT
-    ) / work.elements(*work.counted)
+    moved = _peer_bytes(number, architecture, chosen) / work.elements(*work.counted)
     sides[work.package] = _side(chosen.binary, architecture, moved)
     return sides
+
+
+def _peer_bytes(number: int, architecture: Architecture, chosen: Tried) -> int:
+    work = WORKS[number]
+    if work.formula is not None:
+        return work.formula(chosen.configuration, *work.counted)
+    settings = (architecture.name, chosen.configuration)
+    counted: int = isolated(peer_bytes, number, *settings, timeout=TIMEOUT)
+    return counted
 
 
 def _installed(work: Work) -> str | None:
