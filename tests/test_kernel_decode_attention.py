@@ -7,6 +7,7 @@ import torch
 from kernel_cases import close, device, float_dtypes, guarded, need_gpu, random
 from torch import Tensor
 
+from strop.kernels import buffers
 from strop.kernels.decode_attention import DECODE_ATTENTION, MERGE_SPLITS, decode_attention
 from strop.kernels.examples import launches
 
@@ -93,6 +94,20 @@ def test_lengths_from_nothing_to_more_than_the_cache(monkeypatch: pytest.MonkeyP
     assert not out[0].any()
     assert torch.equal(decode_attention(q[4:], k[4:], v[4:], whole(9000), SCALE), out[4:])
     assert not decode_attention(q[4:], k[4:], v[4:], whole(-3), SCALE).any()
+
+
+def test_splits_behind_the_length_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Tensor] = []
+
+    def full(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        made.append(like.new_full(shape, 7.0, dtype=dtype))
+        return made[-1]
+
+    monkeypatch.setattr(buffers, "empty", full)
+    decode_attention(*inputs(2, 1, 600, batch=1), whole(256), SCALE)
+    # Three splits, of which the first has keys.
+    for part in made[:3]:
+        assert (part[:, :, 1:] == 7).all() and (part[:, :, 0] != 7).all()
 
 
 def test_the_same_bits_each_time() -> None:

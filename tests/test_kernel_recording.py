@@ -14,6 +14,8 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
+from strop.kernels.attention import attention
+from strop.kernels.decode_attention import decode_attention
 from strop.kernels.embedding_norm import embedding_norm
 from strop.kernels.gemm import gated_gemm, gemm
 from strop.kernels.gemm_fp8 import gemm_fp8, quantize_rows_fp8
@@ -82,6 +84,17 @@ def _gemm_fp8(fake: Fake) -> Tensor:
     return gemm_fp8(*_scaled(fake, E4M3), None, None, "none", torch.float16)
 
 
+def _attention(fake: Fake) -> Tensor:
+    q, k = fake(-2, -5, 4, 16).transpose(1, 2), fake(-2, 2, -9, 16)
+    padding = fake(-2, 1, 1, -9, dtype=torch.bool)
+    return attention(q, k, k, padding, 0.2, causal=False, packed=True)
+
+
+def _decode_attention(fake: Fake) -> Tensor:
+    cache = fake(-2, 2, -9, 16)
+    return decode_attention(fake(-2, 4, 16), cache, cache, fake(-2, dtype=torch.int32), 0.2)
+
+
 CALLS: dict[str, tuple[Callable[[Fake], Tensor], str, tuple[object, ...]]] = {
     "norm": (_norm, "rows", (-3, 64)),
     "quantize_rows": (lambda fake: quantize_rows(fake(-3, 64))[0], "rows", (-3, 64)),
@@ -93,6 +106,8 @@ CALLS: dict[str, tuple[Callable[[Fake], Tensor], str, tuple[object, ...]]] = {
     "gated_gemm_int8": (_gated_gemm_int8, "rows", (-3, 48)),
     "gemm_fp8": (_gemm_fp8, "rows", (-3, 48)),
     "quantize_rows_fp8": (lambda fake: quantize_rows_fp8(fake(-3, 64))[0], "rows", (-3, 64)),
+    "attention": (_attention, "queries", (-2, -5, 64)),
+    "decode_attention": (_decode_attention, "splits", (-2, 4, 16)),
     "rotary": (_rotary, "batches", (-2, -5, 64)),
     "rotary_cache": (_rotary_cache, "batches", (-2, 4, -5, 16)),
 }
@@ -116,7 +131,7 @@ def test_sizes_that_are_not_known_stay_so(name: str) -> None:
     with recording() as kept, mode:
         result = call(fake)
     assert [str(s) for s in result.shape] == [str(symbols.get(n, n)) for n in shape]
-    (made,) = kept
+    made, *_ = kept
     assert isinstance(made, Launch) and made.kernel.name == name
     assert isinstance(made.arguments[size], torch.SymInt)
     assert not env.guards
