@@ -48,7 +48,7 @@ class Step:
         self.k_scale = self.v_scale = None
         if self.kept == torch.int8:
             self.k_scale, self.v_scale = (
-                self.empty(shape[:3], torch.float32, gap) for gap in (1, 2)
+                self.empty((*shape[:3], 1), torch.float32, gap)[..., 0] for gap in (1, 2)
             )
         starts = torch.arange(self.batch, device=device())[:, None]
         self.positions = starts + torch.arange(self.sequence, device=device())
