@@ -104,6 +104,7 @@ GEMM = Kernel(
     candidates=(
         tile(16, 16, 256, 4, 4),
         tile(64, 128, 64, 4, 3),
+        tile(128, 128, 64, 4, 3),
         tile(128, 128, 64, 8, 4),
         tile(128, 256, 64, 8, 3),
         tile(128, 256, 64, 8, 4),
@@ -134,6 +135,7 @@ GATED_GEMM = Kernel(
     axis="rows",
     share=tile_share(dense.cost),
     candidates=(
+        tile(128, 64, 64, 4, 3),
         tile(128, 64, 64, 8, 4),
         tile(128, 128, 64, 8, 3),
         tile(128, 128, 64, 8, 4),

@@ -15,8 +15,8 @@ Which tile is for which sizes (rows x columns x step; stages are loads in flight
     17 to 64    64 x 32 x 256     4      4       short prompts, small batches
     more, but fewer than 128 tiles of 128 x 128:
                 64 x 64 x 128     4      4       narrow layers: more programs than processors
-    more        128 x 128 x 128   8      3       all else, before sm90
-                128 x 128 x 128   4      3       all else, on sm90
+    more        128 x 128 x 128   8      3       all else
+                128 x 128 x 128   4      3       all else without a residual, on sm90
     any, where a row of an operand is not aligned to 16 numbers:
                 64 x 32 x 32      4      2       depths that are no multiple of 16
 
@@ -106,8 +106,9 @@ GEMM_INT8 = Kernel(
         Bucket("rows <= 16", tile(16, 32, 512, 4, 4)),
         Bucket("rows <= 64", tile(64, 32, 256, 4, 4)),
         Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", tile(64, 64, 128, 4, 4)),
-        # Two blocks to a multiprocessor: one computes while the other is at its end.
-        Bucket("", tile(128, 128, 128, 4, 3), since=90),
+        # Two blocks to a multiprocessor: one computes while the other is at its end. With a residual
+        # this would spill.
+        Bucket("residual_stride == 0", tile(128, 128, 128, 4, 3), since=90),
         Bucket("", tile(128, 128, 128, 8, 3)),
     ),
     cost=dense.cost,
@@ -148,6 +149,7 @@ GATED_GEMM_INT8 = Kernel(
     axis="rows",
     share=tile_share(dense.cost),
     candidates=(
+        tile(128, 64, 128, 4, 3),
         tile(128, 64, 128, 8, 4),
         tile(128, 128, 128, 8, 3),
         tile(128, 128, 128, 8, 4),
