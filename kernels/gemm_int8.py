@@ -106,8 +106,8 @@ GEMM_INT8 = Kernel(
         Bucket("rows <= 16", tile(16, 32, 512, 4, 4)),
         Bucket("rows <= 64", tile(64, 32, 256, 4, 4)),
         Bucket("cdiv(rows, 128) * cdiv(columns, 128) < 128", tile(64, 64, 128, 4, 4)),
-        # Two blocks to a multiprocessor: one computes while the other is at its end. With a residual
-        # this would spill.
+        # Two blocks to a multiprocessor: one computes while the other is at its end. With a
+        # residual they would spill.
         Bucket("residual_stride == 0", tile(128, 128, 128, 4, 3), since=90),
         Bucket("", tile(128, 128, 128, 8, 3)),
     ),
