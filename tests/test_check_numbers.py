@@ -142,6 +142,7 @@ def test_a_record_keeps_a_few_digits_and_no_count() -> None:
         "finite": True,
         "mismatches": None,
         "rounding": 0.00988,
+        "in_torch": False,
     }
     labels = comparison(cosine=None, max_error=0.25).record()
     assert (labels["cosine"], labels["mismatches"]) == (None, 0.25)

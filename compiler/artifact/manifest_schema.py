@@ -120,6 +120,8 @@ class CheckValues(_Open):
     cosine: float | None
     mismatches: float | None = None
     """Share of elements that differ, for outputs that are not float."""
+    in_torch: bool = False
+    """Whether the program in torch gave it, and not the files."""
 
 
 class LeftOutValues(_Open):

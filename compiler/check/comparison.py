@@ -34,6 +34,7 @@ class Comparison:
         finite: whether NaN or an infinity stands nowhere else than in the expected output.
         elements: how many there are.
         rounding: how far the original's own rounding to 16 bits moves the output.
+        in_torch: whether the program in torch gave it, and not the files.
     """
 
     case: str
@@ -43,6 +44,7 @@ class Comparison:
     finite: bool
     elements: int = 1
     rounding: float = 0.0
+    in_torch: bool = False
 
     @property
     def mismatches(self) -> float | None:

@@ -7,6 +7,7 @@ The manifest says which were which.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def check_by_stand_in(
     with job.stages.stage("check"):
         with open_isolated(folder, job.target) as session:
             results = check_session(session, chosen, program.contract)
-        results += check_program(program, others)
+        results += [replace(one, in_torch=True) for one in check_program(program, others)]
         hold_outputs(results, job, captured, again)
         metrics = evaluate(measure, lambda: _runner(program), "the artifact")
         hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from strop.compiler.lower.triton.expressions import Expressions
+from strop.compiler.lower.triton.names import Names
 from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.targets.triton.plan import DTYPE_NAMES, TensorValues
 
@@ -58,11 +59,11 @@ class Memory:
         self._places: dict[int, tuple[Tensor, Place]] = {}
         self._named: dict[Place, str] = {}
         self._numbers: dict[Any, int] = {}
-        self._names: set[str] = set()
+        self._names = Names()
 
     def put(self, tensor: Tensor, place: Place, name: str) -> None:
         """Say which memory a tensor's storage stands for, and what that is called."""
-        self._places[_address(tensor)] = (tensor, place)
+        self._places[storage_address(tensor)] = (tensor, place)
         self._named[place] = name
 
     def put_made(self, tensor: Tensor, name: str) -> None:
@@ -72,7 +73,7 @@ class Memory:
 
     def is_known(self, tensor: Tensor) -> bool:
         """Whether a tensor is a view of memory that is there already."""
-        return _address(tensor) in self._places
+        return storage_address(tensor) in self._places
 
     def place(self, tensor: Tensor, name: str) -> Place:
         """The memory that a tensor is a view of; a new buffer of a name where there is none yet."""
@@ -81,7 +82,7 @@ class Memory:
             hint = size if isinstance(size, int) else size.node.hint or 1
             self.buffers.append(Buffer(self.expressions.text(size), int(hint)))
             self.put(tensor, Place("buffer", len(self.buffers) - 1), name)
-        return self._places[_address(tensor)][1]
+        return self._places[storage_address(tensor)][1]
 
     def value(self, tensor: Tensor, name: str = "") -> int:
         """The number of a view; memory that is new gets the name.
@@ -107,7 +108,7 @@ class Memory:
     def _described(self, key: Any) -> TensorValues:
         place, dtype, shape, stride, offset = key
         return TensorValues(
-            name=self._unique(self._named[place]),
+            name=self._names.unique(self._named[place]),
             of="slot" if place.of == "buffer" else place.of,
             number=place.number,
             dtype=DTYPE_NAMES[dtype],
@@ -116,15 +117,9 @@ class Memory:
             offset=offset,
         )
 
-    def _unique(self, name: str) -> str:
-        count = 0
-        while (unique := f"{name}.{count}" if count else name) in self._names:
-            count += 1
-        self._names.add(unique)
-        return unique
 
-
-def _address(tensor: Tensor) -> int:
+def storage_address(tensor: Tensor) -> int:
+    """What tells the memory of a living tensor from all others; views share it."""
     address: int = tensor.untyped_storage()._cdata
     return address
 

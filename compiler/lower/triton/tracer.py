@@ -6,7 +6,7 @@ Views take no step: they are other readings of memory that is there.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from strop.compiler.ir.builder import fake_mode_of
 from strop.compiler.ir.constants import constant_nodes, weight_names
@@ -27,6 +26,8 @@ from strop.compiler.ir.unseen_sizes import sizes_unseen
 from strop.compiler.lower.triton.expressions import Expressions
 from strop.compiler.lower.triton.launches import Launches
 from strop.compiler.lower.triton.memory import Memory, Place
+from strop.compiler.lower.triton.names import Names
+from strop.compiler.lower.triton.properties import is_random, views_only
 from strop.compiler.lower.triton.reference import reference, tensors_in
 from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.lower.triton.table import TABLE
@@ -64,7 +65,7 @@ class Tracer:
         self._values: dict[Node, Any] = {}
         self._last: dict[Node, Step | None] = {}
         self._attributes: dict[Any, Tensor] = {}
-        self._labels: set[str] = set()
+        self._labels, self._weight_names = Names(), Names()
 
     # What rows of the table call -----------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Tracer:
         """
         with self._running():
             result = target(*args, **kwargs)
-        found = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+        found = tensors_in(result)
         made = [t for t in found if not self.memory.is_known(t)]
         if made:
             self._extern(target, args, kwargs, result, made)
@@ -166,12 +167,12 @@ class Tracer:
         Raises:
             NotLowered: it computes something by torch, or a plan cannot hold its arguments.
         """
-        with self._running(), _views_only(), recording() as recorded:
+        with self._running(), views_only(), recording() as recorded:
             try:
                 result = launcher(*args, **kwargs)
             except (ValueError, TypeError) as error:  # how launchers refuse
                 raise NotLowered(str(error)) from error
-        self._add(self.launches.steps(recorded, self._label()))
+        self._add(self.launches.steps(recorded, self._labels.unique(self.node.name)))
         return result
 
     def _by_torch(self, node: Node) -> Any:
@@ -188,7 +189,7 @@ class Tracer:
             return self._inlined(part, args, kwargs)
         if listed_operator(str(target)) is not target:
             raise NotLowered(f"plans may not call {op_name(target)}")
-        if _is_random(target, args, kwargs):
+        if is_random(target, args, kwargs):
             raise NotLowered("it draws random numbers: give them as an input")
         return self.call(target, *args, **kwargs)
 
@@ -211,7 +212,7 @@ class Tracer:
     def _extern(
         self, target: Any, args: Any, kwargs: Any, result: Any, made: Sequence[Tensor]
     ) -> None:
-        label = self._label()
+        label = self._labels.unique(self.node.name)
         for tensor in made:
             self.memory.put_made(tensor, label)
         results = list(result) if isinstance(result, (tuple, list)) else [result]
@@ -240,14 +241,6 @@ class Tracer:
             raise NotLowered(f"it takes {value!r}, which no plan can hold")
         return {"size": self.memory.expressions.text(value)}
 
-    def _label(self) -> str:
-        """The name of the node, numbered from its second step on."""
-        count = 0
-        while (label := f"{self.node.name}.{count}" if count else self.node.name) in self._labels:
-            count += 1
-        self._labels.add(label)
-        return label
-
     def _empty(self, node: Node) -> Tensor:
         value = node.meta["val"]
         with self._mode:
@@ -258,7 +251,7 @@ class Tracer:
             raise NotLowered(f"%{node.name} was not lowered")
         if node.op == "get_attr" and node.target in self._attributes:
             return self._attributes[node.target]  # several nodes may name one weight
-        made, name = self._empty(node), _free(_weight_name(node), self.weights)
+        made, name = self._empty(node), self._weight_names.unique(_weight_name(node))
         self.memory.put(made, Place("weight", len(self.weights)), name)
         self.weights[name] = node
         if node.op == "get_attr":
@@ -288,52 +281,7 @@ class Tracer:
                 raise NotLowered(f"it cannot be typed at all sizes: {said}") from error
 
 
-def _views_only() -> TorchDispatchMode:
-    return _ViewsOnly()  # type: ignore[no-untyped-call]
-
-
-class _ViewsOnly(TorchDispatchMode):
-    """Refuses what launchers have torch compute: a plan would not run it."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        known = {_storage(t) for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
-        if func not in _ALLOCATES and any(_storage(t) not in known for t in made):
-            raise NotLowered(f"its launcher computes {op_name(func)} by torch")
-        return result
-
-
-_ALLOCATES = (aten.new_empty.default, aten.empty.memory_format, aten.empty_strided.default)
-
-
-def _storage(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address
-
-
-def _is_random(target: OpOverload[Any, Any], args: Any, kwargs: Any) -> bool:
-    """Whether a call draws random numbers; what may drop values out often does not."""
-    if torch.Tag.nondeterministic_seeded not in target.tags:
-        return False
-    given = {
-        argument.name: args[i]
-        if i < len(args)
-        else kwargs.get(argument.name, argument.default_value)
-        for i, argument in enumerate(target._schema.arguments)
-    }
-    shares = [given[name] for name in ("dropout", "dropout_p", "p") if name in given]
-    return not shares or (given.get("train", True) and shares[0] != 0)
-
-
 def _weight_name(node: Node) -> str:
     """Its own; that of the only weight that it is computed from; else that of the value."""
     names = set(weight_names(node))
     return names.pop() if len(names) == 1 else node.name
-
-
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    count = 0
-    while (free := f"{name}.{count}" if count else name) in taken:
-        count += 1
-    return free
