@@ -1,7 +1,7 @@
 """Whole models in strop's kernels on a GPU, against torch in float16 on the same card.
 
 ``python -m strop.bench.measures.gpu_models`` needs a CUDA device. It builds two layers of
-Llama-2-7B's proportions, and of BERT-large's, by each recipe for Triton, and times them beside
+Llama-2-7B at half its width, and of BERT-large, by each recipe for Triton, and times them beside
 torch as it is and ``torch.compile`` with CUDA graphs. How far they are from the original in float32
 is compared with how far torch's own float16 is.
 """
@@ -46,7 +46,7 @@ def _built(source: str, recipe: str, folder: Path) -> Run:
 
     major, minor = torch.cuda.get_device_capability()
     target = get_target(f"triton:sm{major}{minor}")
-    artifact = build(load_model(source), folder / recipe, recipe, target.name)
+    artifact = build(load_model(source), folder / recipe, recipe, target.name, instruments="off")
     session = open_on_cuda(artifact.path)
     return lambda inputs: session.run_tensors([inputs[name] for name in session.inputs])[0]
 

@@ -10,16 +10,16 @@ LAYERS = 2
 
 
 def llama() -> Model:
-    """Two layers of Llama-2-7B's proportions with random weights and a small vocabulary."""
+    """Two layers of Llama-2-7B's proportions at half its width, random, with few words."""
     import transformers
 
     config = transformers.LlamaConfig(
         vocab_size=1024,
-        hidden_size=4096,
-        intermediate_size=11008,
+        hidden_size=2048,
+        intermediate_size=5504,
         num_hidden_layers=LAYERS,
-        num_attention_heads=32,
-        num_key_value_heads=32,
+        num_attention_heads=16,
+        num_key_value_heads=16,
         max_position_embeddings=2048,
         use_cache=False,
     )
@@ -49,7 +49,7 @@ def _model(kind: type, config: object, **options: object) -> Model:
         module,
         batches[0],
         {
-            "input_ids": {0: ("batch", 1, 32), 1: ("seq", 1, 512)},
+            "input_ids": {0: ("batch", 1, 8), 1: ("seq", 1, 512)},
             "attention_mask": {0: "batch", 1: "seq"},
         },
         calibration=batches,

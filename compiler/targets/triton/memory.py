@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from strop.compiler.targets.triton.bound import Bound, View
 from strop.compiler.targets.triton.externs import decode, operator_of
@@ -49,7 +50,7 @@ class Memory:
         """Keep what torch made as the plan describes it.
 
         Raises:
-            RuntimeRefusedError: it has another shape or dtype.
+            RuntimeRefusedError: it has another shape or dtype, or lies on another device.
         """
         view = self.bound.views[number]
         if (made.dtype, tuple(made.shape)) != (view.dtype, view.shape):
@@ -57,6 +58,9 @@ class Memory:
                 f"%{view.name} is {made.dtype} {list(made.shape)}; the plan has {view.dtype} "
                 f"{list(view.shape)}"
             )
+        # A kernel would read the address of another device's memory as one of its own.
+        if made.device != self.device:
+            raise RuntimeRefusedError(f"%{view.name} lies on {made.device}, not on {self.device}")
         if made.stride() != view.stride or made.data_ptr() % _ALIGNMENT:
             placed = made.new_empty_strided(view.shape, view.stride)
             made = placed.copy_(made)
@@ -90,7 +94,10 @@ def call(step: ExternValues, memory: Memory) -> None:
     known = {"value": tensor, "size": size}
     args = [decode(a, memory.device, known) for a in step.args]
     kwargs = {k: decode(v, memory.device, known) for k, v in step.kwargs.items()}
-    result = operator_of(step.operator, args, kwargs)(*args, **kwargs)
+    target = operator_of(step.operator, args, kwargs)
+    if _is_placed(target, len(args)) and kwargs.get("device") is None:
+        kwargs["device"] = memory.device
+    result = target(*args, **kwargs)
     results = list(result) if isinstance(result, (tuple, list)) else [result]
     if len(results) != len(step.results):
         raise RuntimeRefusedError(
@@ -102,3 +109,8 @@ def call(step: ExternValues, memory: Memory) -> None:
             # Whether torch copies may depend on sizes; what it lends will be used for other values.
             is_lent = made.untyped_storage().data_ptr() in lent
             memory.put(number, made.clone() if is_lent else made)
+
+
+def _is_placed(target: OpOverload[..., Any], given: int) -> bool:
+    """Whether an operator takes a device by name, behind so many arguments by position."""
+    return any(a.name == "device" for a in target._schema.arguments[given:])
