@@ -31,7 +31,7 @@ def gpu_milliseconds(run: Callable[[], object], cold: bool = True) -> float:
         begin.record()
         run()
         end.record()
-    taken = []
+    taken: list[float] = []
     for _ in range(_WARM_UP + _RUNS):
         graph.replay()
         torch.cuda.synchronize()
