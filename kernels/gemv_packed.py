@@ -180,6 +180,9 @@ GEMV_PACKED = Kernel(
     gemv_packed_kernel,
     grid=("cdiv(columns, BLOCK_N)", "SPLITS", "cdiv(rows, BLOCK_M)"),
     buckets=(
+        # Short groups take more registers: a scale for each part of a block.
+        Bucket("rows <= 8 and GROUP_SIZE % 128 != 0", _tile(8, 16, 8, 4)),
+        Bucket("GROUP_SIZE % 128 != 0", _tile(16, 16, 8, 4)),
         Bucket("rows <= 8 and columns <= 8192", _tile(8, 32, 8, 3)),
         Bucket("rows <= 8", _tile(8, 32, 4, 4)),
         Bucket("columns <= 8192", _tile(16, 32, 8, 3)),
@@ -197,6 +200,8 @@ GEMV_PACKED = Kernel(
     examples={
         "1 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(1, 4096, 4096),
         "1 x 14336 x 4096, 4 bits in groups of 32": lambda: _example(1, 14336, 4096, group=32),
+        "16 x 4096 x 4096, 4 bits in groups of 32": lambda: _example(16, 4096, 4096, group=32),
+        "1 x 14336 x 4096, 4 bits in groups of 128": lambda: _example(1, 14336, 4096),
         "1 x 1024 x 14336, 4 bits in groups of 128": lambda: _example(1, 1024, 14336),
         "16 x 4096 x 14336, 4 bits in groups of 128": lambda: _example(16, 4096, 14336),
         "16 x 14336 x 4096, 4 bits in groups of 128": lambda: _example(16, 14336, 4096),
