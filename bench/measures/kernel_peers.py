@@ -11,6 +11,7 @@ its authors measured.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -110,6 +111,7 @@ def _rows(table: Table, name: str, sides: Mapping[str, Side | str]) -> None:
 
 def main(
     arch: Annotated[str, typer.Option(help="sm80, sm89 or sm90.")] = "sm90",
+    jobs: Annotated[int, typer.Option(min=1, help="Comparisons at a time.")] = 2,
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Compile our kernels and those of peers, and compare what they use."""
@@ -120,8 +122,9 @@ def main(
     )
     measured: dict[str, Any] = {}
     judged: list[int] = []
-    for number, work in enumerate(WORKS):
-        sides = compare(number, architecture)
+    with ThreadPoolExecutor(jobs) as pool:
+        compared = list(pool.map(lambda number: compare(number, architecture), range(len(WORKS))))
+    for work, sides in zip(WORKS, compared):
         judged += verdicts(sides)
         _rows(table, work.name, sides)
         measured[work.name] = {
