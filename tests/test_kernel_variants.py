@@ -109,7 +109,7 @@ def test_one_that_is_the_same_for_all_sizes_is_a_plain_number() -> None:
     assert dict(variant(n=rows - rows + 2**31).types) == {"n": "i64"}
 
 
-@pytest.mark.parametrize("value", [True, "text", torch.empty(1, dtype=torch.complex64)], ids=str)
+@pytest.mark.parametrize("value", [True, "text", torch.zeros(1, dtype=torch.complex64)], ids=str)
 def test_other_arguments_are_refused(value: object) -> None:
     with pytest.raises(TypeError, match="argument mask is"):
         variant(mask=value)

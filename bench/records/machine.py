@@ -15,7 +15,7 @@ from typing import Any
 CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 PACKAGES = (
     *("strop", "torch", "onnx", "onnx-ir", "onnxscript", "transformers", "numpy"),
-    *("openvino", "nncf"),
+    *("openvino", "nncf", "triton"),
 )
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
 
