@@ -128,6 +128,7 @@ GEMM_INT8 = Kernel(
         "512 x 100 x 100": lambda: _example(512, 100, 100),
         "32 x 4096 x 4096": lambda: _example(32, 4096, 4096),
         "4096 x 384 x 1536, bias, residual": lambda: _example(4096, 384, 1536, bias=True),
+        "4096 x 4096 x 4096, bias, residual": lambda: _example(4096, 4096, 4096, bias=True),
         "4096 x 4096 x 4096": lambda: _example(4096, 4096, 4096),
         "4096 x 14336 x 4096, bias, gelu": lambda: _example(4096, 14336, 4096, activation="gelu"),
     },

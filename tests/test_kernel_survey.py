@@ -85,15 +85,15 @@ def test_without_products_it_is_that_of_float32() -> None:
     assert rate(SM80, ("16x32xf64 * 32x16xf64",)) == SM80.vector_rate
 
 
-def test_a_survey_compiles_what_sizes_get_and_the_candidates() -> None:
+def test_a_survey_compiles_what_sizes_get_and_candidates_that_may_be_faster() -> None:
     wrong = dataclasses.replace(SMALL, buckets=(Bucket("", SMALL.candidates[1]),), candidates=())
     row, nothing = survey([SMALL, wrong], SM90)
-    first, second, broken = row.entries
+    first, broken = row.entries
     assert row.problem == ""
-    assert [entry.taken for entry in row.entries] == [True, False, False]
-    assert first.estimated and second.estimated
+    assert [entry.taken for entry in row.entries] == [True, False]
+    assert first.estimated
     assert first.configuration == NORM.configuration(launches(SMALL)["small"].sizes())
-    assert second.configuration.num_warps == 4
+    assert broken.configuration.constants == {"ROWS": 3}
     assert isinstance(first.checked, Checked) and first.problems == []
     assert isinstance(broken.checked, CompileError)
     values = json.loads(json.dumps(first.to_json()))

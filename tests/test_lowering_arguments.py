@@ -899,7 +899,7 @@ REFUSED: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "or with dropout": (
         lambda q: F.scaled_dot_product_attention(q, q, q, dropout_p=0.5), (x(2, 4, 3, 8),),
     ),
-    "fused product is one of float32": (
+    "no fused product of torch.float64": (
         lambda a: F.linear(a, WEIGHT.double()), (CUBE.double(),),
     ),
     "a scaled product of integers": (lambda a: torch.addmm(a, a, a), (ints(4, 4),)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from zoo_families import one_of_each_family
 
 from strop.bench.models.zoo import ZOO, attention_found
 from strop.bench.pages.markers import replace_between
@@ -24,7 +25,7 @@ def check(model: Model, out: Path, attention: int) -> None:
     assert attention_found(manifest) == attention, misses
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", one_of_each_family())
 def test_dynamic(name: str, tmp_path: Path) -> None:
     check(ZOO[name].make(), tmp_path / "out", ZOO[name].attention)
 

@@ -10,6 +10,8 @@ from typing import Any
 from strop.bench.kernel_peers.calls import WORKS, Work
 from strop.bench.kernel_peers.recorder import Recorded, Recorder
 from strop.bench.kernel_peers.stand_in import pretend
+from strop.bench.records.figures import console
+from strop.compiler.util.shown import shown
 from strop.kernels.architecture import ARCHITECTURES, Architecture
 from strop.kernels.binary import Binary
 from strop.kernels.examples import taken_launches
@@ -60,7 +62,7 @@ def peer_kernels(number: int, architecture: str) -> list[Tried]:
             binary = compiled(one.function, one.variant(), place.capability)
         # A tuner goes on where a configuration does not compile, whatever is raised.
         except Exception as error:
-            print(f"{WORKS[number].name}: {one.configuration}: {error}")  # noqa: T201
+            console.print(shown(f"{WORKS[number].name}: {one.configuration}: {error}"))
             continue
         found.append(Tried(binary, x * y * z, dict(one.configuration)))
     return found

@@ -1,0 +1,20 @@
+"""Which models of the zoo the quick tests take: one of each family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from strop.bench.models.zoo import ZOO
+
+# Their layers are those of a sibling: BERT, Llama, BART or ViT.
+SIBLINGS = (
+    "distilbert", "roberta", "electra", "gpt-neox", "mistral", "qwen2", "gemma", "phi", "marian",
+    "clip",
+)  # fmt: skip
+
+
+def one_of_each_family() -> list[Any]:
+    """Names of all models as parameters; siblings of others are slow."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SIBLINGS else n for n in ZOO]
