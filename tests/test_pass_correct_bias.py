@@ -51,6 +51,12 @@ def test_layers_in_float_and_kept_layers_stay() -> None:
     assert not CorrectBias(keep=("inner",)).run(quantized, context=DATA).modified
 
 
+def test_a_layer_without_an_error_keeps_its_bias() -> None:
+    quantized = QuantizeDynamic().run(layer()).program
+    nothing = Context(calibration=[{"input_0": torch.zeros_like(X)}])
+    assert not CorrectBias().run(quantized, context=nothing).modified
+
+
 def test_without_data_it_is_refused_or_left_out() -> None:
     quantized = QuantizeDynamic().run(layer()).program
     with pytest.raises(UsageError, match="no rows"):
