@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from strop.compiler.frontend.generation import Generation
+
 DimSpec = str | tuple[str, int, int]
 InputsAt = Callable[[Mapping[str, int]], "Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]"]
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -39,6 +41,7 @@ class Model:
             with the inputs and, beside them, what ``loss`` wants, such as labels.
         loss: ``loss(outputs, batch)``: outputs by name, and a batch of ``train``; returns a scalar
             tensor. Without it, passes that train compare with the original's outputs.
+        generation: how the module is called token by token, where it is a decoder with caches.
         files: copied beside the model under their own names, hashed in the manifest: a tokenizer,
             a processor's settings.
         labels: names of the classes by index, for the manifest.
@@ -59,6 +62,7 @@ class Model:
     optional_dims: Sequence[str] = ()
     notes: Sequence[str] = ()
     loss: Loss | None = None
+    generation: Generation | None = None
 
     def without_optional_dims(self, why: str) -> Model:
         """The same with these dims fixed, and a note that says why."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from strop.compiler.ir.dialect import (
     attention,
+    cache,
     conv,
     embedding,
     experts,
@@ -25,6 +26,7 @@ from strop.compiler.ir.dialect.registry import stored_bits
 
 __all__ = [
     "attention",
+    "cache",
     "conv",
     "embedding",
     "experts",
