@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.programs import Programs
 
 if TYPE_CHECKING:
     from strop.compiler.artifact.folder import Artifact, load
@@ -54,6 +55,7 @@ __all__ = [
     "Op",
     "Pass",
     "Program",
+    "Programs",
     "Recipe",
     "Rule",
     "RulePass",
