@@ -1,0 +1,223 @@
+"""A decoder in ONNX Runtime whose caches stay where the runtime put them, from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from strop.compiler.targets.decoding import Called
+from strop.compiler.util.errors import RuntimeRefusedError
+from strop.compiler.util.numerics import Array
+
+# Places that a buffer has at least: a smaller one would grow at once.
+LEAST = 64
+CUDA = "CUDAExecutionProvider"
+# Types of scores other than float32.
+SCORES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class Caches(Protocol):
+    """The caches of a batch, as inputs and outputs of the next call."""
+
+    def bind(self, binding: Any, rows: int, total: int) -> None:
+        """Bind what the next call reads and writes: so many rows, so many places afterwards."""
+        ...
+
+    def keep(self, binding: Any, total: int) -> None:
+        """Take what a call has written, for the next one."""
+        ...
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Go on with copies of these rows."""
+        ...
+
+
+class BoundDecoder:
+    """Binds inputs and outputs once where it can; scores come into a buffer that stays.
+
+    What a call costs beside the runtime's own time grows neither with the model's size nor with
+    the length of the text, where caches are shared buffers.
+    """
+
+    def __init__(
+        self, session: Any, called: Called, caches: Caches, fixed: Mapping[str, Array]
+    ) -> None:
+        """Start with empty caches.
+
+        Args:
+            session: ONNX Runtime's.
+            called: the names of inputs and outputs.
+            caches: how they are kept.
+            fixed: inputs that are the same in every call, [rows, ...].
+        """
+        self._session, self._called, self._caches = session, called, caches
+        self._binding = session.io_binding()
+        self._read = {i.name for i in session.get_inputs()}
+        self._fixed = {name: array for name, array in fixed.items() if name in self._read}
+        self._scores = np.empty((0, 1, 0), np.float32)
+        self._bind_fixed()
+
+    def step(self, ids: Array, mask: Array) -> Array:
+        """One call; see ``Decoder.step``.
+
+        Raises:
+            RuntimeRefusedError: the runtime does not run it.
+        """
+        rows, total = mask.shape
+        given = {self._called.ids: ids, self._called.mask: mask}
+        # Named until the call is over: the runtime reads their memory.
+        held = {n: np.ascontiguousarray(a, np.int64) for n, a in given.items() if n in self._read}
+        try:
+            self._caches.bind(self._binding, rows, total)
+            for name, array in held.items():
+                self._bind_array(name, array)
+            self._bind_scores(rows)
+            self._session.run_with_iobinding(self._binding)
+            self._caches.keep(self._binding, total)
+        except Exception as error:  # the runtime's exceptions have no family
+            raise RuntimeRefusedError(
+                f"ONNX Runtime does not run the decoder with {rows} texts of {total} tokens: "
+                f"{error}"
+            ) from error
+        return self._scores[:, -1].astype(np.float32, copy=False)
+
+    def repeat(self, times: int) -> None:
+        """Repeat caches and fixed inputs."""
+        rows = np.repeat(np.arange(len(self._scores)), times)
+        self._caches.choose(rows.tolist())
+        self._fixed = {name: array.repeat(times, 0) for name, array in self._fixed.items()}
+        self._bind_fixed()
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Choose rows of the caches."""
+        if list(rows) != list(range(len(rows))):
+            self._caches.choose(rows)
+
+    def _bind_fixed(self) -> None:
+        self._fixed = {name: np.ascontiguousarray(array) for name, array in self._fixed.items()}
+        for name, array in self._fixed.items():
+            self._bind_array(name, array)
+
+    def _bind_array(self, name: str, array: Array) -> None:
+        """Bind an array's own memory; a device gets a copy of it."""
+        self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def _bind_scores(self, rows: int) -> None:
+        if len(self._scores) == rows:
+            return
+        output = next(o for o in self._session.get_outputs() if o.name == self._called.logits)
+        dtype = SCORES.get(output.type, np.float32)
+        self._scores = scores = np.empty((rows, 1, output.shape[-1]), dtype)
+        at = scores.ctypes.data
+        self._binding.bind_output(output.name, "cpu", 0, dtype, scores.shape, at)
+
+
+class SharedBuffers:
+    """Past and present of each cache are one buffer, to which the model adds in place."""
+
+    def __init__(self, called: Called, empty: Mapping[str, Array], device: str) -> None:
+        """Start without buffers.
+
+        Args:
+            called: the names, and the most places that a buffer needs.
+            empty: for each cache one row of it without places, [1, heads, 0, size].
+            device: "cpu" or "cuda", where the buffers lie.
+        """
+        self._called, self._empty, self._device = called, empty, device
+        self._buffers: dict[str, Any] = {}
+        self._rows = self._capacity = self._filled = 0
+
+    def bind(self, binding: Any, rows: int, total: int) -> None:
+        """Make room; where the buffers stay, they are bound already."""
+        if (rows, self._capacity) == (self._rows, max(self._capacity, total)) and self._buffers:
+            return
+        self._rows, self._capacity = rows, self._room_for(total)
+        for past, present in self._called.caches.items():
+            buffer = self._buffers[past] = self._grown(past)
+            binding.bind_ortvalue_input(past, buffer)
+            binding.bind_ortvalue_output(present, buffer)
+
+    def keep(self, binding: Any, total: int) -> None:
+        """Note how far the buffers are filled."""
+        self._filled = total
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Choose rows of what is filled; with as many rows, in place."""
+        for name, buffer in self._buffers.items():
+            used = buffer.numpy()[:, :, : self._filled][list(rows)]
+            if len(rows) == self._rows and self._device == "cpu":
+                buffer.numpy()[:, :, : self._filled] = used
+            else:
+                self._buffers[name] = self._made(name, used)
+
+    def _room_for(self, total: int) -> int:
+        capacity = max(self._capacity, LEAST)
+        while capacity < total:
+            capacity *= 2
+        return max(min(capacity, self._called.context), total)
+
+    def _grown(self, name: str) -> Any:
+        """A buffer of the present size that holds what the old one does."""
+        old = self._buffers.get(name)
+        if old is None:
+            return self._made(name, self._empty[name].repeat(self._rows, 0))
+        return self._made(name, old.numpy()[:, :, : self._filled])
+
+    def _made(self, name: str, filled: Array) -> Any:
+        """A buffer that begins with some places; the others are zero."""
+        _, heads, _, size = self._empty[name].shape
+        whole = np.zeros((len(filled), heads, self._capacity, size), filled.dtype)
+        whole[:, :, : filled.shape[2]] = filled
+        return ort.OrtValue.ortvalue_from_numpy(whole, self._device)
+
+
+class GrowingCaches:
+    """What a call gives is what the next one reads: the runtime makes it, and nothing is copied."""
+
+    def __init__(self, called: Called, empty: Mapping[str, Array], device: str) -> None:
+        """Start with empty caches; arguments are those of ``SharedBuffers``."""
+        self._called, self._empty, self._device = called, empty, device
+        self._values: dict[str, Any] = {}
+
+    def bind(self, binding: Any, rows: int, total: int) -> None:
+        """The last call's outputs as inputs, and outputs of the runtime's own."""
+        for past, present in self._called.caches.items():
+            if past not in self._values:
+                none = self._empty[past].repeat(rows, 0)
+                self._values[past] = ort.OrtValue.ortvalue_from_numpy(none, self._device)
+            binding.bind_ortvalue_input(past, self._values[past])
+            binding.bind_output(present, self._device)
+
+    def keep(self, binding: Any, total: int) -> None:
+        """Take the outputs; they come in the order in which they were first bound."""
+        self._values = dict(zip(self._called.caches, binding.get_outputs()))
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Choose rows."""
+        for name, value in self._values.items():
+            chosen = np.ascontiguousarray(value.numpy()[list(rows)])
+            self._values[name] = ort.OrtValue.ortvalue_from_numpy(chosen, self._device)
+
+
+def bound_decoder(
+    session: Any,
+    called: Called,
+    empty: Mapping[str, Array],
+    fixed: Mapping[str, Array],
+    shared: bool,
+) -> BoundDecoder:
+    """A decoder on an open session of ONNX Runtime.
+
+    Args:
+        session: ONNX Runtime's.
+        called: the names.
+        empty: for each cache one row of it without places, [1, heads, 0, size].
+        fixed: inputs that are the same in every call, [rows, ...].
+        shared: whether past and present may be one buffer.
+    """
+    device = "cuda" if CUDA in session.get_providers() else "cpu"
+    kind = SharedBuffers if shared else GrowingCaches
+    return BoundDecoder(session, called, kind(called, empty, device), fixed)
