@@ -14,6 +14,7 @@ from strop.compiler.frontend.cases import Case
 from strop.compiler.lower.choices import Choices, shipped
 from strop.compiler.lower.onnx import tune
 from strop.compiler.targets.target import CPU
+from strop.compiler.util.errors import UsageError
 
 OP = torch.ops.strop.skip_layer_norm.default
 
@@ -38,6 +39,21 @@ def test_without_a_measurement_the_first_is_taken() -> None:
 def test_every_shape_counts_alike() -> None:
     small_wins = {"sum": {"1x1": 1.0, "8x128": 110.0}, "add": {"1x1": 2.0, "8x128": 100.0}}
     assert Choices({"strop.skip_layer_norm": small_wins}).variant(OP, ["add", "sum"]) == "sum"
+
+
+def test_a_choice_for_many_rows_looks_at_shapes_of_many_rows() -> None:
+    times = {"sum": {"1x1x8": 1.0, "2x64x8": 9.0}, "add": {"1x1x8": 3.0, "2x64x8": 6.0}}
+    choices = Choices({"strop.skip_layer_norm": times})
+    assert choices.for_rows(128).variant(OP, ["add", "sum"]) == "add"
+    assert choices.for_rows(1, 127).variant(OP, ["add", "sum"]) == "sum"
+    assert choices.for_rows(129).milliseconds["strop.skip_layer_norm"] == times
+
+
+def test_a_table_with_a_shape_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="axb"):
+        Choices.from_json(
+            '{"milliseconds": {"strop.rotary": {"standard": {"axb": 1.0}}}}', "t.json"
+        )
 
 
 def test_the_shipped_table_knows_every_variant_that_is_measured() -> None:

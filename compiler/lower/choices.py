@@ -25,7 +25,9 @@ Milliseconds = dict[str, dict[str, dict[str, float]]]
 """Operator -> variant -> shape -> median time of one application."""
 
 
-_Times = Annotated[dict[str, Annotated[float, pydantic.Field(gt=0)]], pydantic.Field(min_length=1)]
+_Shape = Annotated[str, pydantic.Field(pattern=r"^\d{1,9}(x\d{1,9})*$")]
+_Time = Annotated[float, pydantic.Field(gt=0)]
+_Times = Annotated[dict[_Shape, _Time], pydantic.Field(min_length=1)]
 
 
 class _Table(Strict):
@@ -80,6 +82,21 @@ class Choices:
         model = validated(_Model, parse_json(text, where), where)
         return Choices({}, {op: one.variant for op, one in model.preferred.items()})
 
+    def for_rows(self, least: int, most: float = math.inf) -> Choices:
+        """Choices for calls whose first operand has from ``least`` to ``most`` rows.
+
+        An operator that was measured at no such shape keeps all its times.
+        """
+
+        def within(times: dict[str, float]) -> dict[str, float]:
+            return {s: t for s, t in times.items() if least <= rows_of(s) <= most}
+
+        kept = {
+            op: {variant: within(times) or times for variant, times in variants.items()}
+            for op, variants in self.milliseconds.items()
+        }
+        return Choices(kept, self.preferred)
+
     def variant(self, target: Any, variants: list[str]) -> str:
         """The fastest measured variant; the first one in a tie.
 
@@ -96,6 +113,12 @@ class Choices:
         best = min(known, key=lambda v: _mean_log(measured[v]))
         tied = _mean_log(measured[known[0]]) - _mean_log(measured[best]) < TIE
         return known[0] if tied else best
+
+
+def rows_of(shape: str) -> int:
+    """Rows of a measured shape: the product of all sizes but the last, ``batch x seq x width``."""
+    *rows, _ = shape.split("x")
+    return math.prod(map(int, rows))
 
 
 def _mean_log(times: dict[str, float]) -> float:
