@@ -134,11 +134,13 @@ def test_a_dim_that_is_always_empty_stays_so() -> None:
     ],
 )
 def test_time_memory_and_outputs_are_limits_each_by_itself(limit: Allowance) -> None:
-    costs = Product().at
-    assert largest_fitting({"a": 1}, {"a": 10}, costs, limit) == {"a": 10}
-    assert largest_fitting({"a": 10}, {"a": 11}, costs, limit) == {"a": 10}
-    assert largest_fitting({"a": 12}, {"a": 13}, costs, limit) == {"a": 12}
-    assert 8 <= largest_fitting({"a": 1}, {"a": 99}, costs, limit)["a"] <= 10
+    def fits(sizes: Sizes) -> bool:
+        return limit.admits(Product().at(sizes))
+
+    assert largest_fitting({"a": 1}, {"a": 10}, fits) == {"a": 10}
+    assert largest_fitting({"a": 10}, {"a": 11}, fits) == {"a": 10}
+    assert largest_fitting({"a": 12}, {"a": 13}, fits) == {"a": 12}
+    assert 8 <= largest_fitting({"a": 1}, {"a": 99}, fits)["a"] <= 10
 
 
 def corners(wanted: list[Sizes], check: Any = "bounded") -> Any:

@@ -194,10 +194,10 @@ def named_shapes(signature: Signature) -> dict[str, dict[int, Any]]:
     from torch.export import Dim
 
     dims = {name: Dim(name, min=dim.min, max=dim.max) for name, dim in signature.dims.items()}
-    return {
-        name: {axis: dims[dim] for axis, dim in signature.axes.get(name, {}).items()}
-        for name in signature.names
-    }
+    shapes: dict[str, dict[int, Any]] = {name: {} for name in signature.names}
+    for name, axis, extent in signature.extents():
+        shapes[name][axis] = dims[extent[0]] if len(extent) == 1 else Dim.AUTO
+    return shapes
 
 
 def _dynamic(original: Original) -> Any:

@@ -14,7 +14,7 @@ from strop.compiler.artifact.history import recall_source
 from strop.compiler.debug.shapes import parse_sizes
 from strop.compiler.frontend.inputs import read_inputs, resize
 from strop.compiler.frontend.source import load_model
-from strop.compiler.ir.contract import DTYPE_NAMES
+from strop.compiler.ir.contract import DTYPE_NAMES, size_at
 from strop.compiler.ir.running import in_dtypes
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError
@@ -119,13 +119,13 @@ def _usual_size(dim: Mapping[str, Any]) -> int:
 
 
 def _shape(spec: Mapping[str, Any], sizes: Mapping[str, int]) -> list[int]:
-    unknown = [s for s in spec["shape"] if isinstance(s, str) and s not in sizes]
-    if unknown or spec["dtype"] not in _DTYPES:
+    known = [size for s in spec["shape"] if (size := size_at(s, sizes)) is not None]
+    if len(known) < len(spec["shape"]) or spec["dtype"] not in _DTYPES:
         raise UsageError(
             f"no values can be made up for the input '{spec['name']}' "
             f"({spec['dtype']}{spec['shape']}); give --source"
         )
-    return [sizes[s] if isinstance(s, str) else s for s in spec["shape"]]
+    return known
 
 
 def _made_up(spec: Mapping[str, Any], shape: list[int], random: np.random.Generator) -> Any:

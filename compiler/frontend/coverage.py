@@ -76,12 +76,15 @@ def complete(
     The others are as they were traced, or small where that costs too much.
 
     Returns:
-        For each corner its sizes; None where it is left out.
+        For each corner its sizes; None where it is left out, or not within a sum of dims.
     """
     others, spent = _small(signature), 0.0
     found: list[Sizes | None] = []
     for corner in corners:
-        tried = [traced | corner, others | corner]
+        tried = [s for s in (traced | corner, others | corner) if signature.allows(s)]
+        if not tried:
+            found.append(None)
+            continue
         costs = [cost_at(sizes) for sizes in tried]
         fitting = (
             sizes
@@ -130,13 +133,19 @@ def choose_sizes(
         d.name: 2 * known[d.name] + 1 if d.max is None else d.max for d in signature.dims.values()
     }
     between = {name: min((low[name] + high[name]) // 2 | 1, high[name]) for name in low}
+    bounded = coverage.check == "bounded"
+    assert program is not None or not bounded
+    cost_at = program.at if program is not None and bounded else _free
+    whole = TOGETHER if len(high) > 1 else ONE_DIM
     found = {"smallest": low, "between": between, "largest": high}
-    if coverage.check == "bounded":
-        assert program is not None
-        whole = TOGETHER if len(high) > 1 else ONE_DIM
-        if not whole.admits(program.at(high)):
-            found = _bounded(low, _small(signature), between, high, program.at, coverage)
+    if not signature.allows(high) or not whole.admits(cost_at(high)):
+        found = _bounded(signature, between, high, cost_at, coverage)
     return _different(found)
+
+
+def _free(sizes: Mapping[str, int]) -> Cost:
+    """The cost of sizes where all are run whatever they cost."""
+    return Cost(0, 0, 0, 0)
 
 
 def _different(found: Mapping[str, Sizes]) -> dict[str, Sizes]:
@@ -146,36 +155,53 @@ def _different(found: Mapping[str, Sizes]) -> dict[str, Sizes]:
 
 
 def _bounded(
-    low: Sizes, others: Sizes, between: Sizes, high: Sizes, cost_at: CostAt, coverage: Coverage
+    signature: Signature, between: Sizes, high: Sizes, cost_at: CostAt, coverage: Coverage
 ) -> dict[str, Sizes]:
     """Each dim at its largest size with the others small, and the largest together that fit."""
-    coverage.leave_out(high, cost_at(high))
-    found = {"smallest": low}
+    others = _small(signature)
+    if signature.allows(high):
+        coverage.leave_out(high, cost_at(high))
+
+    def fitting(end: Sizes, allowance: Allowance) -> Sizes:
+        return largest_fitting(
+            others, end, lambda s: signature.allows(s) and allowance.admits(cost_at(s))
+        )
+
+    found = {"smallest": smallest_sizes(signature)}
     for name in high:
-        end = others | {name: high[name]}
-        found[f"largest {name}"] = largest_fitting(others, end, cost_at, ONE_DIM)
+        end = _within_sums(signature, others | {name: high[name]}, name)
+        found[f"largest {name}"] = fitting(end, ONE_DIM)
         if found[f"largest {name}"] != end and end != high:
             coverage.leave_out(end, cost_at(end))
-    found["between"] = _odd(largest_fitting(others, between, cost_at, TOGETHER), others)
-    found["large"] = largest_fitting(others, high, cost_at, TOGETHER)
+    found["between"] = _odd(fitting(between, TOGETHER), others)
+    found["large"] = fitting(high, TOGETHER)
     return found
+
+
+def _within_sums(signature: Signature, sizes: Sizes, name: str) -> Sizes:
+    """The sizes with one dim made less until sums that it is part of are in their ranges."""
+    for extent, most in signature.sums.items():
+        beyond = sum(sizes[dim] for dim in extent) - most
+        if name in extent and beyond > 0:
+            sizes = sizes | {name: sizes[name] - -(-beyond // extent.count(name))}
+    return sizes
 
 
 def _odd(sizes: Sizes, least: Sizes) -> Sizes:
     return {name: max(size - 1 + size % 2, least[name]) for name, size in sizes.items()}
 
 
-def largest_fitting(low: Sizes, high: Sizes, cost_at: CostAt, allowance: Allowance) -> Sizes:
+def largest_fitting(low: Sizes, high: Sizes, fits: Callable[[Sizes], bool]) -> Sizes:
     """The largest sizes on the way from low to high that fit; all dims grow by equal factors.
 
     Sizes at which not even ``low`` fits are ``low``.
     """
-    if allowance.admits(cost_at(high)):
+    if fits(high):
         return high
     fitting, too_large = 0, _STEPS
     while too_large - fitting > 1:
         step = (fitting + too_large) // 2
-        if allowance.admits(cost_at(_step(low, high, step))):
+        if fits(_step(low, high, step)):
             fitting = step
         else:
             too_large = step

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from strop.compiler.frontend.dims import Extent, read_dims
 from strop.compiler.frontend.model import InputsAt, Model
 from strop.compiler.frontend.streams import stream
 from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.running import Inputs
-from strop.compiler.util.errors import UsageError, did_you_mean
+from strop.compiler.util.errors import UsageError
 from strop.compiler.util.user_code import blame, file_of
 
 
@@ -24,16 +25,18 @@ class Signature:
     Attributes:
         names: input names, in order.
         positional: whether they are passed by position.
-        axes: per input, the dim name of each dynamic axis.
+        axes: per input, the dim of each dynamic axis, or the dims whose sum its size is.
         dims: the dims, by name.
         inputs_at: the user's inputs at given sizes; None where the example is resized.
+        sums: the most that a sum of dims may be, where that is less than its parts allow.
     """
 
     names: tuple[str, ...]
     positional: bool
-    axes: dict[str, dict[int, str]]
+    axes: dict[str, dict[int, Extent]]
     dims: dict[str, Dim]
     inputs_at: InputsAt | None = None
+    sums: dict[Extent, int] = field(default_factory=dict)
 
     def call(self, module: torch.nn.Module, inputs: Inputs) -> Any:
         """Call the module the way the user does."""
@@ -44,10 +47,20 @@ class Signature:
     def sizes(self, inputs: Inputs) -> dict[str, int]:
         """The sizes of the dynamic dims in one set of inputs, by name."""
         return {
-            dim: int(inputs[name].shape[axis])
-            for name, axes in self.axes.items()
-            for axis, dim in axes.items()
+            extent[0]: int(inputs[name].shape[axis])
+            for name, axis, extent in self.extents()
+            if len(extent) == 1
         }
+
+    def extents(self) -> Iterator[tuple[str, int, Extent]]:
+        """Every dynamic axis: its input, its number, and the dims whose sum is its size."""
+        for name, axes in self.axes.items():
+            for axis, extent in axes.items():
+                yield name, axis, extent
+
+    def allows(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sums of dims are within their own ranges at sizes of all dims."""
+        return all(sum(sizes[d] for d in extent) <= most for extent, most in self.sums.items())
 
 
 def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
@@ -59,16 +72,9 @@ def read_inputs(model: Model) -> tuple[Signature, Inputs, list[Inputs]]:
     """
     names = input_names(model)
     example = _named(model.example_inputs, names, "example_inputs")
-    axes: dict[str, dict[int, str]] = {}
-    dims: dict[str, Dim] = {}
-    for name, spec in _mapping(model.dynamic or {}, "dynamic").items():
-        if name not in example:
-            raise UsageError(f"dynamic names the input '{name}'{did_you_mean(name, list(names))}")
-        axes[name] = {}
-        for axis, dim in _mapping(spec, f"dynamic['{name}']").items():
-            axes[name][axis] = _add_dim(dims, name, axis, dim, example[name])
+    dims = read_dims(model.dynamic, example)
     positional = not isinstance(model.example_inputs, Mapping)
-    signature = Signature(names, positional, axes, dims, model.inputs_at)
+    signature = Signature(names, positional, dims.axes, dims.named, model.inputs_at, dims.sums)
     _check_sizes(example, signature, "example_inputs")
     batches = stream(model.calibration, names, "calibration") or ()
     calibration = [{name: batch[name] for name in names} for batch in batches]
@@ -118,42 +124,6 @@ def _named(given: Any, names: Sequence[str], what: str) -> Inputs:
     return {n: inputs[n] for n in names}
 
 
-def _mapping(given: Any, what: str) -> Mapping[Any, Any]:
-    if not isinstance(given, Mapping):
-        raise UsageError(
-            f"{what} is {type(given).__name__}; write dynamic={{'input': {{axis: 'dim name'}}}}"
-        )
-    return given
-
-
-def _add_dim(dims: dict[str, Dim], name: str, axis: int, spec: Any, tensor: torch.Tensor) -> str:
-    """Enter one dynamic axis; returns the name of its dim."""
-    new = _dim(spec, f"dynamic['{name}'][{axis}]")
-    if not isinstance(axis, int) or not 0 <= axis < tensor.dim():
-        raise UsageError(f"dynamic['{name}'] names axis {axis}; the tensor has {tensor.dim()} axes")
-    known = dims.setdefault(new.name, new)
-    if isinstance(spec, str) or known == new:
-        return new.name
-    if known == Dim(new.name, 1, None):
-        dims[new.name] = new
-        return new.name
-    raise UsageError(
-        f"dim '{new.name}' has two ranges: {known.min} to {known.max} and {new.min} to {new.max}; "
-        "axes that share a name are equal, so give the range once"
-    )
-
-
-def _dim(spec: Any, what: str) -> Dim:
-    if isinstance(spec, str):
-        return Dim(spec, 1, None)
-    if not isinstance(spec, (tuple, list)) or [type(v) for v in spec] != [str, int, int]:
-        raise UsageError(f"{what} is {spec!r}; write 'name' or ('name', min, max)")
-    name, low, high = spec
-    if not 0 <= low <= high:
-        raise UsageError(f"{what}: dim '{name}' has the range {low} to {high}")
-    return Dim(name, low, high)
-
-
 def _check_like(inputs: Inputs, example: Inputs, signature: Signature, what: str) -> None:
     """Check that inputs have the example's dtypes, ranks and fixed sizes."""
     for name, tensor in inputs.items():
@@ -172,19 +142,39 @@ def _check_like(inputs: Inputs, example: Inputs, signature: Signature, what: str
 def _check_sizes(inputs: Inputs, signature: Signature, what: str) -> None:
     """Check that dynamic axes are in their ranges, and that axes of one name have one size."""
     sizes: dict[str, int] = {}
-    for name, axes in signature.axes.items():
-        for axis, label in axes.items():
-            size, dim = inputs[name].shape[axis], signature.dims[label]
-            if size < dim.min or (dim.max is not None and size > dim.max):
-                raise UsageError(
-                    f"{what}['{name}'] has size {size} on axis {axis}, outside the range "
-                    f"{dim.min} to {dim.max or 'any'} of dim '{label}'"
-                )
-            if sizes.setdefault(label, size) != size:
-                raise UsageError(
-                    f"{what}['{name}'] has size {size} on axis {axis}, but dim '{label}' is "
-                    f"{sizes[label]} elsewhere; axes that share a name are equal"
-                )
+    for name, axis, extent in signature.extents():
+        if len(extent) > 1:
+            continue
+        label, size = extent[0], inputs[name].shape[axis]
+        dim = signature.dims[label]
+        if size < dim.min or (dim.max is not None and size > dim.max):
+            raise UsageError(
+                f"{what}['{name}'] has size {size} on axis {axis}, outside the range "
+                f"{dim.min} to {dim.max or 'any'} of dim '{label}'"
+            )
+        if sizes.setdefault(label, size) != size:
+            raise UsageError(
+                f"{what}['{name}'] has size {size} on axis {axis}, but dim '{label}' is "
+                f"{sizes[label]} elsewhere; axes that share a name are equal"
+            )
+    _check_sums(inputs, signature, what)
+
+
+def _check_sums(inputs: Inputs, signature: Signature, what: str) -> None:
+    """Check that axes declared as sums of dims have that size, and that it is in its range."""
+    sizes = signature.sizes(inputs)
+    for name, axis, extent in signature.extents():
+        size, parts = inputs[name].shape[axis], [sizes[dim] for dim in extent]
+        label, most = " + ".join(extent), signature.sums.get(extent)
+        if size != sum(parts):
+            raise UsageError(
+                f"{what}['{name}'] has size {size} on axis {axis}, but {label} is "
+                f"{' + '.join(map(str, parts))} = {sum(parts)} elsewhere"
+            )
+        if most is not None and size > most:
+            raise UsageError(
+                f"{what}['{name}'] has size {size} on axis {axis}, but {label} is at most {most}"
+            )
 
 
 def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> Inputs:
@@ -204,7 +194,8 @@ def resize(inputs: Inputs, signature: Signature, sizes: Mapping[str, int]) -> In
         return _given_at(signature.inputs_at, wanted, signature, inputs)
     return {
         name: _resized(
-            tensor, {axis: wanted[d] for axis, d in signature.axes.get(name, {}).items()}
+            tensor,
+            {a: sum(wanted[d] for d in e) for a, e in signature.axes.get(name, {}).items()},
         )
         for name, tensor in inputs.items()
     }
@@ -230,4 +221,5 @@ def _given_at(
     _check_like(inputs, like, signature, what)
     if signature.sizes(inputs) != sizes:
         raise UsageError(f"{what} gave inputs of the sizes {signature.sizes(inputs)}")
+    _check_sums(inputs, signature, what)
     return inputs

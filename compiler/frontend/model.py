@@ -28,8 +28,9 @@ class Model:
         module: the ``nn.Module``, in eval mode.
         example_inputs: keyword tensors by name, or a tuple of positional tensors.
         dynamic: per input, which axes vary: ``{axis: "name"}`` or ``{axis: ("name", min, max)}``;
-            axes that share a name are equal. Positional inputs are named after the parameters
-            of ``forward``.
+            axes that share a name are equal, and ``"past + seq"`` is an axis as long as two dims
+            of other axes together. Positional inputs are named after the parameters of
+            ``forward``.
         calibration: batches like ``example_inputs``; what quantization and the checks see. A list,
             another iterable that can be passed over again, or a function that returns an iterator.
         evaluate: called with ``run(**inputs) -> tuple of arrays``; returns metrics by name, which

@@ -12,7 +12,7 @@ from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.original import run_original
 from strop.compiler.frontend.prepare import require_ready
 from strop.compiler.frontend.source import load_model
-from strop.compiler.ir.contract import Contract
+from strop.compiler.ir.contract import Contract, dims_of
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.util.errors import StropError, UsageError
@@ -52,7 +52,7 @@ def _signature(model: Model, contract: Contract) -> Signature:
     _require_names(model.example_inputs, names)
     dims = {dim.name: dim for dim in contract.dims}
     axes = {
-        spec.name: {i: size for i, size in enumerate(spec.shape) if isinstance(size, str)}
+        spec.name: {i: dims_of(size) for i, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in contract.inputs
     }
     positional = not isinstance(model.example_inputs, Mapping)

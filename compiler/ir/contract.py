@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,21 @@ class Dim:
     name: str
     min: int
     max: int | None
+
+
+def dims_of(size: str) -> tuple[str, ...]:
+    """The dims whose sum a size is: of ``past + seq`` the two, of a dim itself."""
+    parts = size.split("+")
+    return tuple(part.strip() for part in parts) if len(parts) > 1 else (size,)
+
+
+def size_at(size: int | str, sizes: Mapping[str, int]) -> int | None:
+    """A size of a tensor at sizes of the dims; None where it is no dim and no sum of dims."""
+    if isinstance(size, int):
+        return size
+    parts = [sizes.get(dim, int(dim) if dim.isdecimal() else None) for dim in dims_of(size)]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 @dataclass(frozen=True)

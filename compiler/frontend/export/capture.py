@@ -204,8 +204,7 @@ def _require_dynamic(given: Mapping[str, Any], watch: Watch) -> None:
     Raises:
         ValueError: one became a number.
     """
-    axes = watch.signature.axes
-    sizes = [given[name].shape[axis] for name in axes for axis in axes[name]]
+    sizes = [given[name].shape[axis] for name, axis, _ in watch.signature.extents()]
     if watch.fixed() or not all(isinstance(s, torch.SymInt) for s in sizes):
         raise ValueError("a dim would be fixed")
 
@@ -266,7 +265,11 @@ def _dynamic_shapes(
         for name, dim in dims.items()
     }
     shapes = {
-        n: {axis: made[dim] for axis, dim in signature.axes.get(n, {}).items()}
+        n: {
+            # Torch finds by itself of which dims a size is the sum.
+            axis: made[extent[0]] if len(extent) == 1 else torch.export.Dim.AUTO
+            for axis, extent in signature.axes.get(n, {}).items()
+        }
         for n in signature.names
     }
     if not signature.positional:

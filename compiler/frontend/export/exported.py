@@ -165,10 +165,10 @@ def _symbol_names(program: Program, signature: Signature) -> dict[str, str]:
     """The user's names of dims; ``u0``, ``u1``, ... for the sizes that only the data know."""
     names: dict[str, str] = {}
     for node in program.graph.find_nodes(op="placeholder"):
-        for axis, dim in signature.axes.get(str(node.target), {}).items():
+        for axis, extent in signature.axes.get(str(node.target), {}).items():
             size = node.meta["val"].shape[axis]
-            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                names.setdefault(str(size.node.expr), dim)
+            if len(extent) == 1 and isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                names.setdefault(str(size.node.expr), extent[0])
     made = dict.fromkeys(s for node in program.calls() for s in made_symbols(node))
     free = free_names(set(names.values()))
     return names | {str(symbol): name for symbol, name in zip(made, free)}

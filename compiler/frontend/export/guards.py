@@ -60,12 +60,14 @@ class Watch:
     def read(self, given: Mapping[str, torch.Tensor], env: Any) -> None:
         """Take down the symbols in the sizes of traced inputs."""
         self.env = env
-        for name, axes in self.signature.axes.items():
-            for axis, dim in axes.items():
-                size = given[name].shape[axis]
-                if isinstance(size, torch.SymInt):
-                    self.symbols.setdefault(dim, size.node.expr)
-                    self.names[size.node.expr] = dim
+        sizes = [(e, given[name].shape[axis]) for name, axis, e in self.signature.extents()]
+        parts = {extent[0]: size for extent, size in sizes if len(extent) == 1}
+        for extent, size in sizes:
+            if len(extent) > 1:
+                _replace(env, size, sum(parts[dim] for dim in extent))
+            elif isinstance(size, torch.SymInt):
+                self.symbols.setdefault(extent[0], size.node.expr)
+                self.names[size.node.expr] = extent[0]
 
     def fixed(self) -> dict[str, tuple[Any, str]]:
         """Dims that the model ties to a number or to each other: what to, and where."""
@@ -125,6 +127,19 @@ class Watch:
                 for sizes in failing_sizes(named, {s: dims[s] for s in free}):
                     corners.setdefault(str(sorted(sizes.items())), Corner(sizes, place))
         return list(corners.values())[:MOST_CORNERS]
+
+
+def _replace(env: Any, size: Any, total: Any) -> None:
+    """Let torch compute with a sum of dims in the place of the symbol of an axis.
+
+    By itself ``torch.export`` does not put a sum of two symbols in the place of a third.
+    """
+    if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+        sum_of_symbols = total.node.expr if isinstance(total, torch.SymInt) else total
+        env.replacements[size.node.expr] = sympy.sympify(sum_of_symbols)
+        # Expressions that torch keeps are computed anew.
+        env._replacements_version_counter += 1
+        env._update_version_counter()
 
 
 def _place(location: Any) -> str:
