@@ -12,6 +12,7 @@ from strop.passes.cleanup.noops import Noops
 from strop.passes.distill.recover import Recover
 from strop.passes.fuse.activation import FuseActivations, FuseBiasGelu
 from strop.passes.fuse.bias import FoldBiases
+from strop.passes.fuse.cached_attention import FuseCachedAttention
 from strop.passes.fuse.conv_bn import FoldBatchNorm
 from strop.passes.fuse.conv_pad import FoldPads
 from strop.passes.fuse.eager_attention import FuseAttention
@@ -54,6 +55,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseActivations,
     FuseRotary,
     FuseAttention,
+    FuseCachedAttention,
     PackLinears,
     FoldBatchNorm,
     FoldPads,

@@ -16,6 +16,14 @@ from strop.compiler.targets.target import Target
 class Lowered(Protocol):
     """A lowered program; its weights are read when it is written."""
 
+    @property
+    def shared_caches(self) -> frozenset[str]:
+        """Inputs that a caller may bind to one buffer with the outputs that continue them.
+
+        The buffer may be longer than what it holds.
+        """
+        ...
+
     def write(self, folder: Path) -> list[str]:
         """Write the files into a folder; returns their names."""
         ...

@@ -29,6 +29,7 @@ class Target:
         weight_zero_points: whether each group of packed weights may have a zero point of its own.
         weight_groups: how many input channels of packed weights may share a scale; () where it
             takes groups of any size.
+        caches: whether it has attention that reads and continues a cache.
         runs_on_stand_in: whether users may open its files where there is no such device: what runs
             them instead says so itself.
     """
@@ -47,6 +48,7 @@ class Target:
     weight_bits: int
     weight_zero_points: bool
     weight_groups: tuple[int, ...] = field(default=(), kw_only=True)
+    caches: bool = field(default=False, kw_only=True)
     runs_on_stand_in: bool = field(default=False, kw_only=True)
 
     @property
@@ -114,6 +116,7 @@ CPU = OnnxTarget(
     fp8=False,
     weight_bits=8,
     weight_zero_points=True,
+    caches=True,
     opset=23,
     contrib=True,
     packed_biases=True,

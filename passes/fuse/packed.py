@@ -67,7 +67,7 @@ class PackedQKV(_Packed):
     """q, k, v (or k, v alone in cross attention) in one product."""
 
     name = "packed-qkv"
-    roots = (strop.attention.default,)
+    roots = (strop.attention.default, strop.cached_attention.default)
     arguments = ("q", "k", "v")
 
 

@@ -66,13 +66,17 @@ class HalfRotary(Rule):
         """cos or sin as [batch or 1, seq, half], made where the whole table was."""
         whole = half_table(table, x)
         assert whole is not None
-        size = int(shape_of(x)[-1])
-        for user in whole.users:
-            if user.meta.get("made_by") == build.made_by:
-                return user
         # Right after the table itself, so that every later rotation can share it.
         near = Builder(build.program, whole.next, build.made_by)
-        return near.call(aten.slice.Tensor, whole, -1, 0, size // 2)
+        rows = whole if len(shape_of(whole)) == 3 else _shared(near, aten.squeeze.dim, whole, 1)
+        near = Builder(build.program, rows.next, build.made_by)
+        return _shared(near, aten.slice.Tensor, rows, -1, 0, int(shape_of(x)[-1]) // 2)
+
+
+def _shared(near: Builder, target: Any, x: Node, *rest: int) -> Node:
+    """A call on a table, which is made once."""
+    made = (u for u in x.users if u.meta.get("made_by") == near.made_by and u.target is target)
+    return next(made, None) or near.call(target, x, *rest)
 
 
 def rotate(x: Node, cos: Node, sin: Node, heads: int, build: Builder) -> Node:
@@ -110,13 +114,11 @@ def _is_part(part: Node, x: Node, start: int, end: int) -> bool:
 
 
 def half_table(table: Node, x: Node) -> Node | None:
-    """The [batch or 1, seq, size] table under ``unsqueeze(1)`` whose two halves are equal."""
-    if table.target is not aten.unsqueeze.default or table.args[1] not in (1, -3):
-        return None
-    whole = table.args[0]
-    assert isinstance(whole, Node)
+    """The table whose halves are equal: [batch or 1, 1, seq, size], or that under unsqueeze(1)."""
+    under = table.target is aten.unsqueeze.default and table.args[1] in (1, -3)
+    whole = input_node(table) if under else table
     shape, (batch, _, length, size) = shape_of(whole), shape_of(x)
-    if not same_shape(shape[1:], (length, size)):
+    if not same_shape(shape[1:], (length, size) if under else (1, length, size)):
         return None
     if not same_size(shape[0], batch) and not same_size(shape[0], 1):
         return None

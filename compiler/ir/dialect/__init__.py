@@ -10,6 +10,7 @@ from __future__ import annotations
 from strop.compiler.ir.dialect import (
     attention,
     cache,
+    cached_attention,
     conv,
     embedding,
     experts,
@@ -27,6 +28,7 @@ from strop.compiler.ir.dialect.registry import stored_bits
 __all__ = [
     "attention",
     "cache",
+    "cached_attention",
     "conv",
     "embedding",
     "experts",

@@ -13,6 +13,7 @@ import sympy
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.caches import cache_inputs
 from strop.compiler.ir.constants import constant_nodes, evaluate
 from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.nodes import expression, same_shape, same_size, tensors_of
@@ -48,6 +49,8 @@ class Emitter:
         initializers: constants by name.
         made_from: the operator of the program that it stands for.
         exported: what ``torch.onnx`` made of single operators, or why it did not, by signature.
+        shared_caches: inputs that may lie in one buffer, larger than they are, with the outputs
+            that continue them.
     """
 
     def __init__(
@@ -67,6 +70,9 @@ class Emitter:
         self._made: dict[Any, tuple[ir.Value, int]] = {}
         self._memo: dict[Any, Any] = {}
         self._fixed = dict.fromkeys(constant_nodes(program), program)
+        # Where a cache lies in a larger buffer, its own shape does not tell how long it is.
+        self._caches = set(cache_inputs(program))
+        self.shared_caches: set[str] = set()
         self._may_be_empty = any(dim.min == 0 for dim in program.contract.dims)
         # The names that callers use are theirs: nothing inside the graph may take them.
         specs = (*program.contract.inputs, *program.contract.outputs)
@@ -373,6 +379,8 @@ class Emitter:
         if expr in self._made:
             value, axis = self._made[expr]
             return self.op("Shape", value, start=axis, end=axis + 1)
+        if (sum_and_rest := self._sum_with(expr)) is not None:
+            return self.op("Sub", *map(self._size, sum_and_rest))
         if expr.is_Symbol:
             raise NotLowered("it takes a number that depends on the data")
         value = emit_size(self, expr, self._size)
@@ -390,11 +398,21 @@ class Emitter:
         return self._sizes[expr]
 
     def _axis_of(self, expr: Any) -> tuple[Node, int] | None:
+        return next((at for found, at in self._axes() if found == expr), None)
+
+    def _axes(self) -> Iterator[tuple[Any, tuple[Node, int]]]:
+        """The dynamic sizes of inputs, and where they can be read."""
         for node in self.program.graph.find_nodes(op="placeholder"):
             for axis, size in enumerate(node.meta["val"].shape):
-                if isinstance(size, torch.SymInt) and size.node.expr == expr:
-                    return node, axis
-        return None
+                if isinstance(size, torch.SymInt) and node not in self._caches:
+                    yield size.node.expr, (node, axis)
+
+    def _sum_with(self, symbol: Any) -> tuple[Any, Any] | None:
+        """A size of an input that is a sum with this symbol, and the rest of the sum."""
+        if not symbol.is_Symbol:
+            return None
+        found = (expr for expr, _ in self._axes() if expr.is_Add and symbol in expr.args)
+        return next(((expr, expr - symbol) for expr in found), None)
 
 
 class Anything:

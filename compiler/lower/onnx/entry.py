@@ -14,7 +14,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices, shipped
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.onnx.emitter import MADE_FROM
-from strop.compiler.lower.onnx.lowering import lower_to_onnx
+from strop.compiler.lower.onnx.lowering import SHARED_CACHES, lower_to_onnx
 from strop.compiler.lower.onnx.write import write_model
 from strop.compiler.lower.provenance import CAPTURE, Provenance
 from strop.compiler.targets.target import ONNX_FILE, OnnxTarget, Target
@@ -25,6 +25,12 @@ class LoweredToOnnx:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
+
+    @property
+    def shared_caches(self) -> frozenset[str]:
+        """Inputs that may lie in one buffer with the outputs that continue them."""
+        shared: frozenset[str] = self.model.meta[SHARED_CACHES]
+        return shared
 
     def write(self, folder: Path) -> list[str]:
         """Write ``model.onnx``, and ``model.onnx.data`` where the weights are large."""

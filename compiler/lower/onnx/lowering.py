@@ -21,6 +21,9 @@ from strop.compiler.lower.onnx.unused import without_unused
 from strop.compiler.targets.target import OnnxTarget
 from strop.compiler.util.errors import UnsupportedError
 
+# In the metadata of a model, which is not written: names of inputs, as ``Emitter.shared_caches``.
+SHARED_CACHES = "strop.shared_caches"
+
 
 def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.Model:
     """Lower a program to an ONNX model whose weights are read when the file is written.
@@ -44,7 +47,9 @@ def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.
         opset_imports={"": target.opset} | ({MICROSOFT: 1} if target.contrib else {}),
         name="strop",
     )
-    return ir.Model(graph, ir_version=10, producer_name="strop")
+    model = ir.Model(graph, ir_version=10, producer_name="strop")
+    model.meta[SHARED_CACHES] = frozenset(on.shared_caches)
+    return model
 
 
 def _inputs(on: Emitter) -> list[ir.Value]:

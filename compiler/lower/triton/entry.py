@@ -38,6 +38,11 @@ class LoweredToPlan:
     def _weight(self, name: str) -> Tensor:
         return evaluate(self._compiled.traced.weights[name], self._program)
 
+    @property
+    def shared_caches(self) -> frozenset[str]:
+        """None: a plan has no attention over a cache."""
+        return frozenset()
+
     def provenance(self) -> list[Provenance]:
         """Where every step comes from, in order."""
         traced = self._compiled.traced

@@ -7,7 +7,7 @@ Where nothing is padded, which shows when the file runs, all are computed togeth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import onnx_ir as ir
 import torch
 
 from strop.compiler.ir.nodes import dtype_of, shape_of
+from strop.compiler.lower.onnx.branches import either
 from strop.compiler.lower.onnx.dtypes import DTYPES
-from strop.compiler.lower.onnx.emitter import DTYPE, Emitter
+from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
 
@@ -99,7 +100,7 @@ def ragged_attention(
     plan = on.once(("ragged", mask, kept, rows), lambda: _plan(on, mask, kept, rows))
     heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
     settings = heads | {"is_causal": int(causal), "scale": float(scale)}
-    out = _if(
+    out = either(
         on,
         plan.padded,
         lambda: [_by_groups(on, (q, k, v), plan, settings)],
@@ -107,23 +108,6 @@ def ragged_attention(
     )
     # Behind the branches, since a branch would copy what it gives another shape.
     return on.op("Reshape", out, on.constant([1, -1, int(shape_of(q)[-1])]))
-
-
-def _if(
-    on: Emitter,
-    condition: Any,
-    then: Callable[[], Sequence[Any]],
-    otherwise: Callable[[], Sequence[Any]],
-) -> Any:
-    """The results of one of two branches, which have the same dtypes."""
-    branches = on.branch(then), on.branch(otherwise)
-    types = [value.meta[DTYPE] for value in branches[0].outputs]
-    made = on.op(
-        "If", condition, outputs=len(types), then_branch=branches[0], else_branch=branches[1]
-    )
-    for value, dtype in zip(made if isinstance(made, tuple) else (made,), types):
-        value.meta[DTYPE] = dtype
-    return made
 
 
 def _by_groups(on: Emitter, qkv: Sequence[Any], plan: _Plan, settings: dict[str, Any]) -> Any:
@@ -165,7 +149,7 @@ def _plan(on: Emitter, mask: Any, kept: Any, rows: Any) -> _Plan:
     positions = on.op("Size", on.value(kept))
     count = on.op("Size", on.value(rows))
     padded = on.op("Less", count, positions)
-    made = _if(
+    made = either(
         on,
         padded,
         lambda: [*_grouped(on, mask, kept, rows), _nothing(on, mask, 4)],
