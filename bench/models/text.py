@@ -20,6 +20,8 @@ PACKAGES = ("torch", "numpy", "sympy")
 # Of a hundred sentences, the first so many are tested on, the next validate, the others train.
 _TEST, _VALIDATION = 10, 20
 _CODE_OF_OTHERS = {"site-packages", "test", "tests", "idlelib"}
+_SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
+STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
 
 @cache
@@ -56,7 +58,7 @@ def passages(part: Part, packages: tuple[str, ...] = ()) -> tuple[tuple[str, ...
 @cache
 def _runs(packages: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """Sentences of a paragraph that follow each other, in the order of the files."""
-    roots = [Path(sysconfig.get_paths()["stdlib"]), *map(_folder, packages)]
+    roots = [STDLIB, *map(_folder, packages)]
     texts = (text for root in roots for text in _docstrings(root))
     return tuple(run for text in texts for run in _sentences(text))
 
@@ -68,23 +70,34 @@ def _folder(package: str) -> Path:
 
 
 def _docstrings(root: Path) -> Iterator[str]:
-    for path in sorted(root.rglob("*.py")):
-        if _CODE_OF_OTHERS & set(path.relative_to(root).parts):
-            continue
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                tree = ast.parse(path.read_text(errors="replace"))
-        except (SyntaxError, ValueError):  # some files of lib2to3 are for Python 2
-            continue
+    for _, tree in trees(root):
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield ast.get_docstring(node) or ""
 
 
+def trees(root: Path) -> Iterator[tuple[Path, ast.Module]]:
+    """Every module under a folder that is no test: its file, and its syntax tree."""
+    for path in sorted(root.rglob("*.py")):
+        if _CODE_OF_OTHERS & set(path.relative_to(root).parts):
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                yield path, ast.parse(path.read_text(errors="replace"))
+        except (SyntaxError, ValueError):  # some files of lib2to3 are for Python 2
+            continue
+
+
+def first_sentence(paragraph: str) -> str:
+    """The sentence that a paragraph in one line begins with; "" where it begins with none."""
+    first = _SENTENCE_END.split(paragraph, maxsplit=1)[0]
+    return first if re.fullmatch(r"[A-Z][\w ,;:'\"()/-]{8,118}[.!?]?", first) else ""
+
+
 def _sentences(text: str) -> Iterator[tuple[str, ...]]:
     """Runs of whole sentences; what is no sentence, such as code, ends one."""
     for paragraph in re.split(r"\n\s*\n", re.sub(r"[*`_|]+", "", text)):
-        pieces = re.split(r"(?<=[.!?]) (?=[A-Z])", " ".join(paragraph.split()))
+        pieces = _SENTENCE_END.split(" ".join(paragraph.split()))
         for whole, run in groupby(pieces, _is_sentence):
             if whole:
                 yield tuple(run)

@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from strop.bench.trials.fit import fit
 from strop.bench.trials.task import Task
 from strop.compiler.ir.program import Program
-from strop.compiler.rewriting.context import Batch, Context, seeded
+from strop.compiler.rewriting.context import Context, seeded
 from strop.compiler.rewriting.passes import Pass, Pipeline
 from strop.passes.distill.recover import Recover
-from strop.passes.train import Policy, train
+from strop.passes.train import Policy
 
 
 def dense(make: Callable[[], nn.Module], task: Task, policy: Policy) -> Program:
@@ -29,13 +30,7 @@ def trained(make: Callable[[], nn.Module], task: Task, policy: Policy) -> nn.Mod
         task: what it learns.
         policy: how it is trained.
     """
-    module = drawn(make, policy.seed)
-
-    def loss(batch: Batch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        return task.loss(module(**task.inputs(batch)), batch), {}
-
-    train(dict(module.named_parameters()), loss, task.train, policy, Context())
-    return module
+    return fit(drawn(make, policy.seed), task.dynamic, task.loss, task.train, policy)
 
 
 def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -1,0 +1,1 @@
+"""The textbook's three applications: train, prune, distil, quantize, build and run."""
