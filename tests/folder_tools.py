@@ -83,3 +83,20 @@ def _difference(case: FolderCase, original: Any, loaded: Loaded, feeds: Feeds) -
 
 def _shapes(feeds: Feeds) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in feeds.items())
+
+
+def generated(original: Any, ids: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
+    """Ids of ``count`` more tokens by ``generate``, greedily and without an end: [batch, count]."""
+    with torch.no_grad():
+        made = original.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=count,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    tokens: torch.Tensor = made[:, ids.shape[1] :]
+    return tokens

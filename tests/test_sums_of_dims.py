@@ -198,3 +198,20 @@ def test_sizes_in_a_contract_are_dims_sums_and_numbers() -> None:
     assert dims_of("past + seq") == ("past", "seq")
     assert [size_at(s, sizes) for s in (5, "seq", "past + seq", "past + 2")] == [5, 4, 7, 5]
     assert [size_at(s, sizes) for s in ("batch", "2*seq", "past + batch")] == [None, None, None]
+
+
+def test_many_axes_of_one_dim_are_parts_of_one_sum() -> None:
+    """Torch gives each of them a symbol of its own, and puts one in the place of another later."""
+
+    class Many(nn.Module):
+        def forward(self, mask: Tensor, *pasts: Tensor) -> Tensor:
+            new = pasts[-1]
+            return sum(torch.cat([past, new], 1) * mask for past in pasts[:-1])  # type: ignore[return-value]
+
+    count = 12
+    names = [f"input_{i}" for i in range(count + 2)]
+    tensors = [torch.ones(2, n) for n in (7, *[3] * count, 4)]
+    dynamic: dict[str, Any] = {name: {1: PAST} for name in names[1:-1]}
+    dynamic |= {names[0]: {1: "past + seq"}, names[-1]: {1: SEQ}}
+    program = captured(Model(Many().eval(), tuple(tensors), dynamic))
+    assert program.contract.outputs[0].shape == (2, "past + seq")

@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch._guards import detect_fake_mode
 from torch.utils import _pytree as pytree
 
+from strop.compiler.frontend.dims import Extent
 from strop.compiler.frontend.inputs import Signature
 from strop.compiler.ir.contract import Dim
 from strop.compiler.ir.printer import source_line
@@ -60,14 +61,23 @@ class Watch:
     def read(self, given: Mapping[str, torch.Tensor], env: Any) -> None:
         """Take down the symbols in the sizes of traced inputs."""
         self.env = env
-        sizes = [(e, given[name].shape[axis]) for name, axis, e in self.signature.extents()]
-        parts = {extent[0]: size for extent, size in sizes if len(extent) == 1}
-        for extent, size in sizes:
+        sums: list[tuple[Any, Extent]] = []
+        parts: dict[str, Any] = {}
+        for name, axis, extent in self.signature.extents():
+            size = given[name].shape[axis]
+            expr = size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
             if len(extent) > 1:
-                _replace(env, size, sum(parts[dim] for dim in extent))
-            elif isinstance(size, torch.SymInt):
-                self.symbols.setdefault(extent[0], size.node.expr)
-                self.names[size.node.expr] = extent[0]
+                sums.append((expr, extent))
+                continue
+            parts.setdefault(extent[0], expr)
+            if expr.is_Symbol:
+                self.symbols.setdefault(extent[0], expr)
+                self.names[expr] = extent[0]
+        if sums:
+            # Torch's own replacements do not reach into sums: axes of one dim are one symbol first.
+            same = {symbol: parts[dim] for symbol, dim in self.names.items()}
+            total = {size: sum(parts[dim] for dim in extent) for size, extent in sums}
+            _replace(env, same | total)
 
     def fixed(self) -> dict[str, tuple[Any, str]]:
         """Dims that the model ties to a number or to each other: what to, and where."""
@@ -129,17 +139,17 @@ class Watch:
         return list(corners.values())[:MOST_CORNERS]
 
 
-def _replace(env: Any, size: Any, total: Any) -> None:
-    """Let torch compute with a sum of dims in the place of the symbol of an axis.
+def _replace(env: Any, meant: Mapping[Any, Any]) -> None:
+    """Let torch compute with other expressions in the place of symbols.
 
     By itself ``torch.export`` does not put a sum of two symbols in the place of a third.
     """
-    if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-        sum_of_symbols = total.node.expr if isinstance(total, torch.SymInt) else total
-        env.replacements[size.node.expr] = sympy.sympify(sum_of_symbols)
-        # Expressions that torch keeps are computed anew.
-        env._replacements_version_counter += 1
-        env._update_version_counter()
+    for symbol, expr in meant.items():
+        if symbol.is_Symbol and symbol != expr:
+            env.replacements[symbol] = expr
+    # What torch keeps of expressions is computed anew.
+    env._replacements_version_counter += 1
+    env._update_version_counter()
 
 
 def _place(location: Any) -> str:

@@ -31,6 +31,7 @@ from strop.compiler.frontend.huggingface.sentence import (
     embedder,
     transformer_folder,
 )
+from strop.compiler.frontend.huggingface.text_generation import text_generation
 from strop.compiler.frontend.model import Model
 from strop.compiler.util.errors import UsageError
 
@@ -48,6 +49,9 @@ def load(request: Request) -> Model:
     checkpoint, whole = _loaded(request)
     keep_outputs(checkpoint.module, checkpoint.task.outputs)
     tokenizer = load_tokenizer(checkpoint) if "input_ids" in checkpoint.takes else None
+    if checkpoint.task.name == "text-generation":
+        model = text_generation(checkpoint, tokenizer, request)
+        return replace(model, files=assets([checkpoint.path], tokenizer))
     examples = _examples(checkpoint, tokenizer, request)
     _require_taken(checkpoint, examples)
     if isinstance(checkpoint.module, LastEndClassifier):

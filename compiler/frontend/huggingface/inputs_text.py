@@ -69,17 +69,13 @@ def _limit(
     """The largest length to declare, and a note where it is less than the model's own."""
     limit = own_limit(checkpoint.module, tokenizer)
     if request.longest is not None:
-        if limit is not None and request.longest > limit:
-            raise UsageError(
-                f"{request}: max-length is {request.longest}, but the model takes {limit} at most"
-            )
-        return request.longest, []
+        return asked_length(request, limit), []
     if limit is None:
         return None, []
     choices = CHOICES if checkpoint.task.name == "multiple-choice" else 1
     rows = (2 * ROWS + 1) * choices * (2 if choices > 1 else 1)
     vocabulary = number(text_config(checkpoint.module.config), "vocab_size") or 1
-    outputs = vocabulary if checkpoint.task.name in ("fill-mask", "text-generation") else 1
+    outputs = vocabulary if checkpoint.task.name in ("fill-mask", "text-scoring") else 1
     checked = checked_limit(checkpoint.module, rows, outputs, limit)
     if checked == limit:
         return limit, []
@@ -87,6 +83,30 @@ def _limit(
         f"the model takes sequences of up to {limit} tokens; it was built for up to {checked}, "
         f"which the check can hold in memory ({request},max-length=N asks for another length)"
     ]
+
+
+def asked_length(request: Request, limit: int | None) -> int | None:
+    """The length that the user asks for, or the model's own limit.
+
+    Raises:
+        UsageError: the model does not take so much.
+    """
+    if request.longest is not None and limit is not None and request.longest > limit:
+        raise UsageError(
+            f"{request}: max-length is {request.longest}, but the model takes {limit} at most"
+        )
+    return limit if request.longest is None else request.longest
+
+
+def token_rows(checkpoint: Checkpoint, tokenizer: Any, longest: int) -> list[list[int]]:
+    """The ids of several example texts.
+
+    Raises:
+        UsageError: the tokenizer fails, or gives tokens that the model does not have.
+    """
+    rows = _rows(checkpoint, tokenizer, longest)
+    _vary(rows, checkpoint, tokenizer)
+    return [row["input_ids"] for row in rows]
 
 
 def _settle_padding(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:

@@ -88,11 +88,17 @@ _ROWS = (
         outputs=("logits",),
     ),
     Task(
-        "text-generation",
+        "text-scoring",
         "scores of the next token at every position of a causal language model, without cache",
         "AutoModelForCausalLM",
         "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
         outputs=("logits",),
+    ),
+    Task(
+        "text-generation",
+        "a causal language model with caches of keys and values, which writes token by token",
+        "AutoModelForCausalLM",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     ),
     Task(
         "image-classification",
