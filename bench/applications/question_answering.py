@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from strop.bench.applications.functions import Function, functions
 from strop.bench.applications.scores import exact_match, f1, means
-from strop.bench.applications.stages import Out, Stage, folder_for, interleaved, report
+from strop.bench.applications.stages import TORCH, Out, Stage, folder_for, interleaved, report
 from strop.bench.models import minilm
 from strop.bench.models.text import Part
 from strop.bench.records.figures import RESULTS, ResultsFolder, console
@@ -43,7 +43,7 @@ LENGTH, ROWS, LONGEST_ANSWER = 96, 32, 32
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SCORES = {"exact match": exact_match, "F1": f1}
 TESTED, CALIBRATED = 384, 8
-TRAINING = Policy(steps=240, lr=3e-4, warmup=0.1, held_out=0, bf16=True)
+TRAINING = Policy(steps=200, lr=3e-4, warmup=0.1, held_out=0, bf16=True)
 
 
 @dataclass(frozen=True)
@@ -224,11 +224,11 @@ def make() -> Model:
 
 LEARNING = (
     "recover.minutes=0",
-    "recover.steps=240",
+    "recover.steps=200",
     "recover.lr=3e-4",
     "recover.hard=1",
     "recover.bf16=true",
-    "recover.check_every=80",
+    "recover.check_every=50",
     "recover.most_held_out=8",
     # The table of words is not pruned, holds half of all weights, and costs time in every step.
     'recover.freeze=["encoder.embeddings.word_embeddings.weight"]',
@@ -248,15 +248,18 @@ def built(model: Model, folder: Path) -> dict[str, Artifact]:
     return made
 
 
-def measured(artifacts: Mapping[str, Artifact], batch: Batch) -> list[Stage]:
+def measured(model: Model, artifacts: Mapping[str, Artifact], batch: Batch) -> list[Stage]:
     """What each stage is worth: its answers as the build found them, and the time of some rows."""
-    readers = {recipe: load(artifact.path) for recipe, artifact in artifacts.items()}
-    times: dict[str, dict[str, float]] = {recipe: {} for recipe in readers}
+    readers: dict[str, Callable[..., object]] = {
+        TORCH: torch.inference_mode()(lambda **arrays: model.module(**_tensors(arrays))),
+        **{recipe: load(artifact.path) for recipe, artifact in artifacts.items()},
+    }
+    times: dict[str, dict[str, float]] = {name: {} for name in readers}
     for rows in (1, 8):
         given = {name: batch[name][:rows].numpy() for name in INPUTS}
         found = interleaved({name: partial(reader, **given) for name, reader in readers.items()})
-        for recipe, milliseconds in found.items():
-            times[recipe][f"{rows}×{given['input_ids'].shape[1]}"] = milliseconds
+        for name, milliseconds in found.items():
+            times[name][f"{rows}×{given['input_ids'].shape[1]}"] = milliseconds
 
     def stage(name: str, recipe: str) -> Stage:
         artifact = artifacts[recipe]
@@ -264,6 +267,7 @@ def measured(artifacts: Mapping[str, Artifact], batch: Batch) -> list[Stage]:
         return Stage(name, quality, times[recipe], artifact.size / 1e6)
 
     return [
+        Stage(TORCH, artifacts["cpu-fp32"].manifest["metrics"]["original"], times[TORCH]),
         stage("trained", "cpu-fp32"),
         stage("trained-int8", "cpu-int8"),
         Stage("pruned", stages(artifacts["cpu-pruned-fp32"])["before"]),
@@ -272,12 +276,16 @@ def measured(artifacts: Mapping[str, Artifact], batch: Batch) -> list[Stage]:
     ]
 
 
+def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
 def main(out: Out = None, results: ResultsFolder = RESULTS) -> None:
     """Train, build every stage, and compare."""
     model = make()
     assert isinstance(model.evaluate, Answers)
     with folder_for(out) as folder:
-        found = measured(built(model, folder), model.evaluate.batches[-1])
+        found = measured(model, built(model, folder), model.evaluate.batches[-1])
     title = "Questions about functions of the standard library, percent answered"
     report("question_answering", title, found, results, training=vars(TRAINING), settings=LEARNING)
 

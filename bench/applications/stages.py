@@ -17,6 +17,8 @@ from strop.bench.records.figures import Figure, console, save
 from strop.bench.records.machine import environment
 from strop.compiler.util.terminal import Table
 
+TORCH = "torch"
+"""The name of the first stage: the original in eager torch."""
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Keep the artifacts in this folder.")]
 
 
@@ -75,21 +77,25 @@ def report(name: str, title: str, stages: Sequence[Stage], results: Path, **meas
 
 
 def table(title: str, stages: Sequence[Stage]) -> Table:
-    """Quality, speed and size, a row for each stage."""
-    first = stages[0]
-    tasks = list(first.milliseconds or {})
-    made = Table("stage", *first.quality, *(f"ms, {task}" for task in tasks), "MB", title=title)
-    for column in made.columns:
-        column.no_wrap = True
-    for stage in stages:
-        timed = [_timed(stage, first, task) for task in tasks]
-        size = "" if stage.megabytes is None else f"{stage.megabytes:.2f}"
-        made.add_row(stage.name, *(f"{v:.2f}" for v in stage.quality.values()), *timed, size)
+    """Quality, speed and size, a column for each stage."""
+    first, heads = stages[0], [stage.name.replace("-", " ") for stage in stages]
+    made = Table("", *heads, title=title)
+    for name in first.quality:
+        made.add_row(name, *(f"{stage.quality[name]:.4g}" for stage in stages))
+    for task, most in (first.milliseconds or {}).items():
+        taken = [stage.milliseconds[task] if stage.milliseconds else None for stage in stages]
+        made.add_row(f"ms, {task}", *map(_shown, taken))
+        made.add_row("times as fast", *(_shown(most / one if one else None) for one in taken))
+    made.add_row("MB", *(_shown(stage.megabytes) for stage in stages))
     return made
 
 
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
 def figures(stages: Sequence[Stage]) -> list[Figure]:
-    """Every quality, and how many times faster and smaller than the first stage each other is."""
+    """Every quality; how many times faster than the first stage the others are; and their size."""
     first = stages[0]
     made = [Figure(f"{n}, {stage.name}", v) for stage in stages for n, v in stage.quality.items()]
     for stage in stages[1:]:
@@ -97,14 +103,8 @@ def figures(stages: Sequence[Stage]) -> list[Figure]:
             assert first.milliseconds is not None
             faster = first.milliseconds[task] / milliseconds
             made.append(Figure(f"speed, {task}, {stage.name} over {first.name}", faster))
-        if stage.megabytes is not None and first.megabytes is not None:
-            share = stage.megabytes / first.megabytes
-            made.append(Figure(f"size, {stage.name}, share of {first.name}", share))
+    sized = [(stage.name, stage.megabytes) for stage in stages if stage.megabytes is not None]
+    for name, megabytes in sized[1:]:
+        share = megabytes / sized[0][1]
+        made.append(Figure(f"size, {name}, share of {sized[0][0]}", share))
     return made
-
-
-def _timed(stage: Stage, first: Stage, task: str) -> str:
-    if stage.milliseconds is None or first.milliseconds is None:
-        return ""
-    took = stage.milliseconds[task]
-    return f"{took:.3g} ({first.milliseconds[task] / took:.2f}×)"
