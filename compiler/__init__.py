@@ -12,7 +12,8 @@ from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.programs import Programs
 
 if TYPE_CHECKING:
-    from strop.compiler.artifact.folder import Artifact, load
+    from strop.compiler.artifact.folder import Artifact
+    from strop.compiler.artifact.loaded import load
     from strop.compiler.driver.driver import build
     from strop.compiler.ir.program import Program
     from strop.compiler.recipes.loading import load_recipe
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Artifact": "artifact.folder",
-    "load": "artifact.folder",
+    "load": "artifact.loaded",
     "build": "driver.driver",
     "Context": "rewriting.context",
     "Learned": "rewriting.learning",

@@ -11,7 +11,7 @@ import torch
 from folder_cases import FolderCase
 from folder_inputs import Feeds
 
-from strop.compiler.artifact.folder import Loaded, load
+from strop.compiler.artifact.loaded import Loaded, load
 from strop.compiler.driver.driver import build
 from strop.compiler.frontend.huggingface import load_folder
 from strop.compiler.util.errors import StropError

@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import onnx
 import pytest
 from conftest import SMALL, Strop, Write
 
@@ -331,7 +332,22 @@ def test_a_file_in_standard_form_is_also_run_by_openvino(
 def test_the_size_of_an_openvino_file_is_that_of_all_its_parts(tmp_path: Path) -> None:
     from strop.bench.harness.engines import OpenVino
 
-    for name in ("a.xml", "a.bin", "model.onnx", "model.onnx.data", "other.bin"):
+    for name in ("a.xml", "a.bin", "other.bin"):
         (tmp_path / name).write_bytes(b"12")
     assert OpenVino("a", 1, tmp_path / "a.xml").size() == 4
-    assert OpenVino("a", 1, tmp_path / "model.onnx").size() == 4
+
+
+@pytest.mark.parametrize("kind", ["OnnxFile", "OpenVino"])
+def test_the_size_of_an_onnx_file_is_that_with_the_weights_that_it_names(
+    tmp_path: Path, kind: str
+) -> None:
+    from strop.bench.harness import engines
+
+    weight = onnx.TensorProto(name="w", data_location=onnx.TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="model.onnx.data")
+    content = onnx.ModelProto(graph=onnx.GraphProto(initializer=[weight])).SerializeToString()
+    (tmp_path / "encoder.onnx").write_bytes(content)
+    for name in ("model.onnx.data", "encoder.provenance.json", "decoder.onnx"):
+        (tmp_path / name).write_bytes(b"12")
+    engine = getattr(engines, kind)("a", 1, tmp_path / "encoder.onnx")
+    assert engine.size() == len(content) + 2

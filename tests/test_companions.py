@@ -11,6 +11,7 @@ import torch
 from strop.compiler import Model, build
 from strop.compiler.artifact.companions import read_companions
 from strop.compiler.artifact.folder import read_artifact
+from strop.compiler.frontend.programs import as_programs
 from strop.compiler.util.errors import UsageError
 
 
@@ -39,7 +40,7 @@ def test_files_and_labels_are_shipped_hashed_and_looked_at(tmp_path: Path) -> No
 def test_a_name_of_strops_own_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match="the name of strop's own"):
-        read_companions(model(files=[tmp_path / name]))
+        read_companions(as_programs(model(files=[tmp_path / name])))
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -47,19 +48,21 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "vocab.txt", tmp_path / "a" / "vocab.txt"):
         place.write_text("")
     with pytest.raises(UsageError, match="another of Model.files"):
-        read_companions(model(files=[tmp_path / "vocab.txt", tmp_path / "a" / "vocab.txt"]))
+        read_companions(
+            as_programs(model(files=[tmp_path / "vocab.txt", tmp_path / "a" / "vocab.txt"]))
+        )
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.txt", tmp_path):
         with pytest.raises(UsageError, match="missing or is not a regular file"):
-            read_companions(model(files=[path]))
+            read_companions(as_programs(model(files=[path])))
 
 
 @pytest.mark.parametrize("labels", [{"0": "cat"}, {0: 1}, {True: "cat"}])
 def test_labels_are_names_by_index(labels: object) -> None:
     with pytest.raises(UsageError, match=r"Model\.labels"):
-        read_companions(model(labels=labels))
+        read_companions(as_programs(model(labels=labels)))
 
 
 class Halves(torch.nn.Module):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pairs
 import pytest
 import torch
 
 from strop.compiler import Model, Programs
+from strop.compiler.frontend.crossing import require_agreement
 from strop.compiler.frontend.generation import Generation
-from strop.compiler.frontend.programs import MAIN, as_programs
+from strop.compiler.frontend.programs import as_programs
 from strop.compiler.frontend.source import load_model, load_source
+from strop.compiler.targets.target import MAIN
 from strop.compiler.util.errors import UsageError
 
 
@@ -92,3 +95,42 @@ def test_one_of_several_programs_has_to_be_named(two: str) -> None:
         load_model(two)
     with pytest.raises(UsageError, match="has no program 'decode'; did you mean 'decoder'"):
         load_model(two, "decode")
+
+
+def test_programs_that_fit_together_are_taken() -> None:
+    require_agreement(pairs.make())
+
+
+@pytest.mark.parametrize(
+    "cross, what",
+    [
+        ({"cross_keys": "key"}, "no program takes 'cross_keys' together; did you mean 'cross_key'"),
+        ({"cross_key": "keys"}, "no program beside 'decoder' gives 'keys'; did you mean 'key'"),
+    ],
+)
+def test_names_of_what_one_program_gives_another_are_looked_up(
+    cross: dict[str, str], what: str
+) -> None:
+    given = pairs.make()
+    given.generation = Generation({}, context=8, cross=cross)
+    with pytest.raises(UsageError, match=what):
+        require_agreement(given)
+
+
+@pytest.mark.parametrize(
+    "key, shown",
+    [
+        (torch.zeros(2, 4, 7, 8, dtype=torch.float64), r"float64 \[batch, 4, source, 8\]"),
+        (torch.zeros(2, 2, 7, 8), r"float32 \[batch, 2, source, 8\]"),
+        (torch.zeros(2, 4, 7), r"float32 \[batch, 4, source\]"),
+    ],
+)
+def test_what_one_program_gives_another_has_its_dtype_and_shape(
+    key: torch.Tensor, shown: str
+) -> None:
+    given = pairs.make()
+    decoder = given.models["decoder"]
+    decoder.example_inputs = {**decoder.example_inputs, "cross_key": key}  # type: ignore[dict-item]
+    said = rf"'encoder' gives 'key' as float32 \[2, 4, 5, 8\], and 'decoder' takes it as .*{shown}"
+    with pytest.raises(UsageError, match=said):
+        require_agreement(given)

@@ -45,7 +45,7 @@ class Parts:
     after: list[Line]
 
     def page(self) -> str:
-        return render(self.manifest, self.build, self.before, self.after)
+        return render(self.manifest, self.build, {"model": (self.before, self.after)})
 
 
 @dataclass
@@ -98,7 +98,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
         patch.setattr(describe, "render", spy)
         out = tmp_path_factory.mktemp("report") / "out"
         artifact = build(ZOO["bert"].make(), out, "cpu-int8")
-    made = Parts(*seen)
+    manifest, record, graphs = seen
+    made = Parts(manifest, record, *graphs["model"])
     assert (artifact.path / "report.html").read_text() == made.page()
     return made
 
@@ -496,7 +497,7 @@ def test_hostile_names_are_text(parts: Parts, page: Page) -> None:
     for name in ("pass_seconds", "pass_peak_bytes"):
         record[name] = {HOSTILE + k: v for k, v in record[name].items()}
     line = Line(*[HOSTILE] * 6, ((HOSTILE, HOSTILE),), HOSTILE, False)
-    attacked = Page(render(manifest, record, [line], [line, *parts.after]))
+    attacked = Page(render(manifest, record, {"model": ([line], [line, *parts.after])}))
     assert {tag for tag, _ in attacked.tags} <= {tag for tag, _ in page.tags}
     assert len(attacked.of("script")) == len(attacked.of("style")) == 1
     assert "onerror='document.title=1'" in attacked.shown()

@@ -70,7 +70,7 @@ def _setup(wanted: Wanted) -> DuelSetup:
     # `--shapes batch=1 seq=16` comes as an option with one value, and a word.
     separated = [w for w in wanted.words if wanted.shapes and WORD.fullmatch(w)]
     artifact = _artifact([w for w in wanted.words if w not in separated])
-    dims = artifact.manifest["contract"]["dims"]
+    dims = artifact.program(wanted.program)["contract"]["dims"]
     sizes = size_combinations([*wanted.shapes, *separated], dims)
     source = wanted.source or recall_source(artifact.path)
     if source is None and peers:
@@ -83,7 +83,9 @@ def _setup(wanted: Wanted) -> DuelSetup:
     if _OPENVINO in against and not PEERS[_OPENVINO].lacks() and _is_standard(artifact):
         artifacts[IN_OPENVINO] = artifact
     in_openvino = frozenset({IN_OPENVINO} & set(artifacts))
-    return DuelSetup(artifacts, source, against, sizes, wanted.plan, in_openvino)
+    return DuelSetup(
+        artifacts, source, against, sizes, wanted.plan, in_openvino, artifact.choose(wanted.program)
+    )
 
 
 def _is_standard(artifact: Artifact) -> bool:

@@ -40,6 +40,7 @@ app = typer.Typer(
 def duel(
     words: options.Words = None,
     source: options.Source = "",
+    program: options.Program = "",
     against: options.Against = None,
     shapes: options.Shapes = None,
     threads: options.Threads = "",
@@ -62,7 +63,10 @@ def duel(
         write(duels.schema())
         return
     plan = plan_of(threads, bouts=bouts, rounds=rounds, timeout=timeout, patience=patience)
-    wanted = Wanted(plan, words or [], source, against, shapes or [], json, html, fail_if or [])
+    places = (json, html)
+    wanted = Wanted(
+        plan, words or [], source, against, shapes or [], *places, fail_if or [], program
+    )
     if suite:
         suites.run_suite(suite, wanted, results)
     else:

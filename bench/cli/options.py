@@ -11,6 +11,7 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="OUT", help="An artif
 Source = Annotated[
     str, typer.Option(help="The original, FILE.py:make or hf:PATH, if it was built elsewhere.")
 ]
+Program = Annotated[str, typer.Option(help="Which one, where the artifact holds several.")]
 Against = Annotated[
     str | None,
     typer.Option(help="Peers, by commas; the first is the baseline. Default: eager,ort."),

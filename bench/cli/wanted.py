@@ -30,6 +30,7 @@ class Wanted:
     json: Path | None = None
     html: Path | None = None
     fail_if: Sequence[str] = ()
+    program: str = ""
 
     def require_places(self) -> None:
         """Refuse files that could not be written, or not be made.

@@ -46,7 +46,9 @@ def prepared(setup: DuelSetup, listener: Listener) -> Iterator[DuelSession]:
     with tempfile.TemporaryDirectory(prefix="strop-bench-") as folder:
         listener.stage("running the original")
         log = DuelLog(setup, references_of(setup))
-        preparations = Preparations(setup.source or "", Path(folder), setup.plan.timeout)
+        preparations = Preparations(
+            setup.source or "", setup.program, Path(folder), setup.plan.timeout
+        )
         session = DuelSession(setup, log, preparations)
         for name in setup.against:
             listener.stage(f"preparing {name}")
@@ -80,7 +82,7 @@ class DuelSession:
     def _engine(self, name: str, threads: int) -> Engine:
         if name in self.setup.artifacts:
             kind = OpenVino if name in self.setup.in_openvino else OnnxFile
-            return kind(name, threads, self.setup.artifacts[name].model_path)
+            return kind(name, threads, self.setup.artifacts[name].path_of(self.setup.program))
         return self._preparations.engine(name, threads)
 
     def run(self, listener: Listener) -> DuelRecord:

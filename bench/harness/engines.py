@@ -59,7 +59,7 @@ class OnnxFile(Engine):
 
     def size(self) -> int:
         """The file and the weights beside it."""
-        return sum(p.stat().st_size for p in self.path.parent.glob(f"{self.path.name}*"))
+        return _onnx_bytes(self.path)
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,32 @@ class OpenVino(Engine):
 
     def size(self) -> int:
         """The file and the weights beside it."""
+        if self.path.suffix == ".onnx":
+            return _onnx_bytes(self.path)
         return sum(p.stat().st_size for p in self.path.parent.glob(f"{self.path.stem}.*"))
+
+
+def _onnx_bytes(path: Path) -> int:
+    """Of an ONNX file, and of the files of weights that it names, which others may share."""
+    import onnx
+
+    model = onnx.load_model(str(path), load_external_data=False)
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    files = {path, *(path.parent / one.value for one in entries if one.key == "location")}
+    return sum(file.stat().st_size for file in files)
 
 
 @dataclass(frozen=True)
 class Eager(Engine):
-    """The original module in eager torch, as its source makes it."""
+    """The original module in eager torch, as its source makes it; of several, one program."""
 
     source: str
+    program: str = ""
     runtime = "torch"
 
     def load(self) -> Runner:
         """Make the module."""
-        return _Module(self.source, self.threads, compiled=False)
+        return _Module(self, compiled=False)
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class Compile(Eager):
 
     def load(self) -> Runner:
         """Make the module; it is compiled when it first sees inputs of a shape."""
-        return _Module(self.source, self.threads, compiled=True)
+        return _Module(self, compiled=True)
 
 
 class _Session(Runner):
@@ -133,14 +146,14 @@ class _Compiled(Runner):
 
 
 class _Module(Runner):
-    def __init__(self, source: str, threads: int, compiled: bool) -> None:
+    def __init__(self, engine: Eager, compiled: bool) -> None:
         import torch
 
         from strop.bench.harness.subject import load_original
 
-        if threads != os.cpu_count():
-            torch.set_num_threads(threads)
-        original = load_original(source)
+        if engine.threads != os.cpu_count():
+            torch.set_num_threads(engine.threads)
+        original = load_original(engine.source, engine.program)
         self.signature = original.signature
         self.module: Any = torch.compile(original.module) if compiled else original.module
 

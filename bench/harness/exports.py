@@ -1,7 +1,7 @@
 """How the peers export, convert and quantize the original model.
 
-Each step runs in a process of its own. It takes the model's source and a folder, and writes its
-file into the folder, where a later step may read it.
+Each step runs in a process of its own. It takes the model's source, a folder and the name
+of a program of the source, and writes its file into the folder, where a later step may read it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PREPARED, STATIC = "prepared.onnx", "static.onnx"
 OPENVINO, NNCF = "openvino.xml", "nncf.xml"
 
 
-def export_onnx(source: str, folder: Path) -> None:
+def export_onnx(source: str, folder: Path, program: str) -> None:
     """``torch.onnx.export`` with dynamic shapes."""
     import torch
 
-    original = load_original(source)
+    original = load_original(source, program)
     args, kwargs = _call_with(original)
     with quiet_torch(), torch.no_grad():
         torch.onnx.export(
@@ -44,11 +44,11 @@ def export_onnx(source: str, folder: Path) -> None:
         )
 
 
-def optimize(source: str, folder: Path) -> None:
+def optimize(source: str, folder: Path, program: str) -> None:
     """ONNX Runtime's ``transformers.optimizer`` on the exported file."""
     from onnxruntime.transformers import optimizer
 
-    config = getattr(load_original(source).module, "config", None)
+    config = getattr(load_original(source, program).module, "config", None)
     heads = getattr(config, "num_attention_heads", 0)
     hidden = getattr(config, "hidden_size", 0)
     kind = getattr(config, "model_type", "bert")
@@ -59,14 +59,14 @@ def optimize(source: str, folder: Path) -> None:
     model.save_model_to_file(str(folder / OPTIMIZED), use_external_data_format=True)
 
 
-def quantize(source: str, folder: Path) -> None:
+def quantize(source: str, folder: Path, program: str) -> None:
     """ONNX Runtime's ``quantize_dynamic`` on the exported file, with its defaults."""
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(folder / EXPORTED, folder / QUANTIZED, use_external_data_format=True)
 
 
-def quantize_static(source: str, folder: Path) -> None:
+def quantize_static(source: str, folder: Path, program: str) -> None:
     """ONNX Runtime's ``quantize_static`` after its basic optimizations, on the model's calibration.
 
     That is what its ``quant_pre_process`` does, which fails on weights beside the model.
@@ -76,7 +76,7 @@ def quantize_static(source: str, folder: Path) -> None:
     import onnxruntime
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    original = load_original(source)
+    original = load_original(source, program)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / PREPARED)
@@ -104,24 +104,24 @@ class _Calibration:
         return None if batch is None else {name: tensor.numpy() for name, tensor in batch.items()}
 
 
-def export_hf(source: str, folder: Path) -> None:
+def export_hf(source: str, folder: Path, program: str) -> None:
     """``transformers.exporters`` with its fusions for ONNX Runtime."""
-    _export_hf(source, folder / HF)
+    _export_hf(source, folder / HF, program)
 
 
-def quantize_hf(source: str, folder: Path) -> None:
+def quantize_hf(source: str, folder: Path, program: str) -> None:
     """The same, and its dynamic quantization."""
     from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     quantizer = OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig())
-    _export_hf(source, folder / HF_QUANTIZED, quantizer=quantizer)
+    _export_hf(source, folder / HF_QUANTIZED, program, quantizer=quantizer)
 
 
-def _export_hf(source: str, path: Path, **options: Any) -> None:
+def _export_hf(source: str, path: Path, program: str, **options: Any) -> None:
     import transformers
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    original = load_original(source)
+    original = load_original(source, program)
     if not isinstance(original.module, transformers.PreTrainedModel):
         kind = type(original.module).__name__
         raise EngineError(f"it exports models of transformers only, and this is a {kind}")
@@ -132,13 +132,13 @@ def _export_hf(source: str, path: Path, **options: Any) -> None:
     OnnxExporter.save_program(exported.program, path)
 
 
-def convert_openvino(source: str, folder: Path) -> None:
+def convert_openvino(source: str, folder: Path, program: str) -> None:
     """``openvino.convert_model`` on the graph of ``torch.export``, kept in fp32."""
     import openvino
     import torch
 
     _decline_telemetry()
-    original = load_original(source)
+    original = load_original(source, program)
     args, kwargs = _call_with(original)
     with quiet_torch(), torch.no_grad():
         exported = torch.export.export(
@@ -148,13 +148,13 @@ def convert_openvino(source: str, folder: Path) -> None:
     openvino.save_model(model, folder / OPENVINO, compress_to_fp16=False)
 
 
-def quantize_openvino(source: str, folder: Path) -> None:
+def quantize_openvino(source: str, folder: Path, program: str) -> None:
     """NNCF's post-training int8 quantization of the OpenVINO file, on the model's calibration."""
     _decline_telemetry()
     import nncf
     import openvino
 
-    original = load_original(source)
+    original = load_original(source, program)
     model = openvino.Core().read_model(folder / OPENVINO)
     names = {name for port in model.inputs for name in port.get_names()}
     samples = [

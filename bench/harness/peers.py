@@ -14,7 +14,8 @@ from strop.bench.harness.engines import Compile, Eager, Engine, OnnxFile, OpenVi
 from strop.bench.processes.spawned import EngineError, isolated
 from strop.compiler.util.errors import StropError, UsageError, did_you_mean
 
-Step = Callable[[str, Path], None]
+Step = Callable[[str, Path, str], None]
+Make = Callable[[str, int, "Preparations"], Engine]
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class Peer:
     """One way to run the original model.
 
     Attributes:
-        engine: from its name, the threads, the source and the folder with the steps' files.
+        engine: from its name, the threads, and what its steps prepared.
         steps: what to prepare, in order.
         packages: modules that must be installed.
         install: the command that installs them.
     """
 
-    engine: Callable[[str, int, str, Path], Engine]
+    engine: Make
     steps: tuple[Step, ...] = ()
     packages: tuple[str, ...] = ()
     install: str = ""
@@ -50,20 +51,20 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _eager(name: str, threads: int, source: str, folder: Path) -> Engine:
-    return Eager(name, threads, source)
+def _eager(name: str, threads: int, made: Preparations) -> Engine:
+    return Eager(name, threads, made.source, made.program)
 
 
-def _compile(name: str, threads: int, source: str, folder: Path) -> Engine:
-    return Compile(name, threads, source)
+def _compile(name: str, threads: int, made: Preparations) -> Engine:
+    return Compile(name, threads, made.source, made.program)
 
 
-def _onnx(file: str) -> Callable[[str, int, str, Path], Engine]:
-    return lambda name, threads, source, folder: OnnxFile(name, threads, folder / file)
+def _onnx(file: str) -> Make:
+    return lambda name, threads, made: OnnxFile(name, threads, made.folder / file)
 
 
-def _openvino(file: str) -> Callable[[str, int, str, Path], Engine]:
-    return lambda name, threads, source, folder: OpenVino(name, threads, folder / file)
+def _openvino(file: str) -> Make:
+    return lambda name, threads, made: OpenVino(name, threads, made.folder / file)
 
 
 _HF = (("transformers.exporters",), "pip install -U 'strop[hf]'")
@@ -101,8 +102,9 @@ def check_names(names: Sequence[str]) -> None:
 class Preparations:
     """Prepares peers in a folder; a step that several need is done once."""
 
-    def __init__(self, source: str, folder: Path, timeout: float) -> None:
+    def __init__(self, source: str, program: str, folder: Path, timeout: float) -> None:
         self.source = source
+        self.program = program
         self.folder = folder
         self._timeout = timeout
         self._outcomes: dict[Step, str | None] = {}
@@ -118,11 +120,11 @@ class Preparations:
 
     def engine(self, name: str, threads: int) -> Engine:
         """The engine of a prepared peer."""
-        return PEERS[name].engine(name, threads, self.source, self.folder)
+        return PEERS[name].engine(name, threads, self)
 
     def _do(self, step: Step) -> str | None:
         try:
-            isolated(step, self.source, self.folder, timeout=self._timeout)
+            isolated(step, self.source, self.folder, self.program, timeout=self._timeout)
         except (EngineError, StropError) as error:
             return f"{step.__name__.replace('_', ' ')}: {error}"
         return None

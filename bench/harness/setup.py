@@ -20,6 +20,7 @@ class DuelSetup:
     Attributes:
         artifacts: strop's own, by the name they get in tables.
         in_openvino: the names of those that OpenVINO runs, not ONNX Runtime.
+        program: which of several programs is measured; "" where there is one.
         source: of the original model; None where it is not known.
         against: names of peers; the first that runs is the baseline.
         sizes: the cases; the example's own sizes if there are none.
@@ -32,6 +33,7 @@ class DuelSetup:
     sizes: Sequence[Sizes]
     plan: Plan
     in_openvino: frozenset[str] = frozenset()
+    program: str = ""
 
 
 def references_of(setup: DuelSetup) -> list[Reference]:
@@ -40,12 +42,14 @@ def references_of(setup: DuelSetup) -> list[Reference]:
     Raises:
         UsageError: the original does not run, or is not what the artifact was built from.
     """
-    contract = next(iter(setup.artifacts.values())).manifest["contract"]
+    contract = next(iter(setup.artifacts.values())).program(setup.program)["contract"]
     if setup.source is None:
         return made_up(contract, setup.sizes)
     source, timeout = setup.source, setup.plan.timeout
     try:
-        found: list[Reference] = isolated(references, source, setup.sizes, timeout=timeout)
+        found: list[Reference] = isolated(
+            references, source, setup.sizes, setup.program, timeout=timeout
+        )
     except EngineError as error:
         raise UsageError(f"the original model ({source}) does not run: {error}") from error
     _require_names(found[0], contract, source)

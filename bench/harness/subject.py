@@ -48,8 +48,8 @@ class Original:
         return self.signature.sizes(self.example)
 
 
-def load_original(source: str) -> Original:
-    """Make the model that a source names.
+def load_original(source: str, program: str = "") -> Original:
+    """Make the model that a source names; where that makes several programs, one of them.
 
     Raises:
         UsageError: the source or the model is wrong.
@@ -57,7 +57,7 @@ def load_original(source: str) -> Original:
     from strop.compiler.frontend.inputs import read_inputs
     from strop.compiler.frontend.source import load_model
 
-    model = load_model(source)
+    model = load_model(source, program)
     signature, example, calibration = read_inputs(model)
     given = [
         {n: _without_bfloat16(t) for n, t in inputs.items()} for inputs in (example, *calibration)
@@ -88,11 +88,11 @@ class Reference:
     outputs: dict[str, Array] | None
 
 
-def references(source: str, wanted: Sequence[Sizes]) -> list[Reference]:
+def references(source: str, wanted: Sequence[Sizes], program: str = "") -> list[Reference]:
     """Inputs and eager outputs at each of the sizes; at the example's own if none are given."""
     from strop.compiler.frontend.original import run_original
 
-    original = load_original(source)
+    original = load_original(source, program)
     found = []
     for given in wanted or [{}]:
         sizes = original.sizes() | dict(given)

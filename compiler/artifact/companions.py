@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from strop.compiler.artifact.folder import OWN_NAMES
-from strop.compiler.frontend.model import Model
+from strop.compiler.artifact.folder import own_names
+from strop.compiler.frontend.programs import Programs, is_several
 from strop.compiler.util.errors import UsageError
 
 
@@ -30,7 +30,7 @@ class Companions:
             shutil.copyfile(path, folder / name)
 
 
-def read_companions(model: Model) -> Companions:
+def read_companions(programs: Programs) -> Companions:
     """Check the files that the user adds to the artifact, before anything is compiled.
 
     Raises:
@@ -38,20 +38,22 @@ def read_companions(model: Model) -> Companions:
             names by index.
     """
     files: dict[str, Path] = {}
-    for given in model.files:
+    own = own_names(programs.models)
+    given_to = "Programs" if is_several(programs.models) else "Model"
+    for given in programs.files:
         path = Path(given)
-        if path.name in OWN_NAMES or path.name in files:
-            taken = "strop's own" if path.name in OWN_NAMES else "another of Model.files"
-            raise UsageError(f"Model.files: {path} has the name of {taken} ('{path.name}')")
+        if path.name in own or path.name in files:
+            taken = "strop's own" if path.name in own else f"another of {given_to}.files"
+            raise UsageError(f"{given_to}.files: {path} has the name of {taken} ('{path.name}')")
         if not path.is_file():
-            raise UsageError(f"Model.files: {path} is missing or is not a regular file")
+            raise UsageError(f"{given_to}.files: {path} is missing or is not a regular file")
         # A factory may change the working folder later; the path is read when the file is copied.
         files[path.name] = path.absolute()
-    return Companions(files, _labels(model.labels))
+    return Companions(files, _labels(programs.labels, given_to))
 
 
-def _labels(given: Mapping[int, str] | None) -> dict[int, str]:
+def _labels(given: Mapping[int, str] | None, given_to: str) -> dict[int, str]:
     for index, name in (given or {}).items():
         if type(index) is not int or not isinstance(name, str):
-            raise UsageError(f"Model.labels: {index!r}: {name!r}; write {{0: 'name', 1: ...}}")
+            raise UsageError(f"{given_to}.labels: {index!r}: {name!r}; write {{0: 'name', 1: ...}}")
     return dict(sorted((given or {}).items()))

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from strop.compiler.artifact.manifest_schema import BuildValues, ManifestValues
-from strop.compiler.targets.runtime import runtime_of
-from strop.compiler.targets.target import TARGETS, Target, get_target
-from strop.compiler.util.errors import RuntimeRefusedError, UsageError
+from strop.compiler.artifact.manifest_schema import BuildValues, read_manifest
+from strop.compiler.frontend.programs import choose_program
+from strop.compiler.targets.target import MAIN, TARGETS, Target, get_target
+from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import validated
 from strop.compiler.util.files.reading import file_hash, is_there, opened, read_json, require_inside
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MANIFEST = "manifest.json"
 BUILD = "build.json"
 PROVENANCE = "provenance.json"
 REPORT = "report.html"
-# Every file that a build writes, except the files that the user adds.
+# Every file that a build of one program writes, except the files that the user adds.
 _MODELS = {name for t in TARGETS.values() for name in (t.model_file, *t.more_files)}
 OWN_NAMES = _MODELS.union((MANIFEST, BUILD, PROVENANCE, REPORT))
 FORMAT = 1
+
+
+def provenance_file(program: str) -> str:
+    """The side file that says where the nodes of a program's file come from."""
+    return PROVENANCE if program == MAIN else f"{program}.{PROVENANCE}"
+
+
+def own_names(programs: Iterable[str]) -> set[str]:
+    """Every file that a build of these programs writes, except the files that the user adds."""
+    names = set(OWN_NAMES)
+    for program in programs:
+        names |= {provenance_file(program), *(t.file_of(program) for t in TARGETS.values())}
+    return names
 
 
 @dataclass(frozen=True)
@@ -41,13 +52,43 @@ class Artifact:
         return get_target(self.manifest["target"])
 
     @property
+    def programs(self) -> tuple[str, ...]:
+        """The names of its programs."""
+        return tuple(self.manifest.get("programs", (MAIN,)))
+
+    def program(self, name: str = "") -> dict[str, Any]:
+        """What the manifest says of one program: contract, passes, checks, sizes, metrics.
+
+        Args:
+            name: needed where there are several.
+
+        Raises:
+            UsageError: there is no such program, or there are several and none is named.
+        """
+        chosen = self.choose(name)
+        programs: dict[str, dict[str, Any]] = self.manifest.get("programs", {MAIN: self.manifest})
+        return programs[chosen]
+
+    def choose(self, name: str = "") -> str:
+        """The name of a program that was asked for; raises as ``program`` does."""
+        return choose_program(name, self.programs, self.path)
+
+    def path_of(self, program: str = "") -> Path:
+        """The file of a program that users open: ONNX, for a plain ``InferenceSession``.
+
+        Raises:
+            UsageError: as ``program``.
+        """
+        return self.path / self.target.file_of(self.choose(program))
+
+    @property
     def model_path(self) -> Path:
-        """The file that users open: ONNX, for a plain ``onnxruntime.InferenceSession``."""
-        return self.path / self.target.model_file
+        """The file that users open, where there is one program."""
+        return self.path_of()
 
     @property
     def size(self) -> int:
-        """Bytes of the model: the ONNX file and its external data."""
+        """Bytes of the model: the ONNX files and their external data."""
         return sum(f["bytes"] for f in self.manifest["files"].values())
 
     def file_names(self) -> set[str]:
@@ -84,46 +125,6 @@ class Artifact:
         return sorted(problems)
 
 
-class Loaded:
-    """An artifact opened in its runtime: call it with keyword arrays, get a tuple of arrays."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
-        runtime, target = runtime_of(artifact.target), artifact.target
-        stand_in = runtime.stand_in(target)
-        if stand_in is not None and not target.runs_on_stand_in:
-            raise RuntimeRefusedError(
-                f"{artifact.path} is built for {target.name}; {stand_in.why}, and {stand_in.name} "
-                f"would run it. Build it for this machine (--target cpu), or open "
-                f"{artifact.model_path} in a session of your own"
-            )
-        self.session = runtime.open(artifact.path, target)
-        self.declared = [i["name"] for i in artifact.manifest["contract"]["inputs"]]
-
-    def __call__(self, **arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-        """Run once.
-
-        Raises:
-            UsageError: inputs are missing or unknown.
-        """
-        if set(arrays) != set(self.declared):
-            raise UsageError(
-                f"the model takes {', '.join(self.declared)}; got {', '.join(arrays) or 'nothing'}"
-            )
-        return tuple(self.session.run(arrays).values())
-
-
-def load(path: str | os.PathLike[str]) -> Loaded:
-    """Open an artifact as a callable.
-
-    Raises:
-        UsageError: the folder is no artifact, or was changed since it was built.
-        RuntimeRefusedError: the runtime does not take its files, or the target's device is not
-            there.
-    """
-    return Loaded(read_intact(path))
-
-
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read the manifest of an artifact.
 
@@ -142,11 +143,11 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         raise UsageError(
             f"{folder} has format {values['strop_format']}, this strop reads format {FORMAT}"
         )
-    known = validated(ManifestValues, values, f"{folder}: {MANIFEST}")
-    model_file = get_target(known.target).model_file
-    if model_file not in known.files:
-        raise UsageError(f"{folder}: {MANIFEST} does not name {model_file}")
-    return Artifact(folder, known.model_dump())
+    artifact = Artifact(folder, read_manifest(values, f"{folder}: {MANIFEST}"))
+    for program in artifact.programs:
+        if (file := artifact.target.file_of(program)) not in artifact.manifest["files"]:
+            raise UsageError(f"{folder}: {MANIFEST} does not name {file}")
+    return artifact
 
 
 def read_intact(path: str | os.PathLike[str]) -> Artifact:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from strop.compiler.util.files.parsing import Strict
+from strop.compiler.frontend.programs import PROGRAM_NAME
+from strop.compiler.util.files.parsing import Strict, validated
 from strop.compiler.util.numerics import DriftValues
 
 Count = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+ProgramName = Annotated[str, pydantic.Field(pattern=rf"^{PROGRAM_NAME}$")]
 Digest = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -145,10 +148,9 @@ class SizesValues(_Open):
     calibration: CountedValues
 
 
-class ManifestValues(_Open):
-    """The whole of it."""
+class ProgramValues(_Open):
+    """What is known of one program."""
 
-    target: str
     contract: ManifestContract
     passes: list[PassValues]
     checks: Annotated[list[CheckValues], pydantic.Field(min_length=1)]
@@ -158,16 +160,71 @@ class ManifestValues(_Open):
     spanning_operators: dict[str, Count] = {}
     """Operators that take one scale for a whole batch, and how many of each there are."""
     metrics: dict[str, dict[str, float]]
+    notes: list[str]
+
+
+class GenerationValues(_Open):
+    """How the programs are called token by token; see ``frontend.generation.Generation``."""
+
+    caches: dict[str, str]
+    context: Annotated[int, pydantic.Field(gt=0, lt=2**31)]
+    eos: list[Count]
+    pad: Count
+    bos: Count | None
+    start: list[Count]
+    ids: str
+    mask: str
+    logits: str
+    cross: dict[str, str]
+    family: str
+    sizes: dict[str, pydantic.JsonValue]
+    shared_buffers: bool
+    """Whether a cache may be given as one buffer that is input and output at once."""
+
+
+class ArtifactValues(_Open):
+    """What is known of the artifact as a whole."""
+
+    target: str
     files: dict[str, FileValues]
     side_files: dict[str, FileValues] = {}
     assets: dict[str, FileValues] = {}
     labels: dict[str, str] = {}
+    generation: GenerationValues | None = None
     notes: list[str]
 
 
-class BuildValues(_Open):
-    """What is read of ``build.json``."""
+class ManifestValues(ProgramValues, ArtifactValues):
+    """The whole manifest of one program."""
+
+
+class SeveralValues(ArtifactValues):
+    """The whole manifest of several programs."""
+
+    programs: Annotated[dict[ProgramName, ProgramValues], pydantic.Field(min_length=1)]
+
+
+def read_manifest(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check a manifest; its values, with defaults for what an older strop did not write.
+
+    Raises:
+        UsageError: a value is missing or of another type.
+    """
+    kind = SeveralValues if "programs" in values else ManifestValues
+    read: ArtifactValues = validated(kind, values, where)
+    return read.model_dump(exclude={"generation"} if read.generation is None else None)
+
+
+class TimeValues(_Open):
+    """The times of one program."""
 
     pass_seconds: dict[str, float] = {}
     milliseconds: dict[str, Any] = {}
+
+
+class BuildValues(TimeValues):
+    """What is read of ``build.json``."""
+
     notes: list[str] = []
+    programs: dict[str, TimeValues] = {}
+    """Of each program, where there are several; else the times stand beside the notes."""

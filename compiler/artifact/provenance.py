@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from strop.compiler.artifact.folder import PROVENANCE, Artifact
+from strop.compiler.artifact.folder import Artifact, provenance_file
 from strop.compiler.lower.provenance import CAPTURE, Provenance
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.files.parsing import Strict, parse_json, validated
@@ -94,16 +94,16 @@ def _at(things: Sequence[Any], number: int, where: str) -> Any:
     return things[number]
 
 
-def read_provenance(artifact: Artifact) -> list[Provenance]:
-    """Where the nodes of an artifact's ONNX file come from.
+def read_provenance(artifact: Artifact, program: str = "") -> list[Provenance]:
+    """Where the nodes of a program's file come from; of several programs, one is named.
 
     Raises:
         UsageError: the artifact has no such file, or it was damaged.
     """
-    path = artifact.path / PROVENANCE
+    path = artifact.path / provenance_file(artifact.choose(program))
     if not is_there(path):
         raise UsageError(
-            f"{artifact.path} has no {PROVENANCE}, which says where its nodes come from: it was "
+            f"{artifact.path} has no {path.name}, which says where its nodes come from: it was "
             "removed, or an older strop built this. Build it again."
         )
     return decode(read_text(path, "the file", within=artifact.path), f"{path}")

@@ -87,19 +87,21 @@ class _Order:
 
 
 def _print_program(source: str, recipe: Recipe, stop_after: str, dump_ir: Path | None) -> None:
-    from strop.compiler.driver.driver import compile_program
-    from strop.compiler.frontend.source import load_model
+    from strop.compiler.driver.driver import compile_programs
+    from strop.compiler.frontend.source import load_source
 
-    write(str(compile_program(load_model(source), recipe, stop_after, dump_ir)))
+    found = compile_programs(load_source(source), recipe, stop_after, dump_ir)
+    for name, program in found.items():
+        write(f"program {name}:\n{program}" if len(found) > 1 else str(program))
 
 
 def _take_part(source: str, recipe: Recipe) -> None:
     """Run the passes, as one of several processes that train together; the first one writes."""
-    from strop.compiler.driver.driver import compile_program
-    from strop.compiler.frontend.source import load_model
+    from strop.compiler.driver.driver import compile_programs
+    from strop.compiler.frontend.source import load_source
 
     last = recipe.pipeline().steps[-1].name
-    compile_program(load_model(source), recipe, last)
+    compile_programs(load_source(source), recipe, last)
 
 
 def _write(order: _Order) -> None:
@@ -109,13 +111,13 @@ def _write(order: _Order) -> None:
     with Console(file=sys.stderr).status(f"loading {source}") as status:
         from strop.compiler.driver import driver
         from strop.compiler.driver.job import require_places
-        from strop.compiler.frontend.source import load_model
+        from strop.compiler.frontend.source import load_source
 
         reads = [source_path(source), *recipe.files()]
         require_places(order.out, order.dump_ir, order.force, reads)
         choices = _tuned(recipe, status.update) if order.tune else None
         artifact = driver.build(
-            load_model(source),
+            load_source(source),
             order.out,
             recipe,
             force=order.force,
@@ -124,7 +126,7 @@ def _write(order: _Order) -> None:
             check=order.check,
             choices=choices,
             progress=lambda stage: status.update(stage),
-            again=lambda: load_model(source),
+            again=lambda: load_source(source),
         )
     _remember(artifact.path, source)
     print_summary(artifact)

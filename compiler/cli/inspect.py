@@ -25,7 +25,8 @@ def inspect(
     if as_json:
         write(json.dumps(artifact.manifest, indent=2, sort_keys=True) + "\n")
     else:
-        _print_contract(artifact.manifest)
+        for name in artifact.programs:
+            _print_contract(artifact.program(name), name if len(artifact.programs) > 1 else "")
         print_summary(artifact)
     damaged = artifact.damaged()
     if damaged:
@@ -34,12 +35,13 @@ def inspect(
         out_console.print("all files match their hashes")
 
 
-def _print_contract(manifest: dict[str, Any]) -> None:
-    table = Table("", "name", "dtype", "shape")
+def _print_contract(program: dict[str, Any], name: str) -> None:
+    title = f"program {name}" if name else ""
+    table = Table("", "name", "dtype", "shape", title=title)
     for kind in ("inputs", "outputs"):
-        for spec in manifest["contract"][kind]:
+        for spec in program["contract"][kind]:
             shape = ", ".join(str(s) for s in spec["shape"])
             table.add_row(kind[:-1], spec["name"], spec["dtype"], shape)
-    for dim in manifest["contract"]["dims"]:
+    for dim in program["contract"]["dims"]:
         table.add_row("dim", dim["name"], "", f"{dim['min']} to {dim['max'] or 'any size'}")
     out_console.print(table)

@@ -18,6 +18,10 @@ Settings = Annotated[
 Before = Annotated[str, typer.Option(help="Put --pass before the step of this id.")]
 After = Annotated[str, typer.Option(help="Put --pass after the step of this id.")]
 
+Program = Annotated[
+    str, typer.Option("--program", help="Which one, where there are several: encoder, decoder.")
+]
+
 Target = Annotated[str, typer.Option(help="Where it will run; the recipe's by default.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Folder to write.")]
 StopAfter = Annotated[str, typer.Option(help="Print the IR after the step of this id and stop.")]

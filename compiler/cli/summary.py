@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from strop.compiler.cli.consoles import out_console
+from strop.compiler.targets.target import MAIN
 from strop.compiler.util.terminal import Table
 
 if TYPE_CHECKING:
@@ -13,21 +14,35 @@ if TYPE_CHECKING:
 
 
 def print_summary(artifact: Artifact) -> None:
-    """Print the passes, the checks and the notes of an artifact."""
+    """Print the passes, the checks and the notes of an artifact, program by program."""
     from strop.compiler.artifact.report import units
 
     out_console.say(artifact.path)
-    out_console.print(_pass_table(artifact))
-    out_console.say(f"{units.size(artifact.size)}; {checks_text(artifact.manifest['checks'])}")
-    if artifact.manifest.get("sizes"):
-        out_console.say(_sizes_text(artifact.manifest["sizes"]))
-    for name, count in artifact.manifest.get("spanning_operators", {}).items():
-        out_console.say(f"a row depends on its batch: {count} {name} take one scale for all rows")
-    for name, before in artifact.manifest["metrics"].get("original", {}).items():
-        after = artifact.manifest["metrics"]["artifact"].get(name)
-        out_console.print(f"{name}: {before:.6g} original, {after:.6g} artifact")
-    for note in [*artifact.manifest["notes"], *artifact.build_record().get("notes", [])]:
+    size, record = units.size(artifact.size), artifact.build_record()
+    if (programs := artifact.programs) == (MAIN,):
+        _print_program(artifact.manifest, record, f"{size}; ")
+        notes = artifact.manifest["notes"]
+    else:
+        out_console.say(f"{size}; {len(programs)} programs: {', '.join(programs)}")
+        for name in programs:
+            out_console.say(f"program {name}")
+            _print_program(artifact.program(name), record.get("programs", {}).get(name, {}), "")
+        told = [f"{name}: {note}" for name in programs for note in artifact.program(name)["notes"]]
+        notes = [*artifact.manifest["notes"], *told]
+    for note in [*notes, *record.get("notes", [])]:
         out_console.print(f"note: {note}")
+
+
+def _print_program(program: Mapping[str, Any], times: Mapping[str, Any], before: str) -> None:
+    out_console.print(_pass_table(program, times.get("pass_seconds", {})))
+    out_console.say(f"{before}{checks_text(program['checks'])}")
+    if program.get("sizes"):
+        out_console.say(_sizes_text(program["sizes"]))
+    for name, count in program.get("spanning_operators", {}).items():
+        out_console.say(f"a row depends on its batch: {count} {name} take one scale for all rows")
+    for name, original in program["metrics"].get("original", {}).items():
+        found = program["metrics"]["artifact"].get(name)
+        out_console.print(f"{name}: {original:.6g} original, {found:.6g} artifact")
 
 
 def _sizes_text(sizes: dict[str, Any]) -> str:
@@ -43,19 +58,18 @@ def _sizes_text(sizes: dict[str, Any]) -> str:
     return f"{text}. Not run, for their cost: {left} (--check full runs all)"
 
 
-def _pass_table(artifact: Artifact) -> Table:
+def _pass_table(program: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:
     """One row a pass that changed something: time, growth, counts, and what it did to outputs."""
     from strop.compiler.artifact.report import units
 
-    seconds = artifact.build_record().get("pass_seconds", {})
-    idle = [r["name"] for r in artifact.manifest["passes"] if not r["rewrites"]]
+    idle = [r["name"] for r in program["passes"] if not r["rewrites"]]
     caption = (
         f"changed nothing: {', '.join(idle) or 'none'}\n"
         "SQNR in dB against the pass before, largest error against the original, on a small example"
     )
     heads = ("pass", "ms", "nodes", "size", "SQNR", "error", "rewrites")
     table = Table(*heads, caption=caption)
-    for record in artifact.manifest["passes"]:
+    for record in program["passes"]:
         if not record["rewrites"]:
             continue
         table.add_row(

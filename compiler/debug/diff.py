@@ -79,34 +79,35 @@ def _require_one_model(before: Path, first: object, after: Path, second: object)
         raise UsageError(f"{before} and {after} take other inputs: they are of two models")
 
 
-def diff_artifacts(before: Path, after: Path, source: str = "") -> Difference:
-    """Compare the files of two artifacts, without the runtime's own fusions.
+def diff_artifacts(before: Path, after: Path, source: str = "", program: str = "") -> Difference:
+    """Compare the files of a program in two artifacts, without the runtime's own fusions.
 
     Raises:
         UsageError: one is no artifact or damaged, or they take other inputs.
     """
     first, second = read_intact(before), read_intact(after)
-    contracts = [a.manifest["contract"]["inputs"] for a in (first, second)]
+    contracts = [a.program(program)["contract"]["inputs"] for a in (first, second)]
     _require_one_model(before, contracts[0], after, contracts[1])
-    feeds = feeds_for(first, source, {})
-    text = text_diff(_file_text(first), _file_text(second))
-    old, new = (_file_values(a, feeds.arrays) for a in (first, second))
+    feeds = feeds_for(first, source, {}, program)
+    text = text_diff(_file_text(first, program), _file_text(second, program))
+    old, new = (_file_values(a, feeds.arrays, program) for a in (first, second))
     return compare_values(old, new, {}, f"{text}\nvalues on {feeds.origin}".strip())
 
 
-def diff_lowered(snapshot: Path, artifact: Path) -> Difference:
+def diff_lowered(snapshot: Path, artifact: Path, name: str = "") -> Difference:
     """Compare a program with the file that it was lowered to: what the lowering did to a value."""
     program = load_apart(snapshot)
     inputs = load_inputs(snapshot.parent, program)
     built = read_intact(artifact)
     known = [asdict(spec) | {"shape": list(spec.shape)} for spec in program.contract.inputs]
-    _require_one_model(snapshot, known, artifact, built.manifest["contract"]["inputs"])
+    _require_one_model(snapshot, known, artifact, built.program(name)["contract"]["inputs"])
     old = _values(program, inputs)
     taken = in_contract(inputs, program.contract)
-    found = _file_values(built, {n: to_array(t) for n, t in taken.items()})
+    found = _file_values(built, {n: to_array(t) for n, t in taken.items()}, name)
     new = under_ir_names(found, program)
     described = {n.name: describe(n) for n in program.calls()}
-    return compare_values(old, new, described, text_diff(program_text(program), _file_text(built)))
+    text = text_diff(program_text(program), _file_text(built, name))
+    return compare_values(old, new, described, text)
 
 
 def diff(before: Program, after: Program, inputs: Inputs) -> Difference:
@@ -127,13 +128,13 @@ def _values(program: Program, inputs: Inputs) -> dict[str, Array]:
     return arrays_apart(lambda: values(program, inputs), weight_bytes(program))
 
 
-def _file_text(built: Artifact) -> str:
-    return runtime_of(built.target).text(built.path)
+def _file_text(built: Artifact, program: str) -> str:
+    return runtime_of(built.target).text(built.path, built.choose(program))
 
 
-def _file_values(built: Artifact, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    runtime = runtime_of(built.target)
-    return arrays_apart(lambda: runtime.values(built.path, feeds), built.size)
+def _file_values(built: Artifact, feeds: Mapping[str, Array], program: str) -> dict[str, Array]:
+    runtime, chosen = runtime_of(built.target), built.choose(program)
+    return arrays_apart(lambda: runtime.values(built.path, feeds, chosen), built.size)
 
 
 def compare_values(

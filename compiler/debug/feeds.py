@@ -55,32 +55,40 @@ def one_size_each(words: Sequence[str], dims: Sequence[Mapping[str, Any]]) -> di
 
 
 def feeds_for(
-    artifact: Artifact, source: str = "", sizes: Mapping[str, int] | None = None
+    artifact: Artifact, source: str = "", sizes: Mapping[str, int] | None = None, program: str = ""
 ) -> Feeds:
     """Inputs from a source, from the one that the artifact was built from here, or made up.
+
+    Args:
+        artifact: what takes them.
+        source: that was asked for; "" where none was.
+        sizes: of dynamic dims.
+        program: which of several takes them.
 
     Raises:
         UsageError: the source that was asked for is wrong, or nothing can be made up.
     """
-    contract = artifact.manifest["contract"]
+    contract = artifact.program(program)["contract"]
     if source:
-        return feeds_of(source, contract, sizes or {})
+        return feeds_of(source, contract, sizes or {}, program)
     known = recall_source(artifact.path)
     if known is None:
         return made_up(contract, sizes or {}, "no source of this artifact is known here")
     try:
-        return feeds_of(known, contract, sizes or {})
+        return feeds_of(known, contract, sizes or {}, program)
     except UsageError as error:  # it was edited or moved since
         return made_up(contract, sizes or {}, str(error).splitlines()[0])
 
 
-def feeds_of(source: str, contract: Mapping[str, Any], sizes: Mapping[str, int]) -> Feeds:
+def feeds_of(
+    source: str, contract: Mapping[str, Any], sizes: Mapping[str, int], program: str = ""
+) -> Feeds:
     """The largest inputs that a source gives, cropped or repeated to the sizes.
 
     Raises:
         UsageError: the source is wrong, or gives other inputs than the artifact takes.
     """
-    signature, example, calibration = read_inputs(load_model(source))
+    signature, example, calibration = read_inputs(load_model(source, program))
     if set(signature.dims) != {d["name"] for d in contract["dims"]}:
         raise UsageError(f"{source} has the dims {sorted(signature.dims)}, the artifact others")
     largest = max([example, *calibration], key=lambda i: sum(t.numel() for t in i.values()))

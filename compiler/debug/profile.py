@@ -154,7 +154,9 @@ def by_module(depth: int) -> Callable[[NodeTime], str]:
     return key
 
 
-def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int = 20) -> Profile:
+def profile(
+    out: Path, words: Sequence[str] = (), *, source: str = "", runs: int = 20, program: str = ""
+) -> Profile:
     """Run an artifact in a default session with the runtime's profiler on.
 
     Args:
@@ -163,6 +165,7 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
         source: where inputs come from; by default where the artifact was built from, if that is
             known on this machine, and else they are made up.
         runs: how many to make, after a few that do not count.
+        program: which of several.
 
     Raises:
         UsageError: no artifact, or a damaged one, or sizes that it does not take.
@@ -175,22 +178,23 @@ def profile(out: Path, words: Sequence[str] = (), *, source: str = "", runs: int
     from strop.compiler.util.errors import RuntimeRefusedError
 
     artifact = read_intact(out)
-    records = read_provenance(artifact)
-    manifest = artifact.manifest
-    feeds = feeds_for(artifact, source, one_size_each(words, manifest["contract"]["dims"]))
+    name, known = artifact.choose(program), artifact.program(program)
+    records = read_provenance(artifact, program)
+    sizes = one_size_each(words, known["contract"]["dims"])
+    feeds = feeds_for(artifact, source, sizes, program)
     runtime = runtime_of(artifact.target)
     if (stand_in := runtime.stand_in(artifact.target)) is not None:
         raise RuntimeRefusedError(
             f"{stand_in.why}, and how long {stand_in.name} takes says nothing of "
             f"{artifact.target.name}"
         )
-    found = runtime.trace(artifact.path, artifact.target, feeds.arrays, runs)
+    found = runtime.trace(artifact.path, artifact.target, feeds.arrays, runs, name)
     return Profile(
         out=out,
         inputs=feeds.origin,
         sizes=feeds.sizes,
         runs=len(found.milliseconds),
-        nodes=attribute(found, records, manifest["passes"]),
+        nodes=attribute(found, records, known["passes"]),
         between=statistics.median(found.between()),
         whole=statistics.median(found.milliseconds),
         plain=found.plain,

@@ -71,13 +71,13 @@ def why_not(captured: Program, pipeline: Pipeline, name: str, at: str | None = N
     )
 
 
-def why_not_in(artifact: Artifact, name: str, at: str | None = None) -> Answer:
+def why_not_in(artifact: Artifact, name: str, at: str | None = None, program: str = "") -> Answer:
     """What the manifest of an artifact says of one pass: near misses and counts.
 
     Raises:
-        UsageError: there is no such step.
+        UsageError: there is no such step, or which of several programs is meant is not said.
     """
-    steps = {p["name"]: p for p in artifact.manifest["passes"]}
+    steps = {p["name"]: p for p in artifact.program(program)["passes"]}
     if name not in steps:
         raise UsageError(f"the artifact has no pass '{name}'{did_you_mean(name, list(steps))}")
     step = steps[name]

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from strop.compiler.artifact.folder import BUILD, MANIFEST, REPORT, write_json
-from strop.compiler.artifact.manifest import Record, build_record, manifest
+from strop.compiler.artifact.generation import generation_values
+from strop.compiler.artifact.manifest import ProgramRecord, Record, build_record, manifest
 from strop.compiler.artifact.report.page import render
 from strop.compiler.driver.job import Job
-from strop.compiler.driver.optimize import Optimized
+from strop.compiler.driver.part import Ready
 from strop.compiler.driver.verdict import Checked
-from strop.compiler.frontend.prepare import Captured
 from strop.compiler.ir.batch_invariance import spanning_operators
+
+
+@dataclass(frozen=True)
+class Together:
+    """What was written for all programs together.
+
+    Attributes:
+        files: the names of the files of the target.
+        shared_buffers: whether a cache may be given as one buffer that is input and output at once.
+        notes: what the user should know of them, in sentences.
+    """
+
+    files: Sequence[str]
+    shared_buffers: bool
+    notes: Sequence[str]
 
 
 def describe(
     folder: Path,
-    files: Sequence[str],
     job: Job,
-    captured: Captured,
-    optimized: Optimized,
-    checked: Checked,
+    together: Together,
+    parts: Sequence[Ready],
+    checked: Mapping[str, Checked],
 ) -> None:
     """Describe a build that was checked.
 
     Args:
         folder: where the files of the target lie; provenance and companions lie there too.
-        files: the names of those of the target.
         job: what was asked for.
-        captured: the original.
-        optimized: what the passes made.
-        checked: what the files gave.
+        together: what was written.
+        parts: the programs.
+        checked: what the file of each of them gave, by name.
     """
-    both = {"original": captured.metrics, "artifact": checked.metrics}
+    generation = None
+    if job.generation is not None:
+        generation = generation_values(job.generation, together.shared_buffers)
     record = Record(
         recipe=job.recipe,
+        programs={part.name: _record(part, checked[part.name]) for part in parts},
+        assets=tuple(job.companions.files),
+        labels=job.companions.labels,
+        generation=generation,
+        notes=together.notes,
+    )
+    described = manifest(record, folder, together.files)
+    write_json(folder / MANIFEST, described)
+    built = build_record(job.stages.seconds, record.programs, job.notes)
+    with job.stages.stage("report"):
+        page = render(described, built, {part.name: part.optimized.graphs for part in parts})
+        (folder / REPORT).write_text(page, encoding="utf-8")
+    # Last of all: the time of the report has joined the others.
+    write_json(folder / BUILD, built)
+
+
+def _record(part: Ready, checked: Checked) -> ProgramRecord:
+    captured, optimized = part.captured, part.optimized
+    both = {"original": captured.metrics, "artifact": checked.metrics}
+    return ProgramRecord(
         contract=optimized.program.contract,
         steps=optimized.records,
         checks=checked.results,
@@ -47,15 +83,5 @@ def describe(
             *(note for step in optimized.records for note in step.notes),
             *checked.notes,
         ],
-        assets=tuple(job.companions.files),
-        labels=job.companions.labels,
+        milliseconds={"original": captured.milliseconds, **checked.milliseconds},
     )
-    described = manifest(record, folder, files)
-    write_json(folder / MANIFEST, described)
-    times = {"original": captured.milliseconds, **checked.milliseconds}
-    built = build_record(job.stages.seconds, optimized.records, times, job.notes)
-    with job.stages.stage("report"):
-        page = render(described, built, *optimized.graphs)
-        (folder / REPORT).write_text(page, encoding="utf-8")
-    # Last of all: the time of the report has joined the others.
-    write_json(folder / BUILD, built)

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from weakref import ref
 
-from strop.compiler.artifact.folder import PROVENANCE, Artifact, read_artifact
-from strop.compiler.artifact.output import ARTIFACT
-from strop.compiler.artifact.provenance import write_provenance
-from strop.compiler.check.metrics import require_measure, require_metrics
-from strop.compiler.driver.blame import Again
-from strop.compiler.driver.describe import describe
+from strop.compiler.artifact.folder import Artifact, read_artifact
 from strop.compiler.driver.informed import informed
-from strop.compiler.driver.job import Job, Options, job_of
-from strop.compiler.driver.optimize import Instruments, Optimized, optimize
-from strop.compiler.driver.speed import written
-from strop.compiler.driver.stand_in import check_by_stand_in
-from strop.compiler.driver.verdict import check_file
+from strop.compiler.driver.job import Options, job_of
+from strop.compiler.driver.optimize import Instruments
+from strop.compiler.driver.part import captured_parts, ready_pipeline
+from strop.compiler.driver.publish import publish
 from strop.compiler.frontend.coverage import CheckScope
-from strop.compiler.frontend.data import context_of
-from strop.compiler.frontend.model import Evaluate, Model
-from strop.compiler.frontend.prepare import Captured, capture_model
+from strop.compiler.frontend.crossing import require_agreement
+from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.prepare import capture_model
+from strop.compiler.frontend.programs import Programs, as_programs, is_several
+from strop.compiler.frontend.sharing import shared_tensors
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
-from strop.compiler.lower.lowering import lowering_of
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.rewriting.dump import Dump, require_dump_place
-from strop.compiler.rewriting.passes import Pipeline
-from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import get_target
-from strop.compiler.util import interrupts
-from strop.compiler.util.collector import collector_paused
 from strop.compiler.util.errors import UsageError, did_you_mean
-from strop.compiler.util.files.staging import staged
 from strop.compiler.util.stages import Progress, Stages
 from strop.compiler.util.user_code import held_to_return
 
 
 def build(
-    model: Model,
+    model: Model | Programs,
     out: str | os.PathLike[str],
     recipe: str | Recipe = "cpu-fp32",
     target: str | None = None,
@@ -53,9 +42,11 @@ def build(
     check: CheckScope = "bounded",
     choices: Choices | None = None,
     progress: Progress = lambda stage: None,
-    again: Again | None = None,
+    again: Callable[[], Model | Programs | None] | None = None,
 ) -> Artifact:
     """Build a model into an artifact folder, and check the written file against the original.
+
+    Several programs go through the same passes one by one, and are written together or not at all.
 
     Args:
         model: what to build.
@@ -72,8 +63,8 @@ def build(
             of the declared ranges, whatever they cost.
         choices: measured emitter choices; by default those that strop has measured for the target.
         progress: told the name of each stage as it begins.
-        again: makes the model once more; called only to find out which step is to blame where the
-            file misses the budget. By default the model itself, where the caller still holds it.
+        again: makes what is built once more; called only to find out which step is to blame where
+            a file misses the budget. By default the model itself, where the caller still holds it.
 
     Raises:
         UsageError: the model or the recipe is wrong.
@@ -85,78 +76,38 @@ def build(
     # Not a decorator: it would keep a reference to the model, whose weights are freed on the way.
     with held_to_return():
         options = Options(force, instruments, check, choices)
-        job = job_of(model, out, recipe, target, dump_ir, options, Stages(progress))
-        pipeline = ready_pipeline(model, job.recipe, progress, job.notes.append)
-        require_measure(job.recipe.budget, model.evaluate is not None)
-        measure = model.evaluate
-        captured = capture_model(model, job.stages, check)
-        require_metrics(job.recipe.budget, captured.metrics)
-        # The original weights are not needed any more; a caller that kept none frees them.
-        again = again or weakref.ref(model)
-        del model
-        optimized = _optimized(job, captured, pipeline)
-        del pipeline
-        _publish(job, captured, optimized, measure, again)
+        programs = as_programs(model)
+        job = job_of(programs, out, recipe, target, dump_ir, options, Stages(progress))
+        require_agreement(programs)
+        shared = shared_tensors(programs.models)
+        remade = {name: partial(_once_more, again or ref(model), name) for name in programs.models}
+        models = dict(programs.models)
+        # The original weights are not needed any more once they are captured; a caller that kept
+        # none frees them.
+        del model, programs
+        parts = captured_parts(job, models, remade)
+        publish(job, [part.optimized() for part in parts], shared)
         return read_artifact(job.out)
 
 
-def _optimized(job: Job, captured: Captured, pipeline: Pipeline) -> Optimized:
-    """Run the passes; the programs on the way are freed when this returns."""
-    dump = Dump(job.dump_ir, captured.probe.inputs) if job.dump_ir else None
-    inputs, options = captured.cases[0].inputs, job.options
-    told = informed(pipeline, captured.program, inputs, job.target, options.choices)
-    return optimize(captured, told, job.recipe, job.out, dump, options.instruments, job.stages)
+def _once_more(again: Callable[[], Model | Programs | None], program: str) -> Model | None:
+    """One of the models of a build, made once more."""
+    made = again()
+    return None if made is None else as_programs(made).models.get(program)
 
 
-def _publish(
-    job: Job, captured: Captured, optimized: Optimized, measure: Evaluate | None, again: Again
-) -> None:
-    """Lower, write, check and describe; the folder takes its place in one step, or not at all."""
-    with job.stages.stage("lower"), collector_paused():
-        lowering = lowering_of(job.target)
-        lowered = lowering.lower(optimized.program, job.target, job.options.choices)
-    stand_in = runtime_of(job.target).stand_in(job.target)
-    with (
-        # Times of a stand-in would say nothing of the target.
-        written(optimized.in_float if stand_in is None else None, job) as in_float,
-        staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder,
-    ):
-        with job.stages.stage("write"):
-            files = lowered.write(folder)
-            write_provenance(lowered.provenance(), folder / PROVENANCE)
-            job.companions.copy_to(folder)
-        del lowered
-        if stand_in is None:
-            # The weights are in the file: the check has the memory for itself.
-            optimized.program.weights.clear()
-            gc.collect()
-            checked = check_file(folder, in_float, job, captured, measure, again)
-        else:
-            checked = check_by_stand_in(stand_in, folder, job, captured, measure, again)
-        describe(folder, files, job, captured, optimized, checked)
-
-
-def ready_pipeline(
-    model: Model,
-    recipe: Recipe,
-    progress: Progress = lambda what: None,
-    say: Callable[[str], None] = lambda sentence: None,
-) -> Pipeline:
-    """The passes of a recipe with what the user gave for them, before it is captured.
-
-    Args:
-        model: its data, loss and metrics are what passes see.
-        recipe: the passes and the target.
-        progress: told what a pass that takes long is at.
-        say: told what the user should know of this run alone.
-
-    Raises:
-        UsageError: an option is wrong, or a pass needs what the model does not give.
-    """
-    context = context_of(model, get_target(recipe.target))
-    pipeline = recipe.pipeline().within(replace(context, progress=progress, say=say))
-    pipeline.require_needs()
-    return pipeline
+def compile_programs(
+    given: Model | Programs, recipe: Recipe, stop_after: str, dump_ir: Path | None = None
+) -> dict[str, Program]:
+    """``compile_program`` for each program; each dumps into a folder of its own."""
+    models = as_programs(given).models
+    several = is_several(models)
+    return {
+        name: compile_program(
+            model, recipe, stop_after, dump_ir / name if dump_ir and several else dump_ir
+        )
+        for name, model in models.items()
+    }
 
 
 @held_to_return()

@@ -19,6 +19,7 @@ def informed(
     inputs: Inputs,
     target: Target,
     choices: Choices | None = None,
+    name: str = "",
 ) -> Pipeline:
     """The same steps, which see the program as captured, and can time others and capture models.
 
@@ -28,7 +29,8 @@ def informed(
         inputs: of the user's; programs are timed on them, and models captured.
         target: where the program will run.
         choices: of its lowering.
+        name: of the program, where a build has several: of a teacher's it is taught by that one.
     """
     clock = TargetClock(target, inputs, choices)
-    capture = cache(partial(capture_teacher, contract=program.contract, example=inputs))
+    capture = cache(partial(capture_teacher, contract=program.contract, example=inputs, name=name))
     return pipeline.taught_by(program, capture).timed_by(clock.against)

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from strop.compiler.check.comparison import check_program, check_session, feeds_of
-from strop.compiler.driver.blame import Again
-from strop.compiler.driver.job import Job
 from strop.compiler.driver.metric_blame import hold_metrics
+from strop.compiler.driver.part import Ready
 from strop.compiler.driver.verdict import Checked, hold_outputs
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.evaluation import evaluate
-from strop.compiler.frontend.model import Evaluate
-from strop.compiler.frontend.prepare import Captured
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.targets.isolation import open_isolated
@@ -30,38 +27,29 @@ from strop.compiler.util.numerics import Array
 ALLOWANCE = 60.0
 
 
-def check_by_stand_in(
-    stand_in: StandIn,
-    folder: Path,
-    job: Job,
-    captured: Captured,
-    measure: Evaluate | None,
-    again: Again,
-) -> Checked:
-    """Run the files of a folder on some cases, and the program in torch on all others.
+def check_by_stand_in(stand_in: StandIn, folder: Path, part: Ready) -> Checked:
+    """Run the file of a program on some cases, and the program in torch on all others.
 
     Args:
         stand_in: what runs the files.
         folder: the files of the target.
-        job: the budget, the target and the clock.
-        captured: the cases, the program that was lowered, and the original's metrics.
-        measure: the user's ``evaluate``; the program in torch is measured.
-        again: makes the model once more, to find the step that is to blame.
+        part: the program that was lowered, its cases and metrics, the budget and the clock; the
+            user's ``evaluate`` measures the program in torch.
 
     Raises:
         BudgetError: outputs or metrics miss the budget.
         UsageError: the user's ``evaluate`` failed.
         RuntimeRefusedError: the stand-in does not take the files.
     """
-    program = captured.program
+    job, captured, program = part.job, part.captured, part.captured.program
     chosen, others = affordable(stand_in, folder, captured.cases)
     with job.stages.stage("check"):
-        with open_isolated(folder, job.target) as session:
+        with open_isolated(folder, job.target, part.name) as session:
             results = check_session(session, chosen, program.contract)
         results += [replace(one, in_torch=True) for one in check_program(program, others)]
-        hold_outputs(results, job, captured, again)
-        metrics = evaluate(measure, lambda: _runner(program), "the artifact")
-        hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)
+        hold_outputs(results, part)
+        metrics = evaluate(part.measure, lambda: _runner(program), "the artifact")
+        hold_metrics(metrics, captured, job.recipe, job.target, part.again, job.stages)
     notes = _notes(stand_in, chosen, others, bool(metrics))
     return Checked(results, metrics, {"artifact": None}, notes)
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from strop.compiler.check.comparison import Comparison, check_session, feeds_of
 from strop.compiler.check.limits import hold_to_budget, missed_by
-from strop.compiler.driver.blame import Again, find_suspect, suspect_by
-from strop.compiler.driver.job import Job
+from strop.compiler.driver.blame import find_suspect, suspect_by
 from strop.compiler.driver.metric_blame import hold_metrics
+from strop.compiler.driver.part import Ready
 from strop.compiler.driver.speed import FloatFiles, hold_to_time
 from strop.compiler.frontend.evaluation import evaluate
-from strop.compiler.frontend.model import Evaluate
-from strop.compiler.frontend.prepare import Captured
 from strop.compiler.targets.isolation import open_isolated
 from strop.compiler.targets.runtime import runner
 
@@ -37,23 +35,13 @@ class Checked:
     notes: Sequence[str] = ()
 
 
-def check_file(
-    folder: Path,
-    in_float: FloatFiles | None,
-    job: Job,
-    captured: Captured,
-    measure: Evaluate | None,
-    again: Again,
-) -> Checked:
-    """Run the files of a folder on all cases, in a process of its own.
+def check_file(folder: Path, in_float: FloatFiles | None, part: Ready) -> Checked:
+    """Run the file of a program on all cases, in a process of its own.
 
     Args:
         folder: the files of the target.
-        in_float: what a quantized model is timed against.
-        job: the budget, the target and the clock.
-        captured: the cases, and the original's metrics.
-        measure: the user's ``evaluate``.
-        again: makes the model once more, to find the step that is to blame.
+        in_float: what a quantized program is timed against.
+        part: the program, its cases and metrics, the budget and the clock.
 
     Raises:
         BudgetError: outputs, metrics or the time miss the budget; the message names the step to
@@ -61,31 +49,32 @@ def check_file(
         UsageError: the user's ``evaluate`` failed.
         RuntimeRefusedError: the runtime does not take the files.
     """
-    first = captured.cases[0]
-    with open_isolated(folder, job.target) as session:
+    job, captured, first = part.job, part.captured, part.captured.cases[0]
+    with open_isolated(folder, job.target, part.name) as session:
         with job.stages.stage("check"):
             results = check_session(session, captured.cases, captured.program.contract)
-            hold_outputs(results, job, captured, again)
-            metrics = evaluate(measure, lambda: runner(session), "the artifact")
+            hold_outputs(results, part)
+            metrics = evaluate(part.measure, lambda: runner(session), "the artifact")
             took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
-            hold_metrics(metrics, captured, job.recipe, job.target, again, job.stages)
+            hold_metrics(metrics, captured, job.recipe, job.target, part.again, job.stages)
         milliseconds: dict[str, float | None] = {"artifact": took}
         if in_float is not None:
             milliseconds["float"] = hold_to_time(session, in_float, feeds_of(first), job)
     return Checked(results, metrics, milliseconds)
 
 
-def hold_outputs(results: Sequence[Comparison], job: Job, captured: Captured, again: Again) -> None:
+def hold_outputs(results: Sequence[Comparison], part: Ready) -> None:
     """Check the outputs against the budget; where they miss it, name the step to blame.
 
     Raises:
         BudgetError: they miss it.
     """
+    job = part.job
     missed = missed_by(results, job.recipe.budget)
     if not missed:
         return
     worst = max(missed, key=lambda r: r.max_error)
-    case = next(c for c in captured.cases if c.name == worst.case)
+    case = next(c for c in part.captured.cases if c.name == worst.case)
     with job.stages.stage("look for the step to blame"):
-        suspect = suspect_by(lambda: find_suspect(again, job.recipe, job.target, case))
+        suspect = suspect_by(lambda: find_suspect(part.again, job.recipe, job.target, case))
     hold_to_budget(results, job.recipe.budget, suspect)

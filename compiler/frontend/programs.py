@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strop.compiler.frontend.model import Model
+from strop.compiler.targets.target import MAIN
 from strop.compiler.util.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
     from strop.compiler.frontend.generation import Generation
 
-MAIN = "model"
-"""The name of the program that a Model alone becomes."""
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+PROGRAM_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 # What belongs to the artifact as a whole, and not to one of its programs.
 _OF_ALL = ("files", "labels", "generation")
 
@@ -43,6 +42,11 @@ class Programs:
     files: Sequence[Path] = ()
     labels: Mapping[int, str] | None = None
     notes: Sequence[str] = ()
+
+
+def is_several(names: Iterable[str]) -> bool:
+    """Whether these are programs with files of their own, and not the one that a Model becomes."""
+    return list(names) != [MAIN]
 
 
 def choose_program(name: str, known: Sequence[str], of: object) -> str:
@@ -92,7 +96,7 @@ def as_programs(given: Model | Programs) -> Programs:
 
 
 def _require_name(name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(PROGRAM_NAME, name):
         raise UsageError(
             f"Programs.models: {name!r} is no name for a program; take at most 64 ASCII letters, "
             "digits and underscores, without a digit in front"

@@ -11,7 +11,8 @@ from strop.compiler.frontend.inputs import Signature
 from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.original import run_original
 from strop.compiler.frontend.prepare import require_ready
-from strop.compiler.frontend.source import load_model
+from strop.compiler.frontend.programs import as_programs, choose_program
+from strop.compiler.frontend.source import load_source
 from strop.compiler.ir.contract import Contract, dims_of
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
@@ -19,20 +20,22 @@ from strop.compiler.util.errors import StropError, UsageError
 from strop.compiler.util.user_code import blame
 
 
-def capture_teacher(source: str, contract: Contract, example: Inputs) -> Program:
+def capture_teacher(source: str, contract: Contract, example: Inputs, name: str = "") -> Program:
     """Capture a model at the sizes of another one, with that one's dynamic dims.
 
     Args:
         source: ``FILE.py:make`` or ``hf:PATH[#task]``.
         contract: of the student.
         example: inputs of the student's, by name.
+        name: of the program, where the source makes several.
 
     Raises:
         UsageError: there is no such model, or it does not take these inputs.
         UnsupportedError: it cannot be captured.
     """
     try:
-        model = load_model(source)
+        models = as_programs(load_source(source)).models
+        model = models.get(name) or models[choose_program("", list(models), source)]
         require_ready(model.module)
         signature = _signature(model, contract)
         with torch.no_grad():

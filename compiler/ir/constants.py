@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -43,6 +44,16 @@ def weight_names(value: Node) -> list[str]:
     if value.op == "get_attr":
         return [str(value.target)]
     return [name for n in value.all_input_nodes for name in weight_names(n)]
+
+
+def weights_behind(values: Iterable[Node]) -> frozenset[str]:
+    """The names of all weights that constant values are computed from."""
+    pending, seen = list(values), set(values)
+    while pending:
+        new = [n for n in pending.pop().all_input_nodes if n not in seen]
+        pending += new
+        seen.update(new)
+    return frozenset(str(node.target) for node in seen if node.op == "get_attr")
 
 
 def _is_static(value: object) -> bool:

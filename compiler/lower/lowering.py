@@ -10,7 +10,8 @@ from typing import Protocol
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.provenance import Provenance
-from strop.compiler.targets.target import Target
+from strop.compiler.lower.shared import SharedWeights
+from strop.compiler.targets.target import MAIN, Target
 
 
 class Lowered(Protocol):
@@ -24,8 +25,20 @@ class Lowered(Protocol):
         """
         ...
 
-    def write(self, folder: Path) -> list[str]:
-        """Write the files into a folder; returns their names."""
+    def write(
+        self, folder: Path, program: str = MAIN, shared: SharedWeights | None = None
+    ) -> list[str]:
+        """Write the files into a folder.
+
+        Args:
+            folder: where to.
+            program: after which the files are named.
+            shared: what the file of weights in the folder holds, which this adds to; None where
+                the program is the only one.
+
+        Returns:
+            The names of the files.
+        """
         ...
 
     def provenance(self) -> Iterable[Provenance]:

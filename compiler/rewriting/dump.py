@@ -103,10 +103,17 @@ def require_dump_place(folder: Path, out: Path | None = None) -> None:
         out = real_path(out)
         if place.is_relative_to(out) or out.is_relative_to(place):
             raise UsageError(f"--dump-ir: {folder} and {out} must be apart: one holds the other")
-    if place.is_dir() and any(place.iterdir()) and _named(place) is None:
+    if place.is_dir() and not _holds_dumps(place):
         raise UsageError(f"--dump-ir: {folder} holds other files than a dump; name a new folder")
     if (place / WEIGHTS).is_symlink():
         raise UsageError(f"--dump-ir: {place / WEIGHTS} is a link; move it away")
+
+
+def _holds_dumps(folder: Path) -> bool:
+    """Whether a folder is a dump, or holds dumps of several programs, or nothing."""
+    if _named(folder) is not None:
+        return True
+    return all(one.is_dir() and _named(one) is not None for one in folder.iterdir())
 
 
 def _named(folder: Path) -> Sequence[str] | None:

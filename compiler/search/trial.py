@@ -14,7 +14,8 @@ from strop.compiler.artifact.report.worst import worst_of
 from strop.compiler.driver.clock import turns
 from strop.compiler.driver.driver import build
 from strop.compiler.frontend.inputs import read_inputs
-from strop.compiler.frontend.source import load_model
+from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.source import load_source
 from strop.compiler.recipes.recipe import Recipe
 from strop.compiler.targets.isolation import IsolatedSession, open_isolated
 from strop.compiler.util import interrupts
@@ -65,7 +66,7 @@ def workshop(source: str, recipe: Recipe, progress: Progress) -> Iterator[Worksh
     Raises:
         StropError: it cannot be built.
     """
-    _, example, calibration = read_inputs(load_model(source))
+    _, example, calibration = read_inputs(_model(source))
     inputs = (calibration or [example])[0]
     feeds = {name: to_array(tensor) for name, tensor in inputs.items()}
     with _built(source, recipe, progress) as artifact:
@@ -87,13 +88,23 @@ def require_measured(names: Mapping[str, object], measured: Mapping[str, float])
             )
 
 
+def _model(source: str) -> Model:
+    made = load_source(source)
+    if isinstance(made, Model):
+        return made
+    raise UsageError(
+        f"{source} makes {len(made.models)} programs, and a search builds one: write a factory "
+        "that returns the Model of the one to search for"
+    )
+
+
 @contextmanager
 def _built(source: str, recipe: Recipe, progress: Progress) -> Iterator[Artifact]:
     with tempfile.TemporaryDirectory(prefix="strop-search-") as folder:
         out = Path(folder) / "artifact"
         try:
             artifact = build(
-                load_model(source), out, recipe, progress=progress, again=lambda: load_model(source)
+                _model(source), out, recipe, progress=progress, again=lambda: _model(source)
             )
         finally:
             interrupts.unsettle()  # an artifact that was written does not end the search

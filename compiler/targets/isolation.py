@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from strop.compiler.targets.runtime import runtime_of
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.target import MAIN, Target
 from strop.compiler.util.array_pipe import Message, receive, send
 from strop.compiler.util.child import Child
 from strop.compiler.util.errors import RuntimeEndedError, RuntimeRefusedError, UsageError
@@ -27,11 +27,12 @@ TIMES_AS_LONG = 100.0
 class IsolatedSession:
     """A ``Session`` whose files are open in another process."""
 
-    def __init__(self, child: Child, folder: Path, target: Target) -> None:
+    def __init__(self, child: Child, folder: Path, target: Target, program: str) -> None:
         self.target = target
         self._child, self._one_at_a_time = child, threading.Lock()
         self._ended: RuntimeEndedError | None = None
-        opened, _ = self._ask({"folder": str(folder), "target": target.name}, {}, "load")
+        wanted = {"folder": str(folder), "target": target.name, "program": program}
+        opened, _ = self._ask(wanted, {}, "load")
         self.inputs: Sequence[str] = opened["inputs"]
         self.outputs: Sequence[str] = opened["outputs"]
 
@@ -99,8 +100,8 @@ class IsolatedSession:
 
 
 @contextmanager
-def open_isolated(folder: Path, target: Target) -> Iterator[IsolatedSession]:
-    """Files opened by their target's runtime, in a process that lives as long as the block.
+def open_isolated(folder: Path, target: Target, program: str = MAIN) -> Iterator[IsolatedSession]:
+    """A program's files opened by their runtime, in a process that lives as long as the block.
 
     Raises:
         UsageError: no process can be started.
@@ -111,6 +112,6 @@ def open_isolated(folder: Path, target: Target) -> Iterator[IsolatedSession]:
     except OSError as error:
         raise UsageError(f"no process can be started to check the file in: {error}") from error
     try:
-        yield IsolatedSession(child, folder, target)
+        yield IsolatedSession(child, folder, target, program)
     finally:
         child.end()

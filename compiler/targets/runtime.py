@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from strop.compiler.targets.target import Target
+from strop.compiler.targets.target import MAIN, Target
 from strop.compiler.util.numerics import Array
 
 Run = Callable[..., tuple[Array, ...]]
@@ -98,7 +98,10 @@ class Trace:
 
 
 class Runtime(Protocol):
-    """Opens the files that a target's lowering wrote; ``folder`` is where they lie."""
+    """Opens the files that a target's lowering wrote; ``folder`` is where they lie.
+
+    ``program`` is the one of them that is opened.
+    """
 
     def versions(self) -> dict[str, str]:
         """Of the packages that run the files, by name."""
@@ -108,7 +111,7 @@ class Runtime(Protocol):
         """What runs a target's files on this machine, where that is not what it runs them by."""
         ...
 
-    def open(self, folder: Path, target: Target) -> Session:
+    def open(self, folder: Path, target: Target, program: str = MAIN) -> Session:
         """Open the files as they are, with default options, on the target's device or a stand-in.
 
         Raises:
@@ -116,7 +119,9 @@ class Runtime(Protocol):
         """
         ...
 
-    def values(self, folder: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def values(
+        self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN
+    ) -> dict[str, Array]:
         """Every value that the files compute, by name, in order, without the runtime's own fusions.
 
         Raises:
@@ -124,7 +129,7 @@ class Runtime(Protocol):
         """
         ...
 
-    def text(self, folder: Path) -> str:
+    def text(self, folder: Path, program: str = MAIN) -> str:
         """What the files compute, one node a line.
 
         Raises:
@@ -132,7 +137,14 @@ class Runtime(Protocol):
         """
         ...
 
-    def trace(self, folder: Path, target: Target, feeds: Mapping[str, Array], runs: int) -> Trace:
+    def trace(
+        self,
+        folder: Path,
+        target: Target,
+        feeds: Mapping[str, Array],
+        runs: int,
+        program: str = MAIN,
+    ) -> Trace:
         """Run the files with the runtime's profiler on.
 
         Raises:

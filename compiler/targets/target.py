@@ -6,6 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from strop.compiler.util.errors import UsageError, did_you_mean
 
+MAIN = "model"
+"""The name of the program of an artifact that holds one, after which its file is named."""
+
+
+def onnx_file(program: str) -> str:
+    """The name of a program's ONNX file."""
+    return f"{program}.onnx"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -32,6 +40,7 @@ class Target:
         caches: whether it has attention that reads and continues a cache.
         runs_on_stand_in: whether users may open its files where there is no such device: what runs
             them instead says so itself.
+        several_programs: whether an artifact may hold several programs that share weights.
     """
 
     name: str
@@ -50,6 +59,11 @@ class Target:
     weight_groups: tuple[int, ...] = field(default=(), kw_only=True)
     caches: bool = field(default=False, kw_only=True)
     runs_on_stand_in: bool = field(default=False, kw_only=True)
+    several_programs: bool = field(default=False, kw_only=True)
+
+    def file_of(self, program: str) -> str:
+        """The file of a program that users open."""
+        return self.model_file
 
     @property
     def computes_int8(self) -> bool:
@@ -85,6 +99,10 @@ class OnnxTarget(Target):
     packed_biases: bool
     providers: tuple[str, ...]
 
+    def file_of(self, program: str) -> str:
+        """``model.onnx``; for one of several programs, ``encoder.onnx``."""
+        return onnx_file(program)
+
 
 @dataclass(frozen=True)
 class TritonTarget(Target):
@@ -97,7 +115,8 @@ class TritonTarget(Target):
     arch: str
 
 
-ONNX_FILE = "model.onnx"
+ONNX_FILE = onnx_file(MAIN)
+ONNX_DATA_FILE = f"{ONNX_FILE}.data"
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
 GATE_FILE = "gate.json"
@@ -106,7 +125,8 @@ CPU = OnnxTarget(
     lowering="onnx",
     runtime="onnxruntime",
     model_file=ONNX_FILE,
-    more_files=(f"{ONNX_FILE}.data",),
+    more_files=(ONNX_DATA_FILE,),
+    several_programs=True,
     dtypes=frozenset({"float32", "float64", "int32", "int64", "bool"}),
     fused_dtypes=frozenset({"float32"}),
     dynamic_int8=True,

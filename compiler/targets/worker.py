@@ -24,7 +24,8 @@ def serve(pipe: Connection) -> None:
         try:
             if session is None:
                 target = get_target(message["target"])
-                session = runtime_of(target).open(Path(message["folder"]), target)
+                folder, program = Path(message["folder"]), message["program"]
+                session = runtime_of(target).open(folder, target, program)
                 send(pipe, {"inputs": list(session.inputs), "outputs": list(session.outputs)})
             else:
                 send(pipe, *_ran(session, message, feeds))

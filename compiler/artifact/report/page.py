@@ -18,36 +18,78 @@ from strop.compiler.artifact.report.graph import Line, module_tree
 from strop.compiler.artifact.report.tables import Values, near_misses, pass_errors, timeline
 from strop.compiler.artifact.report.training import trainings
 from strop.compiler.artifact.report.worst import worst_of
+from strop.compiler.frontend.programs import is_several
+from strop.compiler.targets.target import onnx_file
 
 FILES = resources.files("strop.compiler.artifact.report")
 
 
-def render(manifest: Values, build: Values, before: Sequence[Line], after: Sequence[Line]) -> str:
+Graphs = Mapping[str, tuple[Sequence[Line], Sequence[Line]]]
+"""By program, its graph as captured, and the one that was lowered."""
+
+
+def render(manifest: Values, build: Values, graphs: Graphs) -> str:
     """The page of one artifact; equal but for times and memory when the builds are equal.
 
     Args:
         manifest: as it is written to ``manifest.json``.
         build: as it is written to ``build.json``.
-        before: the graph as captured.
-        after: the graph that was lowered.
+        graphs: of every program.
     """
-    root = module_tree(before, after)
-    template = _environment().get_template("report.html.j2")
-    page = template.render(
-        manifest=manifest,
-        build=build,
-        root=root,
-        names={row.line.name for row in root.rows()},
-        running={"before": _running(before), "after": _running(after)},
-        **_of_passes(manifest["passes"], build["pass_seconds"]),
-        reasons=_reasons(manifest),
-        worst=worst_of(manifest["checks"]),
-        **shell(),
-        stages=timeline(build["seconds"]),
-        size_after=sum(file["bytes"] for file in manifest["files"].values()),
+    several, first = is_several(graphs), next(iter(graphs))
+    views = [_view(name, manifest, build, graphs[name], several) for name in graphs]
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            manifest=manifest,
+            build=build,
+            several=several,
+            programs=views,
+            title=", ".join(graphs) if several else views[0]["root"].class_name,
+            size_together=_size(manifest),
+            chosen=f" --program {first}" if several else "",
+            model_file=onnx_file(first),
+            **shell(),
+            stages=timeline(build["seconds"]),
+        )
     )
     # A name may hold half of a surrogate pair, which no file can.
     return page.encode("utf-8", "backslashreplace").decode()
+
+
+def _view(
+    name: str,
+    manifest: Values,
+    build: Values,
+    graphs: tuple[Sequence[Line], Sequence[Line]],
+    several: bool,
+) -> dict[str, Any]:
+    """What the sections of one program show; ``at`` tells their ids from those of others."""
+    if several:
+        manifest = {**manifest, **manifest["programs"][name]}
+        build = {**build, **build["programs"][name]}
+    before, after = graphs
+    root, steps = module_tree(before, after), manifest["passes"]
+    stored = steps[-1]["bytes_after"] if several and steps else _size(manifest)
+    return {
+        "name": name,
+        "at": f"-{name}" if several else "",
+        "manifest": manifest,
+        "build": build,
+        "root": root,
+        "names": {row.line.name for row in root.rows()},
+        "running": {"before": _running(before), "after": _running(after)},
+        **_of_passes(steps, build["pass_seconds"]),
+        "reasons": _reasons(manifest),
+        "worst": worst_of(manifest["checks"]),
+        "size_after": stored,
+    }
+
+
+def _size(manifest: Values) -> int:
+    """Bytes of all files of the target."""
+    return sum(file["bytes"] for file in manifest["files"].values())
 
 
 def _running(lines: Sequence[Line]) -> int:

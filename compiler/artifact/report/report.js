@@ -30,12 +30,13 @@ for (const button of document.querySelectorAll("[data-open], [data-close]")) {
   });
 }
 
-const filter = document.getElementById("filter");
-if (filter) filter.addEventListener("input", () => narrow(filter.value.toLowerCase()));
+for (const filter of document.querySelectorAll(".filter")) {
+  filter.addEventListener("input", () => narrow(filter.closest("section"), filter.value.toLowerCase()));
+}
 
-function narrow(wanted) {
+function narrow(section, wanted) {
   let shown = 0;
-  for (const group of document.querySelectorAll("details.misses")) {
+  for (const group of section.querySelectorAll("details.misses")) {
     const named = group.dataset.name.toLowerCase().includes(wanted);
     let here = 0;
     for (const row of group.querySelectorAll("tbody tr")) {
@@ -46,5 +47,5 @@ function narrow(wanted) {
     if (wanted && here) group.open = true;
     shown += here;
   }
-  document.getElementById("shown").textContent = `${shown} shown`;
+  section.querySelector("output").textContent = `${shown} shown`;
 }

@@ -33,6 +33,7 @@ def bisect(
     before: options.Before = "",
     after: options.After = "",
     settings: options.Settings = [],  # noqa: B006
+    program: options.Program = "",
 ) -> None:
     """Find the first bad pass, in it the first bad rewrite, and the value that it moved.
 
@@ -44,7 +45,7 @@ def bisect(
 
     chosen = asked_recipe(recipe, settings, passes, before, after)
     asked = _asked(check, metric, least, most)
-    captured, pipeline = capture_source(source, chosen)
+    captured, pipeline = capture_source(source, chosen, program)
     probe = captured.probe.inputs
     judge = asked(captured, chosen)
     try:

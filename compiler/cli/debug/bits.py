@@ -23,12 +23,13 @@ def bits(
         list[int], typer.Option("--bits", min=2, max=8, help="Of a weight; repeatable.")
     ] = [8, 6, 4, 3, 2],  # noqa: B006  (typer copies it)
     settings: options.Settings = [],  # noqa: B006
+    program: options.Program = "",
 ) -> None:
     """Show how large a model is, and how far its outputs move, with weights of fewer bits."""
     from strop.compiler.debug.bits import widths as measured
     from strop.compiler.recipes.loading import asked_recipe
 
-    captured, pipeline = capture_source(source, asked_recipe(recipe, settings))
+    captured, pipeline = capture_source(source, asked_recipe(recipe, settings), program)
     title = f"weights of fewer bits by {recipe}; outputs on the example inputs, against float"
     table = Table("bits", "size", "of float", "cosine", "SQNR", "max abs", title=title)
     with Console(file=sys.stderr).status("quantizing") as status:

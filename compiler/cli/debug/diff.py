@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from strop.compiler.cli import options
 from strop.compiler.cli.consoles import out_console
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.terminal import Table
@@ -20,6 +21,7 @@ def diff(
     after: Annotated[Path, typer.Argument(help="Another one, or the artifact made from it.")],
     node: Annotated[str, typer.Option(help="%name: that value, its inputs and users only.")] = "",
     source: Annotated[str, typer.Option(help="For inputs of artifacts: FILE.py:make.")] = "",
+    program: options.Program = "",
     count: Annotated[int, typer.Option(min=1, help="How many values to show.")] = 20,
 ) -> None:
     """Compare snapshots, artifacts, or one with the other: text, and shared values, worst first."""
@@ -29,10 +31,10 @@ def diff(
     if node and after.is_dir():
         raise UsageError("--node is for snapshots: artifacts hold the lowered graph only")
     if before.is_dir():
-        _print_difference(compare.diff_artifacts(before, after, source), count)
+        _print_difference(compare.diff_artifacts(before, after, source, program), count)
         return
     if after.is_dir():
-        _print_difference(compare.diff_lowered(snapshot_of(before), after), count)
+        _print_difference(compare.diff_lowered(snapshot_of(before), after, program), count)
         return
     first, second = snapshot_of(before), snapshot_of(after)
     found = diff_snapshots(first, second)

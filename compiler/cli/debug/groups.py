@@ -22,6 +22,7 @@ def groups(
     ] = None,
     recipe: options.RecipeName = "cpu-pruned-fp32",
     settings: options.Settings = [],  # noqa: B006
+    program: options.Program = "",
 ) -> None:
     """List what can be pruned and what is frozen; with a name, every slice that goes together."""
     from strop.compiler.recipes.loading import asked_recipe
@@ -30,8 +31,8 @@ def groups(
     from strop.passes.prune.selection import matching
 
     pipeline = asked_recipe(recipe, settings).pipeline()
-    program = _before_pruning(capture_only(source).program, pipeline, recipe)
-    every = groups_of(dependencies(program))
+    captured = capture_only(source, program).program
+    every = groups_of(dependencies(_before_pruning(captured, pipeline, recipe)))
     if names:
         for group in matching(every, names):
             out_console.say(str(group))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from strop.compiler.cli import options
 from strop.compiler.cli.consoles import out_console
 
 
@@ -17,6 +18,7 @@ def profile(
         list[str], typer.Option(help="Sizes of dynamic dims: 'batch=1 seq=128'; repeatable.")
     ] = [],  # noqa: B006  (typer copies it)
     source: Annotated[str, typer.Option(help="Where inputs come from: FILE.py:make.")] = "",
+    program: options.Program = "",
     runs: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 20,
     depth: Annotated[int, typer.Option(min=1, help="How many names of a module path to show.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Rows of each table, at most.")] = 15,
@@ -31,7 +33,7 @@ def profile(
     from strop.compiler.util.files.writing import require_writable, write_whole
 
     require_writable(as_json, "--json")
-    found = measure(out, shapes, source=source, runs=runs)
+    found = measure(out, shapes, source=source, runs=runs, program=program)
     if as_json is not None:
         write_whole(as_json, json.dumps(record(found, depth), indent=2, sort_keys=True) + "\n")
     for part in render(found, depth, top):

@@ -37,6 +37,7 @@ def sensitivity(
     passes: options.Passes = [],  # noqa: B006
     before: options.Before = "",
     after: options.After = "",
+    program: options.Program = "",
 ) -> None:
     """Show what it costs and saves to quantize each layer, those first that are worth keeping."""
     from strop.compiler.recipes.loading import asked_recipe
@@ -46,13 +47,13 @@ def sensitivity(
     from strop.passes.quantize.control.sensitivity import Sweep
 
     chosen = asked_recipe(recipe, settings, passes, before, after)
-    captured, pipeline = capture_source(source, chosen)
-    program, found, quantizer = _at(captured.program, pipeline, step)
+    captured, pipeline = capture_source(source, chosen, program)
+    before_it, found, quantizer = _at(captured.program, pipeline, step)
     with Console(file=sys.stderr).status("learning") as status:
         context = replace(found.context, progress=status.update)
-        scheme = Scheme.of(quantizer, program, context)
+        scheme = Scheme.of(quantizer, before_it, context)
         sweep = Sweep(method, distance, batches)
-        rungs, weighed = measured_ladder(program, scheme, sweep, weigh, context)
+        rungs, weighed = measured_ladder(before_it, scheme, sweep, weigh, context)
     out_console.say(ladder_text(rungs, weighed))
 
 

@@ -18,31 +18,38 @@ if TYPE_CHECKING:
 Source = Annotated[str, typer.Argument(help="FILE.py:make, or hf:PATH[#task].")]
 
 
-def capture_source(source: str, recipe: Recipe) -> tuple[Captured, Pipeline]:
-    """The captured model, and the passes of a recipe with their contexts."""
+def capture_source(source: str, recipe: Recipe, program: str) -> tuple[Captured, Pipeline]:
+    """The captured model, and the passes of a recipe with their contexts.
+
+    Args:
+        source: of the model.
+        recipe: the passes.
+        program: which of several; "" where there is one.
+    """
     with Console(file=sys.stderr).status("capturing"):
-        from strop.compiler.driver.driver import ready_pipeline
         from strop.compiler.driver.informed import informed
+        from strop.compiler.driver.part import ready_pipeline
         from strop.compiler.frontend.prepare import capture_model
         from strop.compiler.frontend.source import load_model
         from strop.compiler.targets.target import get_target
         from strop.compiler.util.stages import Stages
 
-        model = load_model(source)
+        model = load_model(source, program)
         pipeline = ready_pipeline(model, recipe)
         captured = capture_model(model, Stages())
-        target = get_target(recipe.target)
-        return captured, informed(pipeline, captured.program, captured.cases[0].inputs, target)
+        target, example = get_target(recipe.target), captured.cases[0].inputs
+        told = informed(pipeline, captured.program, example, target, name=program)
+        return captured, told
 
 
-def capture_only(source: str) -> Captured:
+def capture_only(source: str, program: str) -> Captured:
     """The captured model, whatever data it has for passes."""
     with Console(file=sys.stderr).status("capturing"):
         from strop.compiler.frontend.prepare import capture_model
         from strop.compiler.frontend.source import load_model
         from strop.compiler.util.stages import Stages
 
-        return capture_model(load_model(source), Stages())
+        return capture_model(load_model(source, program), Stages())
 
 
 def dim(text: str) -> None:

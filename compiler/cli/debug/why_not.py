@@ -27,6 +27,7 @@ def why_not(
     before: options.Before = "",
     after: options.After = "",
     settings: options.Settings = [],  # noqa: B006
+    program: options.Program = "",
 ) -> None:
     """Say why a pass left something as it is: which condition failed, where."""
     from strop.compiler.debug.why_not import why_not as ask
@@ -36,10 +37,11 @@ def why_not(
     if Path(source).is_dir():
         from strop.compiler.artifact.folder import read_artifact
 
-        _print_answer(why_not_in(read_artifact(Path(source)), name, at or None), name, at)
+        artifact = read_artifact(Path(source))
+        _print_answer(why_not_in(artifact, name, at or None, program), name, at)
         return
     chosen = asked_recipe(recipe, settings, passes, before, after)
-    captured, pipeline = capture_source(source, chosen)
+    captured, pipeline = capture_source(source, chosen, program)
     _print_answer(ask(captured.program, pipeline, name, at or None), name, at)
 
 

@@ -33,6 +33,8 @@ _Made = TypeVar("_Made")
 MADE_FROM = "strop.made_from"
 # In that of a value: its dtype, as far as it is known.
 DTYPE = "strop.dtype"
+# In that of an initializer: the values of the program that it is computed from.
+COMPUTED_FROM = "strop.computed_from"
 Size = int | torch.SymInt | Node
 EmitCall = Callable[["Emitter", Node], Any]
 """Emits one operator call by whichever way takes it; raises ``NotLowered`` where none does."""
@@ -187,7 +189,8 @@ class Emitter:
 
         unique = self.unique(name or f"{self.node.name}.weight")
         shape = ir.Shape(list(typed.shape))
-        return self._add(ir.LazyTensor(read, onnx_dtype(typed.dtype), shape=shape, name=unique))
+        lazy = ir.LazyTensor(read, onnx_dtype(typed.dtype), shape=shape, name=unique)
+        return self._add(lazy, sources)
 
     def size(self, size: Size) -> ir.Value:
         """A size as an int64 tensor of shape [1]; equal expressions are computed once."""
@@ -351,15 +354,16 @@ class Emitter:
             shape=ir.Shape([int(s) for s in value.shape]),
             name=self.unique(str(node.target) if node.op == "get_attr" else node.name),
         )
-        return self._add(lazy)
+        return self._add(lazy, [node])
 
-    def _add(self, tensor: Any) -> ir.Value:
+    def _add(self, tensor: Any, computed_from: Sequence[Node] = ()) -> ir.Value:
         value = ir.Value(
             name=tensor.name,
             const_value=tensor,
             type=ir.TensorType(tensor.dtype),
             shape=ir.Shape(list(tensor.shape)),
         )
+        value.meta[COMPUTED_FROM] = computed_from
         self.initializers[tensor.name] = value
         return value
 

@@ -15,9 +15,10 @@ from strop.compiler.lower.choices import Choices, shipped
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.onnx.emitter import MADE_FROM
 from strop.compiler.lower.onnx.lowering import SHARED_CACHES, lower_to_onnx
-from strop.compiler.lower.onnx.write import write_model
+from strop.compiler.lower.onnx.write import write_beside, write_model
 from strop.compiler.lower.provenance import CAPTURE, Provenance
-from strop.compiler.targets.target import ONNX_FILE, OnnxTarget, Target
+from strop.compiler.lower.shared import SharedWeights
+from strop.compiler.targets.target import MAIN, ONNX_DATA_FILE, OnnxTarget, Target, onnx_file
 
 
 class LoweredToOnnx:
@@ -32,9 +33,14 @@ class LoweredToOnnx:
         shared: frozenset[str] = self.model.meta[SHARED_CACHES]
         return shared
 
-    def write(self, folder: Path) -> list[str]:
-        """Write ``model.onnx``, and ``model.onnx.data`` where the weights are large."""
-        return write_model(self.model, folder / ONNX_FILE)
+    def write(
+        self, folder: Path, program: str = MAIN, shared: SharedWeights | None = None
+    ) -> list[str]:
+        """Write the ONNX file, and ``model.onnx.data`` where weights are large or shared."""
+        path = folder / onnx_file(program)
+        if shared is None:
+            return write_model(self.model, path)
+        return write_beside(self.model, path, folder / ONNX_DATA_FILE, shared)
 
     def provenance(self) -> list[Provenance]:
         """Where every node of the file comes from, in order."""

@@ -7,11 +7,18 @@ copied between them. Readers cannot tell the difference.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import onnx_ir as ir
 from onnx import TensorProto
+
+from strop.compiler.ir.constants import weights_behind
+from strop.compiler.lower.onnx.emitter import COMPUTED_FROM
+from strop.compiler.lower.shared import SharedWeights, Stored
 
 # Protobuf ends at 2 GiB; the graph itself needs some of that.
 EXTERNAL_DATA_OVER = 1_800_000_000
@@ -32,15 +39,30 @@ def write_model(model: ir.Model, path: Path, external_over: int = EXTERNAL_DATA_
         The names of the files written.
     """
     tensors = [_tensor_of(value) for value in model.graph.initializers.values()]
-    if sum(t.nbytes for t in tensors) <= external_over:
-        _write_file(model, path, [(_header(t), t) for t in tensors])
-        return [path.name]
-    data = path.with_name(f"{path.name}.data")
+    if sum(t.nbytes for t in tensors) > external_over:
+        return write_beside(model, path, path.with_name(f"{path.name}.data"), SharedWeights())
+    _write_file(model, path, [(_header(t), t) for t in tensors])
+    return [path.name]
+
+
+def write_beside(model: ir.Model, path: Path, data: Path, shared: SharedWeights) -> list[str]:
+    """Write a model whose weights go to a file of data that holds those of other models, too.
+
+    Returns:
+        The names of the files written.
+    """
     inside: list[tuple[TensorProto, Any]] = []
-    with data.open("wb") as stream:
-        for tensor in tensors:
+    with data.open("r+b" if shared.places else "w+b") as stream:
+        stream.seek(0, os.SEEK_END)
+        for value in model.graph.initializers.values():
+            tensor = _tensor_of(value)
+            header = _header(tensor)
             small = tensor.nbytes < EXTERNAL_TENSOR_FROM
-            header = _header(tensor) if small else _put_outside(tensor, stream, data.name)
+            if not small:
+                place, again = _put_outside(tensor, stream, shared.places)
+                _point(header, data.name, place, tensor.nbytes)
+                weights = weights_behind(value.meta.get(COMPUTED_FROM, ()))
+                shared.stored.append(Stored(path.stem, tensor.nbytes, weights, again))
             inside.append((header, tensor if small else None))
     _write_file(model, path, inside)
     return [path.name, data.name]
@@ -60,16 +82,29 @@ def _header(tensor: Any) -> TensorProto:
     )
 
 
-def _put_outside(tensor: Any, stream: BinaryIO, location: str) -> TensorProto:
-    """Append a tensor to the data file; the header says where it lies."""
-    offset = -(-stream.tell() // PAGE) * PAGE
-    stream.write(bytes(offset - stream.tell()))
+def _put_outside(tensor: Any, stream: BufferedRandom, places: dict[bytes, int]) -> tuple[int, bool]:
+    """Where a tensor lies in the data file, and whether an equal one was there already.
+
+    It is written to find out what it holds: some weights are computed as they are written.
+    """
+    end = stream.tell()
+    start = -(-end // PAGE) * PAGE
+    stream.write(bytes(start - end))
     _put_bytes(tensor, stream)
-    header = _header(tensor)
+    stream.seek(start)
+    place = places.setdefault(hashlib.file_digest(stream, "sha256").digest(), start)
+    if place == start:
+        return start, False
+    stream.seek(end)
+    stream.truncate()
+    return place, True
+
+
+def _point(header: TensorProto, location: str, offset: int, length: int) -> None:
+    """Say in a tensor's header where its data lies."""
     header.data_location = TensorProto.EXTERNAL
-    for key, entry in (("location", location), ("offset", offset), ("length", tensor.nbytes)):
+    for key, entry in (("location", location), ("offset", offset), ("length", length)):
         header.external_data.add(key=key, value=str(entry))
-    return header
 
 
 def _put_bytes(tensor: Any, stream: BinaryIO) -> None:

@@ -14,10 +14,11 @@ from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.provenance import CAPTURE, Provenance
+from strop.compiler.lower.shared import SharedWeights
 from strop.compiler.lower.triton.compiled import Compiled, compile_plan
 from strop.compiler.lower.triton.lowering import lower_to_plan
 from strop.compiler.lower.triton.write import write_plan
-from strop.compiler.targets.target import Target, TritonTarget
+from strop.compiler.targets.target import MAIN, Target, TritonTarget
 from strop.compiler.targets.triton.plan import ExternValues, LaunchValues, Step
 from strop.compiler.util.errors import UsageError
 from strop.kernels.architecture import ARCHITECTURES
@@ -31,8 +32,10 @@ class LoweredToPlan:
     def __init__(self, compiled: Compiled, program: Program, target: TritonTarget) -> None:
         self._compiled, self._program, self._arch = compiled, program, target.arch
 
-    def write(self, folder: Path) -> list[str]:
-        """Write the plan, its weights and its kernels."""
+    def write(
+        self, folder: Path, program: str = MAIN, shared: SharedWeights | None = None
+    ) -> list[str]:
+        """Write the plan, its weights and its kernels; a folder takes one program."""
         return write_plan(self._compiled, self._arch, self._weight, folder)
 
     def _weight(self, name: str) -> Tensor:

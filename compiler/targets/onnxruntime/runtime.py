@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.compiler.targets.runtime import Runtime, StandIn, Trace
-from strop.compiler.targets.target import ONNX_FILE, OnnxTarget, Target
+from strop.compiler.targets.target import MAIN, OnnxTarget, Target, onnx_file
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
 
@@ -35,7 +35,7 @@ class OnnxSession:
 
 
 class OnnxRuntime:
-    """Opens and runs ``model.onnx`` and its external data."""
+    """Opens and runs the ONNX file of a program and its external data."""
 
     def versions(self) -> dict[str, str]:
         """The version of ONNX Runtime."""
@@ -55,7 +55,7 @@ class OnnxRuntime:
             return None
         return StandIn(f"{first} found no device", _CPU, lambda folder, feeds: 0.0)
 
-    def open(self, folder: Path, target: Target) -> OnnxSession:
+    def open(self, folder: Path, target: Target, program: str = MAIN) -> OnnxSession:
         """A session with default options on those of the target's providers that start."""
         import onnxruntime as ort
 
@@ -64,30 +64,41 @@ class OnnxRuntime:
         assert isinstance(target, OnnxTarget)
         try:
             providers = list(started(target.providers))
-            return OnnxSession(ort.InferenceSession(str(folder / ONNX_FILE), providers=providers))
+            path = folder / target.file_of(program)
+            return OnnxSession(ort.InferenceSession(str(path), providers=providers))
         except Exception as error:  # the runtime's exceptions have no family
             raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
 
-    def values(self, folder: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def values(
+        self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN
+    ) -> dict[str, Array]:
         """Every tensor that the file computes, by name."""
         from strop.compiler.targets.onnxruntime.values import file_values
 
-        return file_values(folder / ONNX_FILE, feeds)
+        return file_values(folder / onnx_file(program), feeds)
 
-    def text(self, folder: Path) -> str:
+    def text(self, folder: Path, program: str = MAIN) -> str:
         """One node a line: ``%linear = MatMul(%input, %weight)``."""
         from strop.compiler.targets.onnxruntime.values import file_text
 
-        return file_text(folder / ONNX_FILE)
+        return file_text(folder / onnx_file(program))
 
-    def trace(self, folder: Path, target: Target, feeds: Mapping[str, Array], runs: int) -> Trace:
+    def trace(
+        self,
+        folder: Path,
+        target: Target,
+        feeds: Mapping[str, Array],
+        runs: int,
+        program: str = MAIN,
+    ) -> Trace:
         """The runtime's own profile of every node."""
         from strop.compiler.targets.onnxruntime.trace import trace
         from strop.compiler.targets.onnxruntime.values import read_model
 
         assert isinstance(target, OnnxTarget)
-        read_model(folder / ONNX_FILE)
-        return trace(folder / ONNX_FILE, target, feeds, runs)
+        path = folder / target.file_of(program)
+        read_model(path)
+        return trace(path, target, feeds, runs)
 
 
 RUNTIME: Runtime = OnnxRuntime()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from strop.compiler.targets.isolation import IsolatedSession
-from strop.compiler.targets.target import PLAN_FILE, Target
+from strop.compiler.targets.target import MAIN, PLAN_FILE, Target
 from strop.compiler.targets.triton.plan import read_plan
 from strop.compiler.util.child import Child
 from strop.compiler.util.errors import UsageError
@@ -59,7 +59,7 @@ class InterpretedSession(IsolatedSession):
         except OSError as error:
             raise UsageError(f"no process can be started to run the plan in: {error}") from error
         weakref.finalize(self, child.end)
-        super().__init__(child, folder, target)
+        super().__init__(child, folder, target, MAIN)
 
     def values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """What each step makes, by the name of the step's value in the program."""

@@ -7,13 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from strop.compiler.targets.runtime import Runtime, Session, StandIn, Trace
-from strop.compiler.targets.target import PLAN_FILE, Target
+from strop.compiler.targets.target import MAIN, PLAN_FILE, Target
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
 
 
 class TritonRuntime:
-    """Opens and runs ``plan.json`` with the weights and kernels beside it."""
+    """Opens and runs ``plan.json`` with the weights and kernels beside it, which is one program."""
 
     def versions(self) -> dict[str, str]:
         """The version of Triton."""
@@ -29,7 +29,7 @@ class TritonRuntime:
 
         return StandIn("there is no CUDA device", "Triton's interpreter", seconds)
 
-    def open(self, folder: Path, target: Target) -> Session:
+    def open(self, folder: Path, target: Target, program: str = MAIN) -> Session:
         """A session on the GPU; where there is none, the interpreter's, which says so."""
         import torch
 
@@ -41,7 +41,9 @@ class TritonRuntime:
 
         return InterpretedSession(folder, target)
 
-    def values(self, folder: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def values(
+        self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN
+    ) -> dict[str, Array]:
         """Every value that a step makes, by name."""
         import torch
 
@@ -56,14 +58,21 @@ class TritonRuntime:
         target = get_target(read_plan(folder / PLAN_FILE).target)
         return InterpretedSession(folder, target).values(feeds)
 
-    def text(self, folder: Path) -> str:
+    def text(self, folder: Path, program: str = MAIN) -> str:
         """One step a line: ``%norm = norm(%x, ...)``."""
         from strop.compiler.targets.triton.plan import read_plan
         from strop.compiler.targets.triton.text import plan_text
 
         return plan_text(read_plan(folder / PLAN_FILE))
 
-    def trace(self, folder: Path, target: Target, feeds: Mapping[str, Array], runs: int) -> Trace:
+    def trace(
+        self,
+        folder: Path,
+        target: Target,
+        feeds: Mapping[str, Array],
+        runs: int,
+        program: str = MAIN,
+    ) -> Trace:
         """Not possible without a GPU: what the interpreter takes says nothing of kernels."""
         raise RuntimeRefusedError(
             "a launch plan is profiled on its GPU, with the profiler of torch or of NVIDIA; "
