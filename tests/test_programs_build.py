@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import weakref
@@ -203,6 +204,9 @@ def test_the_report_has_sections_for_each_program(built: Artifact) -> None:
         for section in ("summary", "passes", "error", "graph", "misses", "checks"):
             assert page.count(f'id="{section}-{program}"') == 1
     assert page.count('id="time"') == page.count('id="programs"') == 1
+    ids, links = re.findall(r' id="([^"]+)"', page), re.findall(r' href="#([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and set(links) <= set(ids)
+    assert "strop debug profile OUT --program encoder" in page
 
 
 @pytest.mark.parametrize(

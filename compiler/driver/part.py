@@ -10,6 +10,7 @@ from strop.compiler.driver.blame import Again
 from strop.compiler.driver.informed import informed
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.optimize import Optimized, optimize
+from strop.compiler.frontend.called import require_called
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.model import Evaluate, Model
 from strop.compiler.frontend.prepare import Captured, capture_model
@@ -95,6 +96,7 @@ def captured_parts(job: Job, models: dict[str, Model], again: Mapping[str, Again
         with its.named():
             captured = capture_model(model, its.stages, job.options.check)
         parts.append(Part(name, its, pipelines[name], captured, model.evaluate, again[name]))
+    require_called(job.generation, {p.name: p.captured.program.contract for p in parts})
     require_metrics(budget, {n: v for part in parts for n, v in part.captured.metrics.items()})
     for part in parts:
         part.job = _within_metrics(part.job, part.captured.metrics)
