@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,24 +27,22 @@ class DecoderInputs:
         generation: the names of its inputs and outputs.
         text: ids, [rows, length] int64; longer and more rows repeat it.
         caches: by input, an empty cache of one row, [1, heads, 0, size].
-        fixed: other inputs that do not grow, by name, [rows, ...].
+        others: gives other inputs at sizes of the dims, by name; they do not grow.
     """
 
     module: nn.Module
     generation: Generation
     text: Tensor
     caches: Mapping[str, Tensor]
-    fixed: Mapping[str, Tensor] = field(default_factory=dict)
+    others: Callable[[Mapping[str, int]], Mapping[str, Tensor]] = lambda sizes: {}
 
     def __call__(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        """Inputs at sizes of batch, seq and past: for ``Model.inputs_at``."""
+        """Inputs at sizes of batch, seq and past, and what others need: for ``Model.inputs_at``."""
         batch, seq, past = sizes["batch"], sizes["seq"], sizes["past"]
         computed = min(past, _COMPUTED)
         mask = _left_padded(batch, computed + seq, computed)
         ids = self._ids(mask)
-        given = {
-            name: tensor[torch.arange(batch) % len(tensor)] for name, tensor in self.fixed.items()
-        }
+        given = dict(self.others(sizes))
         caches = self._filled(ids[:, :computed], mask[:, :computed], given)
         places = _repeated(computed, past)
         return {

@@ -64,7 +64,7 @@ def load_checkpoint(request: Request) -> Checkpoint:
     values = inspected(request.path)
     transformers = library()
     names = values.get("architectures") or []
-    task = _asked_task(request) or _own_task(names)
+    task = _asked_task(request, names) or _own_task(names)
     kind = _class(transformers, request, task, names, values)
     module, notes = _weights(request, task, kind)
     if not (request.path / "model.safetensors").exists() and any(request.path.glob("*.bin")):
@@ -72,10 +72,14 @@ def load_checkpoint(request: Request) -> Checkpoint:
     return Checkpoint(request.path, task, _for_inference(module), notes)
 
 
-def _asked_task(request: Request) -> Task | None:
+def _asked_task(request: Request, architectures: Sequence[str]) -> Task | None:
     if request.task is None:
         return None
     name = ALIASES.get(request.task, request.task)
+    # Pipelines of transformers have one name for models with CTC and for encoder-decoders.
+    if name == "automatic-speech-recognition":
+        by_ctc = TASKS["speech-recognition"]
+        name = by_ctc.name if set(architectures) & classes_of(by_ctc) else name
     if name not in TASKS:
         known = did_you_mean(name, list(TASKS))
         raise UsageError(f"{request}: unknown task{known}; `strop tasks` lists them")

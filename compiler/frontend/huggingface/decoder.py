@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,12 +16,28 @@ from strop.compiler.util.errors import StropError, UsageError
 
 Layers = dict[int, tuple[Tensor, Tensor]]
 """Keys and values, [batch, heads, places, size] each, by the number of the layer."""
-_KINDS = ("key", "value")
+KINDS = ("key", "value")
 # Two tokens that every vocabulary has.
 _PROBE = (0, 1)
 
 
-class CachedDecoder(nn.Module):
+class Borrowed(nn.Module):
+    """A module that calls one of transformers in its own way, with the names of its weights."""
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__()
+        for name, part in whole.named_children():
+            self.add_module(name, part)
+        # In a tuple it is no part of this module, and adds nothing to the names of its weights.
+        self._whole = (whole,)
+
+    @property
+    def whole(self) -> Any:
+        """The module that is called."""
+        return self._whole[0]
+
+
+class CachedDecoder(Borrowed):
     """Takes ids, a mask and the caches of every layer; gives scores and longer caches.
 
     Names and shapes are those of ``Generation``. Weights keep the names that they have in the
@@ -31,17 +49,9 @@ class CachedDecoder(nn.Module):
     """
 
     def __init__(self, language_model: Any, layers: Layers) -> None:
-        super().__init__()
-        for name, part in language_model.named_children():
-            self.add_module(name, part)
-        # In a tuple it is no part of this module, and adds nothing to the names of its weights.
-        self._whole = (language_model,)
+        super().__init__(language_model)
         self._layers = tuple(layers)
-        self.caches = {
-            f"past_key_values.{i}.{kind}": cache[:, :, :0]
-            for i, pair in enumerate(layers.values())
-            for kind, cache in zip(_KINDS, pair)
-        }
+        self.caches = empty_caches(layers)
         self.presents = {name: f"present.{name.partition('.')[2]}" for name in self.caches}
 
     def forward(
@@ -50,12 +60,36 @@ class CachedDecoder(nn.Module):
         """Args: as ``Generation`` says. Returns: ``logits`` and the caches."""
         from strop.compiler.frontend.huggingface.kv_cache import cache_of
 
-        given = [past[name] for name in self.caches]
-        cache = cache_of(dict(zip(self._layers, zip(given[::2], given[1::2]))))
-        logits = last_scores(self._whole[0], input_ids, attention_mask, cache)
-        layers = [cache.layers[i] for i in self._layers]
-        present = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
-        return {"logits": logits, **dict(zip(self.presents.values(), present))}
+        cache = cache_of(by_layer(self._layers, [past[name] for name in self.caches]))
+        logits = last_scores(self.whole, input_ids, attention_mask, cache)
+        present = dict(zip(self.presents.values(), contents(cache, self._layers)))
+        return {"logits": logits, **present}
+
+
+def empty_caches(layers: Layers) -> dict[str, Tensor]:
+    """By input, a cache of one row without places, [1, heads, 0, size]."""
+    return {
+        f"past_key_values.{i}.{kind}": cache[:1, :, :0]
+        for i, pair in enumerate(layers.values())
+        for kind, cache in zip(KINDS, pair)
+    }
+
+
+def by_layer(numbers: Sequence[int], tensors: Sequence[Tensor]) -> Layers:
+    """Keys and values in turn, as they follow each other in a call, by the number of the layer."""
+    return dict(zip(numbers, zip(tensors[::2], tensors[1::2])))
+
+
+def contents(cache: Any, numbers: Iterable[int]) -> list[Tensor]:
+    """The keys and values of some layers in turn."""
+    layers = [cache.layers[i] for i in numbers]
+    return [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+
+
+def filled(cache: Any) -> Layers:
+    """The layers of a cache that hold something."""
+    found = {i: (layer.keys, layer.values) for i, layer in enumerate(cache.layers)}
+    return {i: pair for i, pair in found.items() if pair[0] is not None}
 
 
 def last_scores(language_model: Any, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
@@ -72,31 +106,47 @@ def last_scores(language_model: Any, ids: Tensor, mask: Tensor, cache: Any) -> T
     """
     from strop.compiler.frontend.huggingface.kv_cache import masks_from
 
-    def only_last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return torch.ops.strop.last_token(args[0], mask), *args[1:]
-
-    # What follows the head, such as a scale or a limit of the scores, stays behind it.
-    hook = language_model.get_output_embeddings().register_forward_pre_hook(only_last)
-    try:
-        with masks_from(mask, language_model.config._attn_implementation):
-            result = language_model(
-                input_ids=ids,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                **positions_of(language_model, mask, ids.shape[1]),
-            )
-    finally:
-        hook.remove()
+    with only_last(language_model, mask), masks_from(mask, attention_of(language_model)):
+        result = language_model(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **positions_of(language_model, mask, ids.shape[1]),
+        )
     logits: Tensor = result.logits
     return logits
 
 
-def positions_of(language_model: Any, mask: Tensor, seq: int) -> dict[str, Tensor]:
-    """The positions of the last ``seq`` places, for a model that takes them."""
-    if "position_ids" not in inspect.signature(language_model.forward).parameters:
+def attention_of(module: Any) -> str:
+    """How attention is computed, as the config names it."""
+    return str(module.config._attn_implementation)
+
+
+@contextmanager
+def only_last(language_model: Any, mask: Tensor) -> Iterator[None]:
+    """Inside, the head is given the last real token of each row and no others.
+
+    What follows the head, such as a scale or a limit of the scores, stays behind it.
+    """
+
+    def chosen(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return torch.ops.strop.last_token(args[0], mask), *args[1:]
+
+    hook = language_model.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def positions_of(
+    module: Any, mask: Tensor, seq: int, name: str = "position_ids"
+) -> dict[str, Tensor]:
+    """The positions of the last ``seq`` places, for a module that takes them by this name."""
+    if name not in inspect.signature(module.forward).parameters:
         return {}
-    return {"position_ids": torch.ops.strop.cache_positions(mask, seq)}
+    return {name: torch.ops.strop.cache_positions(mask, seq)}
 
 
 def cached_decoder(language_model: Any, what: str) -> CachedDecoder:
@@ -109,28 +159,41 @@ def cached_decoder(language_model: Any, what: str) -> CachedDecoder:
     Raises:
         UsageError: it has no head, or keeps other things than keys and values.
     """
-    from strop.compiler.frontend.huggingface.kv_cache import growing_cache
-
-    kind = type(language_model).__name__
-    if getattr(language_model, "get_output_embeddings", lambda: None)() is None:
-        raise UsageError(f"{what}: {kind} has no head that gives scores of the next token")
-    cache = growing_cache()
-    ids = torch.tensor([_PROBE])
+    require_head(language_model, what)
     try:
         with torch.no_grad():
-            last_scores(language_model, ids, torch.ones_like(ids), cache)
+            return _tried(language_model)
     # The model may raise anything when it is given a cache that is not its own.
     except Exception as error:
+        kind = type(language_model).__name__
         why = str(error) if isinstance(error, StropError) else reason(error)
-        raise UsageError(f"{what}: {kind} {_REFUSED}: {why}. {_WAY_OUT}") from error
-    layers = {i: (layer.keys, layer.values) for i, layer in enumerate(cache.layers)}
-    layers = {i: pair for i, pair in layers.items() if pair[0] is not None}
+        raise UsageError(
+            f"{what}: {kind} cannot be built with caches of keys and values: {why}. A factory can "
+            "declare other caches; '#text-scoring' builds a causal language model without any"
+        ) from error
+
+
+def _tried(language_model: Any) -> CachedDecoder:
+    """The decoder, after two tokens without a cache and two behind them."""
+    from strop.compiler.frontend.huggingface.kv_cache import growing_cache
+
+    cache, ids = growing_cache(), torch.tensor([_PROBE])
+    last_scores(language_model, ids, torch.ones_like(ids), cache)
+    layers = filled(cache)
     if not layers:
-        raise UsageError(f"{what}: {kind} {_REFUSED}: it keeps none. {_WAY_OUT}")
-    return CachedDecoder(language_model, layers).eval()
+        raise UsageError("it keeps none")
+    decoder = CachedDecoder(language_model, layers).eval()
+    past = dict(zip(decoder.caches, contents(cache, layers)))
+    decoder(ids, torch.ones(1, 2 * len(_PROBE), dtype=torch.int64), **past)
+    return decoder
 
 
-_REFUSED = "cannot be built with caches of keys and values"
-_WAY_OUT = (
-    "A factory can declare other caches; '#text-scoring' builds a causal language model without any"
-)
+def require_head(module: Any, what: str) -> None:
+    """Check that a module gives scores of tokens by a head of its own.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if getattr(module, "get_output_embeddings", lambda: None)() is None:
+        kind = type(module).__name__
+        raise UsageError(f"{what}: {kind} has no head that gives scores of the next token")

@@ -31,15 +31,18 @@ from strop.compiler.frontend.huggingface.sentence import (
     embedder,
     transformer_folder,
 )
+from strop.compiler.frontend.huggingface.sequence_to_sequence import sequence_to_sequence
+from strop.compiler.frontend.huggingface.tasks import SEQUENCE_TO_SEQUENCE
 from strop.compiler.frontend.huggingface.text_generation import text_generation
 from strop.compiler.frontend.model import Model
+from strop.compiler.frontend.programs import Programs
 from strop.compiler.util.errors import UsageError
 
 # Encoder-decoders that give one answer for the whole input, and need no generation.
 _ONE_STEP = ("text-classification", "token-classification", "question-answering")
 
 
-def load(request: Request) -> Model:
+def load(request: Request) -> Model | Programs:
     """Load a folder.
 
     Raises:
@@ -48,19 +51,23 @@ def load(request: Request) -> Model:
     """
     checkpoint, whole = _loaded(request)
     keep_outputs(checkpoint.module, checkpoint.task.outputs)
-    tokenizer = load_tokenizer(checkpoint) if "input_ids" in checkpoint.takes else None
+    writes = checkpoint.task.name in SEQUENCE_TO_SEQUENCE
+    reads = "input_ids" in checkpoint.takes
+    tokenizer = load_tokenizer(checkpoint) if reads or writes else None
+    files = assets(list(dict.fromkeys([checkpoint.path, request.path])), tokenizer)
     if checkpoint.task.name == "text-generation":
-        model = text_generation(checkpoint, tokenizer, request)
-        return replace(model, files=assets([checkpoint.path], tokenizer))
+        return replace(text_generation(checkpoint, tokenizer, request), files=files)
     examples = _examples(checkpoint, tokenizer, request)
+    if writes:
+        programs = sequence_to_sequence(checkpoint, tokenizer, examples, request)
+        return replace(programs, files=files)
     _require_taken(checkpoint, examples)
     if isinstance(checkpoint.module, LastEndClassifier):
         _require_equal(whole, checkpoint.module, examples.batches)
-    folders = list(dict.fromkeys([checkpoint.path, request.path]))
     return as_model(
         checkpoint.module,
         examples,
-        files=assets(folders, tokenizer),
+        files=files,
         labels=labels(checkpoint),
         notes=[*checkpoint.notes, *examples.notes],
     )
@@ -85,6 +92,8 @@ def _part(checkpoint: Checkpoint, request: Request) -> Any:
         UsageError: it generates step by step, or lacks the part that the user names.
     """
     module, task = checkpoint.module, checkpoint.task
+    if task.name in SEQUENCE_TO_SEQUENCE:
+        return module
     if task.name == "encoder":
         return encoder_of(module, request)
     if task.name in ("text-embedding", "image-embedding"):

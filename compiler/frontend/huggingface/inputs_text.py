@@ -42,7 +42,8 @@ def text_examples(checkpoint: Checkpoint, tokenizer: Any, request: Request) -> E
     """
     limit, notes = _limit(checkpoint, tokenizer, request)
     notes += _settle_padding(checkpoint, tokenizer)
-    rows = _rows(checkpoint, tokenizer, min(limit or 64, 64))
+    names = _names(checkpoint, tokenizer)
+    rows = _rows(checkpoint, tokenizer, min(limit or 64, 64), names)
     _vary(rows, checkpoint, tokenizer)
     _add_boxes(rows, checkpoint)
     group = ROWS * (CHOICES if checkpoint.task.name == "multiple-choice" else 1)
@@ -104,7 +105,7 @@ def token_rows(checkpoint: Checkpoint, tokenizer: Any, longest: int) -> list[lis
     Raises:
         UsageError: the tokenizer fails, or gives tokens that the model does not have.
     """
-    rows = _rows(checkpoint, tokenizer, longest)
+    rows = _rows(checkpoint, tokenizer, longest, ["input_ids"])
     _vary(rows, checkpoint, tokenizer)
     return [row["input_ids"] for row in rows]
 
@@ -131,9 +132,10 @@ def _settle_padding(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
     return [f"padding is token {pad}, as the tokenizer says; config.json does not name it"]
 
 
-def _rows(checkpoint: Checkpoint, tokenizer: Any, longest: int) -> list[TokenRow]:
-    """One encoded text, or pair of texts, each."""
-    names = _names(checkpoint, tokenizer)
+def _rows(
+    checkpoint: Checkpoint, tokenizer: Any, longest: int, names: Sequence[str]
+) -> list[TokenRow]:
+    """One encoded text, or pair of texts, each, with these inputs."""
     if tokenizer is None:
         return [_random_row(names, checkpoint, length) for length in (12, 9, 7, 12)]
     paired = checkpoint.task.pairs and _paired(checkpoint)

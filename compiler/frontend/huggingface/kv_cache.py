@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
@@ -70,25 +70,42 @@ def cache_of(layers: Mapping[int, tuple[Tensor, Tensor]]) -> Any:
     return Cache(layers=[GrowingLayer(*layers.get(i, ())) for i in range(count)])
 
 
+def two_caches(own: Any, cross: Any) -> Any:
+    """The cache of a decoder that also keeps what it made of an encoder's states."""
+    return EncoderDecoderCache(own, cross)
+
+
 # Which functions make up a mask by which a token sees the places up to its own, or some of them.
 _PLAIN = frozenset({"causal_mask_function", "and_masks", "sliding_window_overlay"})
+_OF_AN_ENCODER = frozenset({"bidirectional_mask_function"})
 
 
 @contextmanager
-def masks_from(mask: Tensor, implementation: str) -> Iterator[None]:
+def masks_from(mask: Tensor, implementation: str, crosses: bool = False) -> Iterator[None]:
     """Inside, every attention mask that transformers makes comes from a mask of places.
 
     Args:
         mask: [batch, past + seq] int, 0 at padding.
         implementation: of attention, as the config names it: "sdpa" or "eager".
+        crosses: whether the decoder also looks at an encoder's states, all but padding.
     """
 
     def made(
-        q_length: int, mask_function: Any, local_size: int | None = None, **rest: Any
-    ) -> Tensor:
-        if not _names(mask_function) <= _PLAIN:
+        q_length: int,
+        mask_function: Any,
+        attention_mask: Tensor | None = None,
+        local_size: int | None = None,
+        **rest: Any,
+    ) -> Tensor | None:
+        names = _names(mask_function)
+        if names <= _PLAIN:
+            seen: Tensor = torch.ops.strop.cache_mask(mask, q_length, local_size)
+        elif names == _OF_AN_ENCODER and crosses:
+            if attention_mask is None:
+                return None
+            seen = attention_mask.ne(0)[:, None, None, :].expand(-1, -1, q_length, -1)
+        else:
             raise UnsupportedError("its attention sees other places than those before, or a window")
-        seen: Tensor = torch.ops.strop.cache_mask(mask, q_length, local_size)
         if implementation == "sdpa":
             return seen
         return torch.where(seen, 0.0, torch.finfo(rest["dtype"]).min).to(rest["dtype"])

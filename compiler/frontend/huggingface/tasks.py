@@ -101,6 +101,12 @@ _ROWS = (
         "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     ),
     Task(
+        "text2text-generation",
+        "an encoder and a decoder with caches that share weights (T5, BART, Marian)",
+        "AutoModelForSeq2SeqLM",
+        "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    ),
+    Task(
         "image-classification",
         "scores of classes for an image",
         "AutoModelForImageClassification",
@@ -151,6 +157,12 @@ _ROWS = (
         "AutoModelForCTC",
         "MODEL_FOR_CTC_MAPPING_NAMES",
         outputs=("logits",),
+    ),
+    Task(
+        "automatic-speech-recognition",
+        "an encoder of recordings and a decoder with caches (Whisper); CTC models as above",
+        "AutoModelForSpeechSeq2Seq",
+        "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
     ),
     Task(
         "audio-classification",
@@ -205,9 +217,10 @@ _ROWS = (
     ),
 )
 TASKS = {row.name: row for row in _ROWS}
+# Tasks of an encoder-decoder that writes its answer token by token.
+SEQUENCE_TO_SEQUENCE = ("text2text-generation", "automatic-speech-recognition")
 # Names that pipelines of transformers use for the same.
 ALIASES = {
-    "automatic-speech-recognition": "speech-recognition",
     "sentence-similarity": "sentence-embedding",
     "instance-segmentation": "image-segmentation",
     "panoptic-segmentation": "image-segmentation",
