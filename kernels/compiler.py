@@ -70,23 +70,47 @@ def try_variants(
     variants: Sequence[Variant], architecture: Architecture
 ) -> list[Binary | CompileError]:
     """As ``compile_variants``, with the error in the place of what cannot be compiled."""
-    idle: SimpleQueue[_Process] = SimpleQueue()
+    with Compilers() as compilers:
+        return compilers.try_variants(variants, architecture)
 
-    def one(variant: Variant) -> Binary | CompileError:
-        process = idle.get()
-        try:
-            return _compiled(process, variant, architecture)
-        except CompileError as error:
-            return error
-        finally:
-            idle.put(process)
 
-    count = min(os.cpu_count() or 1, cdiv(len(variants), _LEAST_SHARE))
-    with ExitStack() as stack:
-        for _ in range(count):
-            idle.put(stack.enter_context(_process()))
-        pool = stack.enter_context(ThreadPoolExecutor(max(count, 1)))
-        return list(pool.map(one, variants))
+class Compilers:
+    """Processes that compile: started when they are needed, ended with the block."""
+
+    def __init__(self) -> None:
+        self._running = ExitStack()
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._started = 0
+
+    def __enter__(self) -> Compilers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def try_variants(
+        self, variants: Sequence[Variant], architecture: Architecture
+    ) -> list[Binary | CompileError]:
+        """Compile variants in their order; an error stands for what cannot be compiled."""
+
+        def one(variant: Variant) -> Binary | CompileError:
+            process = self._idle.get()
+            try:
+                return _compiled(process, variant, architecture)
+            except CompileError as error:
+                return error
+            finally:
+                self._idle.put(process if process.is_running else self._start())
+
+        count = min(os.cpu_count() or 1, cdiv(len(variants), _LEAST_SHARE))
+        for _ in range(self._started, count):
+            self._idle.put(self._start())
+        self._started = max(self._started, count)
+        with ThreadPoolExecutor(max(count, 1)) as pool:
+            return list(pool.map(one, variants))
+
+    def _start(self) -> _Process:
+        return self._running.enter_context(_process())
 
 
 def _compiled(process: _Process, variant: Variant, architecture: Architecture) -> Binary:
@@ -128,6 +152,11 @@ class _Process:
             return {"error": self._last_words()}
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it can be asked again."""
+        return self._process.poll() is None
 
     def _last_words(self) -> str:
         code = self._process.wait()

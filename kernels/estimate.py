@@ -55,8 +55,18 @@ def least_seconds(checked: Checked, launch: Launch, configuration: Configuration
     work = _busiest(bound, launch, configuration, architecture)
     operations = work.operations / rate(architecture, checked.binary.dots)
     cached = work.bytes / architecture.cache_bandwidth
-    rounds = cdiv(bound.programs, architecture.multiprocessors * architecture.blocks)
+    at_a_time = architecture.multiprocessors * _most_blocks(launch, configuration, architecture)
+    rounds = cdiv(bound.programs, at_a_time)
     return max(operations, cached, bound.memory_seconds) + rounds * architecture.memory_latency
+
+
+def _most_blocks(launch: Launch, configuration: Configuration, architecture: Architecture) -> int:
+    """What a multiprocessor holds at most, by the warps and sums of a block."""
+    limits = [architecture.blocks, architecture.warps // configuration.num_warps]
+    if launch.kernel.sums is not None:
+        sums = launch.kernel.sums({**launch.sizes(), **configuration.constants})
+        limits.append(architecture.registers // sums)
+    return max(min(limits), 1)
 
 
 def _busiest(

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from strop.kernels.architecture import Architecture
 from strop.kernels.binary import Binary
-from strop.kernels.compiler import CompileError, succeeded, try_variants
+from strop.kernels.compiler import CompileError, Compilers, succeeded
 from strop.kernels.inspect import Reading, read
 from strop.kernels.occupancy import Occupancy, occupancy
+from strop.kernels.stored import Store, keep, recall
 from strop.kernels.variant import Variant
 
 
@@ -102,15 +103,61 @@ def try_and_read(
     variants: Sequence[Variant], architecture: Architecture
 ) -> list[Checked | CompileError]:
     """As ``compile_and_read``, with the error in the place of what cannot be compiled."""
+    with Readers(architecture) as readers:
+        return readers.try_and_read(variants)
 
-    def one(pair: tuple[Variant, Binary | CompileError]) -> Checked | CompileError:
-        variant, binary = pair
-        if isinstance(binary, CompileError):
-            return binary
-        return Checked(architecture, variant, binary, read(binary))
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, zip(variants, try_variants(variants, architecture))))
+class Readers:
+    """Compiles and reads variants for an architecture, by processes that end with the block.
+
+    Args:
+        architecture: what is compiled for.
+        store: where what was compiled and read before is kept, if anywhere.
+    """
+
+    def __init__(self, architecture: Architecture, store: Store | None = None) -> None:
+        self.architecture, self._store = architecture, store
+        self._compilers = Compilers()
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._compilers.__exit__(*error)
+
+    def try_and_read(self, variants: Sequence[Variant]) -> list[Checked | CompileError]:
+        """What becomes of variants, in their order."""
+        known = {one: self._recalled(one) for one in variants}
+        missing = [one for one, found in known.items() if found is None]
+        made = dict(zip(missing, self._made(missing)))
+        return [known[one] or made[one] for one in variants]
+
+    def _recalled(self, variant: Variant) -> Checked | None:
+        if self._store is None:
+            return None
+        found = recall(self._store, variant, self.architecture)
+        return None if found is None else Checked(self.architecture, variant, *found)
+
+    def _made(self, variants: Sequence[Variant]) -> list[Checked | CompileError]:
+        def one(pair: tuple[Variant, Binary | CompileError]) -> Checked | CompileError:
+            variant, binary = pair
+            if isinstance(binary, CompileError):
+                return binary
+            return Checked(self.architecture, variant, binary, read(binary))
+
+        binaries = self._compilers.try_variants(variants, self.architecture)
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(one, zip(variants, binaries)))
+        for checked in made:
+            if self._store is not None and isinstance(checked, Checked):
+                keep(
+                    self._store,
+                    checked.variant,
+                    self.architecture,
+                    checked.binary,
+                    checked.reading,
+                )
+        return made
 
 
 def hold_to_limits(checked: Iterable[Checked]) -> None:

@@ -46,6 +46,7 @@ from strop.kernels.tiles import (
     right_pointers,
     tile_rows_columns,
     tile_share,
+    tile_sums,
     two_products,
 )
 
@@ -101,6 +102,7 @@ GEMM = Kernel(
     cost=dense.cost,
     axis="rows",
     share=tile_share(dense.cost),
+    sums=tile_sums(),
     candidates=(
         tile(16, 16, 256, 4, 4),
         tile(64, 128, 64, 4, 3),
@@ -134,6 +136,7 @@ GATED_GEMM = Kernel(
     cost=dense.cost,
     axis="rows",
     share=tile_share(dense.cost),
+    sums=tile_sums(2),
     candidates=(
         tile(128, 64, 64, 4, 3),
         tile(128, 64, 64, 8, 4),

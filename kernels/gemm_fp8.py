@@ -51,6 +51,7 @@ from strop.kernels.tiles import (
     right_pointers,
     tile_rows_columns,
     tile_share,
+    tile_sums,
 )
 
 
@@ -90,6 +91,7 @@ GEMM_FP8 = Kernel(
     cost=dense.cost,
     axis="rows",
     share=tile_share(dense.cost),
+    sums=tile_sums(),
     candidates=(
         tile(16, 16, 512, 4, 4),
         tile(64, 128, 128, 4, 3),

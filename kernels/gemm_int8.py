@@ -48,6 +48,7 @@ from strop.kernels.tiles import (
     right_pointers,
     tile_rows_columns,
     tile_share,
+    tile_sums,
     two_products,
 )
 
@@ -114,6 +115,7 @@ GEMM_INT8 = Kernel(
     cost=dense.cost,
     axis="rows",
     share=tile_share(dense.cost),
+    sums=tile_sums(),
     candidates=(
         tile(128, 128, 128, 8, 3),
         tile(16, 16, 512, 4, 4),
@@ -149,6 +151,7 @@ GATED_GEMM_INT8 = Kernel(
     cost=dense.cost,
     axis="rows",
     share=tile_share(dense.cost),
+    sums=tile_sums(2),
     candidates=(
         tile(128, 64, 128, 4, 3),
         tile(128, 64, 128, 8, 4),

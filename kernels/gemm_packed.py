@@ -32,7 +32,7 @@ from strop.kernels.launching import either, launch
 from strop.kernels.packed_operands import packed_operands
 from strop.kernels.packed_tiles import differences, packed_cost, run_of_parts
 from strop.kernels.packing import packed_bytes
-from strop.kernels.tiles import tile_rows_columns, tile_share
+from strop.kernels.tiles import tile_rows_columns, tile_share, tile_sums
 
 
 @triton.jit
@@ -151,6 +151,7 @@ GEMM_PACKED = Kernel(
     candidates=(_tile(128, 64, 4, 3), _tile(128, 128, 8, 3), _tile(128, 128, 8, 4)),
     axis="rows",
     share=tile_share(packed_cost),
+    sums=tile_sums(),
     examples={
         "32 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(32, 4096, 4096, 4, 128),
         "64 x 4096 x 4096, 4 bits in groups of 128": lambda: _example(64, 4096, 4096, 4, 128),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from strop.kernels.binary import Binary
 
@@ -61,6 +62,15 @@ class Reading:
         """Instructions that move registers to memory or back."""
         return self.spill_stores + self.spill_loads
 
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Reading:
+        """The reading that these are the values of, its widths once more whole numbers."""
+        widths = {
+            name: {int(width): count for width, count in values[name].items()}
+            for name in ("loads", "stores")
+        }
+        return Reading(**{**values, **widths})
+
 
 def read(binary: Binary) -> Reading:
     """Read a binary's machine code.
@@ -109,7 +119,7 @@ def _widths(operations: Mapping[str, int], kind: str) -> dict[int, int]:
 
 def _dump(file: str) -> str:
     done = subprocess.run(
-        [_tool("cuobjdump"), "-sass", "--dump-resource-usage", file],
+        [tool("cuobjdump"), "-sass", "--dump-resource-usage", file],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -118,8 +128,12 @@ def _dump(file: str) -> str:
 
 
 @cache
-def _tool(name: str) -> Path:
-    # Found without loading Triton.
+def tool(name: str) -> Path:
+    """One of the programs that Triton brings along; found without loading Triton.
+
+    Raises:
+        RuntimeError: there is no Triton.
+    """
     spec = find_spec("triton")
     if spec is None or spec.origin is None:
         raise RuntimeError("Triton is not installed")

@@ -62,6 +62,8 @@ class Cost:
 
 # By a launch's whole numbers and constants, and by bytes of an element for each tensor.
 Costing = Callable[[Mapping[str, int], Mapping[str, int]], Cost]
+# By a launch's whole numbers and constants.
+Counting = Callable[[Mapping[str, int]], int]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Kernel:
             what the buckets say.
         share: what one program does on average, whole tiles counted; like ``cost``. None where
             that is not told, so that no model can rank configurations.
+        sums: how many sums of 32 bits a program holds in registers until its end, so that no more
+            programs run at a time than have room for theirs. None where that is not told.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Kernel:
     capability: int = 80
     axis: str = ""
     share: Costing | None = None
+    sums: Counting | None = None
 
     def on(self, capability: int) -> Kernel:
         """The kernel with those buckets alone that are for a compute capability."""

@@ -36,6 +36,15 @@ def names() -> list[str]:
     return sorted(_PLACES)
 
 
+def module_of(name: str) -> str:
+    """The module of this package that a kernel is in.
+
+    Raises:
+        KeyError: there is no such kernel.
+    """
+    return _PLACES[name].partition(":")[0]
+
+
 @cache
 def kernel(name: str) -> Kernel:
     """A kernel by name; Triton is loaded only now.
@@ -43,6 +52,6 @@ def kernel(name: str) -> Kernel:
     Raises:
         KeyError: there is no such kernel.
     """
-    module, attribute = _PLACES[name].split(":")
+    module, attribute = module_of(name), _PLACES[name].partition(":")[2]
     found: Kernel = getattr(import_module(f"strop.kernels.{module}"), attribute)
     return found

@@ -14,8 +14,9 @@ configuration breaks a limit. The same launches give the same choice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 from torch import SymInt
@@ -24,10 +25,11 @@ from strop.kernels.architecture import Architecture
 from strop.kernels.compiler import CompileError
 from strop.kernels.estimate import estimated_seconds, least_seconds
 from strop.kernels.expression import names_in
-from strop.kernels.gate import Checked, GateError, try_and_read, violations
+from strop.kernels.gate import Checked, GateError, Readers, violations
 from strop.kernels.kernel import Bucket, Configuration, Launch
 from strop.kernels.sampling import at, samples
 from strop.kernels.specialization import plain, variant_of
+from strop.kernels.stored import Store
 from strop.kernels.variant import Variant
 
 # A model is rough: a candidate must take less than this share of the usual one's time, and less by
@@ -60,6 +62,7 @@ def select(
     launches: Sequence[Launch],
     architecture: Architecture,
     seconds: Timing = estimated_seconds,
+    store: Store | None = None,
 ) -> list[tuple[Taken, ...]]:
     """What each launch takes, in the order of conditions: the first one that holds counts.
 
@@ -71,30 +74,37 @@ def select(
         architecture: what is compiled for.
         seconds: how long a launch with plain sizes takes, None where that is not known; by the
             model, or as ``strop.kernels.measure`` measures it on a GPU.
+        store: where compiled kernels are kept; what is taken does not depend on it.
 
     Raises:
         CompileError: a kernel cannot be compiled with any configuration that it may take.
         GateError: none of these holds to the limits.
     """
     here = [replace(one, kernel=one.kernel.on(architecture.capability)) for one in launches]
-    tried = try_all(here, architecture, seconds)
+    tried = try_all(here, architecture, seconds, store)
     return [taken(one, tried, seconds) for one in here]
 
 
 def try_all(
-    launches: Sequence[Launch], architecture: Architecture, seconds: Timing = estimated_seconds
+    launches: Sequence[Launch],
+    architecture: Architecture,
+    seconds: Timing = estimated_seconds,
+    store: Store | None = None,
 ) -> Tried:
-    """What launches may take, compiled and read: first what is usual, then what may be better."""
-    usual = [(one, bucket.configuration) for one in launches for bucket in usual_buckets(one)]
-    tried = _tried(usual, architecture)
+    """What launches may take, compiled and read, each once.
+
+    First what is usual; then, again and again, of the candidates that may be faster than all that
+    are compiled the most promising ones, until there are none.
+    """
+    tried: dict[Variant, Checked | CompileError] = {}
     choices = [_Choice(one, tried, seconds) for one in launches]
-    more = [(one, c) for one, choice in zip(launches, choices) for c in choice.rivals()]
-    return {**_tried(more, architecture), **tried}
-
-
-def _tried(wanted: Iterable[tuple[Launch, Configuration]], architecture: Architecture) -> Tried:
-    distinct = list(dict.fromkeys(variant_of(*pair) for pair in wanted))
-    return dict(zip(distinct, try_and_read(distinct, architecture)))
+    wanted = [(one, bucket.configuration) for one in launches for bucket in usual_buckets(one)]
+    with Readers(architecture, store) as readers:
+        while wanted:
+            distinct = list(dict.fromkeys(variant_of(*pair) for pair in wanted))
+            tried.update(zip(distinct, readers.try_and_read(distinct)))
+            wanted = [(one, c) for one, choice in zip(launches, choices) for c in choice.rivals()]
+    return tried
 
 
 def taken(launch: Launch, tried: Tried, seconds: Timing = estimated_seconds) -> tuple[Taken, ...]:
@@ -126,21 +136,28 @@ class _Choice:
         self._measured = seconds is not estimated_seconds
 
     def rivals(self) -> list[Configuration]:
-        """Candidates that may be taken, by what is known before they are compiled."""
+        """Candidates to compile next, by what is known before; none if no more may be taken."""
         kernel = self._launch.kernel
         if not kernel.axis or not (self._measured or self._refused() or kernel.share):
             return []
+        left = [one for one in kernel.candidates if self._checked(one) is None]
         if self._measured or self._refused():
-            return list(kernel.candidates)
-        points = [at(self._launch, kernel.axis, size) for size in self._sizes()]
-        return [one for one in kernel.candidates if any(self._may_win(one, p) for p in points)]
+            return left
+        chosen = [self._most_promising(left, point) for point in self._points.values()]
+        return [one for one in left if any(one is other for other in chosen)]
 
-    def _may_win(self, candidate: Configuration, launch: Launch) -> bool:
+    def _most_promising(
+        self, candidates: Sequence[Configuration], launch: Launch
+    ) -> Configuration | None:
+        """Of candidates that are not compiled the one with the least bound, if it may be taken."""
         usual = launch.kernel.configuration(launch.sizes())
-        checked = self._checked(usual)
+        checked, times = self._checked(usual), self._times(launch)
         assert isinstance(checked, Checked)
-        time = self._seconds(checked, launch, usual)
-        return time is not None and _faster(least_seconds(checked, launch, candidate), time)
+        bounds = [least_seconds(checked, launch, one) for one in candidates]
+        least = min(bounds, default=math.inf)
+        if not times or not _faster(least, times[0][1]) or least >= min(t for _, t in times):
+            return None
+        return candidates[bounds.index(least)]
 
     def _refused(self) -> bool:
         usual = usual_buckets(self._launch)
@@ -161,31 +178,39 @@ class _Choice:
 
     def _sampled(self) -> Iterator[Taken]:
         """What is taken at sizes of the kernel's axis, one after the other."""
-        axis = self._launch.kernel.axis
-        for size in self._sizes():
-            chosen, candidate = self._best(at(self._launch, axis, size))
-            yield Taken(f"{axis} <= {size}", chosen, self._sound(chosen), candidate)
+        for size, point in self._points.items():
+            chosen, candidate = self._best(point)
+            when = f"{self._launch.kernel.axis} <= {size}"
+            yield Taken(when, chosen, self._sound(chosen), candidate)
 
     def _best(self, launch: Launch) -> tuple[Configuration, bool]:
         """The configuration for a launch with plain sizes, and whether it is a candidate."""
         usual = launch.kernel.configuration(launch.sizes())
-        times: list[float] = []
-        sound: list[Configuration] = []
+        times = self._times(launch)
+        if not times:
+            return usual, False
+        best, time = min(times, key=lambda pair: pair[1])
+        first, its_time = times[0]
+        if first == usual and not _faster(time, its_time):
+            best = usual
+        return best, best != usual
+
+    def _times(self, launch: Launch) -> list[tuple[Configuration, float]]:
+        """The times of what is compiled and breaks no limit, the usual configuration first.
+
+        Nothing where the time of the usual one is not known; that of a candidate is then infinite.
+        """
+        usual = launch.kernel.configuration(launch.sizes())
+        found: list[tuple[Configuration, float]] = []
         for configuration in (usual, *launch.kernel.candidates):
             checked = self._checked(configuration)
             if not isinstance(checked, Checked):
                 continue
             time = self._seconds(checked, launch, configuration)
             if time is None and configuration == usual:
-                return usual, False
-            sound.append(configuration)
-            times.append(math.inf if time is None else time)
-        if not sound:
-            return usual, False
-        best = sound[times.index(min(times))]
-        if sound[0] == usual and not _faster(min(times), times[0]):
-            best = usual
-        return best, best != usual
+                return []
+            found.append((configuration, math.inf if time is None else time))
+        return found
 
     def _sound(self, configuration: Configuration) -> Checked:
         found = self._checked(configuration)
@@ -194,8 +219,11 @@ class _Choice:
         assert found is not None
         return found
 
-    def _sizes(self) -> Sequence[int]:
-        return samples(self._launch.arguments[self._launch.kernel.axis])
+    @cached_property
+    def _points(self) -> dict[int, Launch]:
+        """The launch at sizes of the kernel's axis."""
+        axis = self._launch.kernel.axis
+        return {n: at(self._launch, axis, n) for n in samples(self._launch.arguments[axis])}
 
     def _checked(self, configuration: Configuration) -> Checked | CompileError | GateError | None:
         """The compiled variant, or why it may not be taken; None where it was not tried."""

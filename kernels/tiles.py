@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import triton
 import triton.language as tl
 
-from strop.kernels.kernel import Cost, Costing
+from strop.kernels.kernel import Cost, Costing, Counting
 
 # Steps along the depth are powers of two up to this.
 LONGEST_STEP = 512
@@ -40,6 +40,11 @@ def tile_share(cost: Costing) -> Costing:
         return Cost(multiplied.operations, read.bytes)
 
     return share
+
+
+def tile_sums(products: int = 1) -> Counting:
+    """The sums of one program: of each product a tile."""
+    return lambda sizes: products * sizes["BLOCK_M"] * sizes["BLOCK_N"]
 
 
 @triton.jit

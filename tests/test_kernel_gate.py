@@ -11,7 +11,7 @@ import pytest
 
 from strop.kernels.architecture import ARCHITECTURES, SM80, SM89, SM90, Architecture
 from strop.kernels.binary import Binary
-from strop.kernels.compiler import CompileError, compile_variants, try_variants
+from strop.kernels.compiler import CompileError, Compilers, compile_variants, try_variants
 from strop.kernels.examples import launches
 from strop.kernels.gate import Checked, GateError, hold_to_limits, violations
 from strop.kernels.inspect import Reading, parsed, read
@@ -105,6 +105,19 @@ def test_a_compiler_that_ends_early_is_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(CompileError, match="the compiler ended with code 1; its last line: ."):
         compile_variants(norm_variants()[:1], SM90)
+
+
+def test_a_compiler_that_has_ended_is_replaced() -> None:
+    (variant, *_) = norm_variants()
+    with Compilers() as compilers:
+        compilers.try_variants([variant], SM90)
+        process = compilers._idle.get()
+        process._process.kill()
+        process._process.wait()
+        compilers._idle.put(process)
+        first, second = compilers.try_variants([variant, variant], SM90)
+    assert "the compiler ended with code -9" in str(first)
+    assert isinstance(second, Binary)
 
 
 def test_nothing_to_compile() -> None:

@@ -15,14 +15,14 @@ from strop.kernels.binary import Binary
 from strop.kernels.compiler import CompileError
 from strop.kernels.estimate import estimated_seconds, least_seconds
 from strop.kernels.examples import tensor
-from strop.kernels.gate import Checked, GateError
+from strop.kernels.gate import Checked, GateError, Readers
 from strop.kernels.inspect import Reading
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel, Launch
 from strop.kernels.measure import MeasureError, measured_seconds
 from strop.kernels.sampling import at, samples
 from strop.kernels.selection import select, try_all
 from strop.kernels.specialization import variant_of
-from strop.kernels.tiles import tile_share
+from strop.kernels.tiles import tile_share, tile_sums
 from strop.kernels.variant import Variant
 
 DEPTH, COLUMNS = 4096, 4096
@@ -81,11 +81,14 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> dict[int, Checked | CompileErro
     is well."""
     outcomes: dict[int, Checked | CompileError | str] = {}
 
-    def instead(
-        variants: Sequence[Variant], architecture: Architecture
-    ) -> list[Checked | CompileError]:
+    seen: dict[int, set[Variant]] = {}
+
+    def instead(readers: Readers, variants: Sequence[Variant]) -> list[Checked | CompileError]:
+        before = seen.setdefault(id(readers), set())
+        assert not before.intersection(variants), "compiled twice"
         assert len(set(variants)) == len(variants)
-        return [_outcome(checked(variant, architecture)) for variant in variants]
+        before.update(variants)
+        return [_outcome(checked(variant, readers.architecture)) for variant in variants]
 
     def _outcome(good: Checked) -> Checked | CompileError:
         outcome = outcomes.get(block(good), good)
@@ -96,7 +99,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> dict[int, Checked | CompileErro
         assert not isinstance(outcome, str)
         return outcome
 
-    monkeypatch.setattr(selection, "try_and_read", instead)
+    monkeypatch.setattr(Readers, "try_and_read", instead)
     return outcomes
 
 
@@ -246,6 +249,41 @@ def test_candidates_that_cannot_be_faster_are_not_compiled(
     assert len(try_all([launch(4)], SM90, never)) == 1 + len(PRODUCT.candidates)
     silent = dataclasses.replace(PRODUCT, share=None)
     assert len(try_all([launch(4, silent)], SM90)) == 1
+
+
+def test_the_most_promising_candidates_are_compiled_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = dataclasses.replace(PRODUCT, candidates=(tile(32), tile(128), tile(256)))
+    bounds = {32: 0.5, 128: 0.3, 256: 0.4}
+    times = {64: 1.0, 32: 0.6, 128: 0.45, 256: 0.41}
+
+    def seconds(one: Checked, made: Launch, configuration: Configuration) -> float:
+        return times[configuration.constants["BLOCK_M"]]
+
+    monkeypatch.setattr(selection, "estimated_seconds", seconds)
+    monkeypatch.setattr(
+        selection, "least_seconds", lambda one, made, c: bounds[c.constants["BLOCK_M"]]
+    )
+    made = launch(512, kernel)
+    # The second one may still be faster than the first, and the last one than neither.
+    assert [block(one) for one in try_all([made], SM90, seconds).values()] == [64, 128, 256]
+    ((taken,),) = select([made], SM90, seconds)
+    assert taken.configuration == tile(256)
+
+
+def test_no_more_programs_run_at_a_time_than_have_room() -> None:
+    made = launch(65536)
+    one = checked(variant_of(made, tile(64)))
+    known = dataclasses.replace(PRODUCT, sums=tile_sums())
+
+    def least(configuration: Configuration, kernel: Kernel = PRODUCT) -> float:
+        return least_seconds(one, dataclasses.replace(made, kernel=kernel), configuration)
+
+    assert least(tile(64, warps=16)) > least(tile(64, warps=4))
+    assert least(tile(128), known) > least(tile(128))
+    two = dataclasses.replace(PRODUCT, sums=tile_sums(2))
+    assert least(tile(128), two) > least(tile(128), known)
+    # More than there are registers for: one, which spills.
+    assert least(tile(1024), known) < float("inf")
 
 
 def test_rows_that_are_not_there_cost_as_much_as_others() -> None:

@@ -48,15 +48,19 @@ def _print_pass(name: str, kind: type[Pass]) -> None:
 
 
 def show_cache(
-    clear: Annotated[bool, typer.Option(help="Remove everything that passes learned.")] = False,
+    clear: Annotated[
+        bool, typer.Option(help="Remove everything that passes learned, and compiled kernels.")
+    ] = False,
 ) -> None:
-    """Show what passes that learn have kept, or clear it."""
+    """Show what passes that learn have kept, and compiled kernels, or clear both."""
     from strop.compiler.artifact.report import units
     from strop.compiler.frontend.data import learned_cache
+    from strop.compiler.lower.triton.store import kernel_cache
 
-    cache = learned_cache()
+    cache, kernels = learned_cache(), kernel_cache()
     if clear:
         cache.clear()
+        kernels.clear()
     table = Table("entry", "size", "last used")
     for entry in cache.entries():
         used = datetime.fromtimestamp(entry.used).isoformat(sep=" ", timespec="minutes")
@@ -65,6 +69,11 @@ def show_cache(
         table.add_row(f"{entry.key} (interrupted)", units.size(entry.bytes), "")
     out_console.print(table)
     out_console.say(f"{cache.root}, at most {units.size(cache.most_bytes)}")
+    held = [entry.bytes for entry in kernels.entries()]
+    out_console.say(
+        f"{kernels.root}: {len(held)} compiled kernels, {units.size(sum(held))}, at most "
+        f"{units.size(kernels.most_bytes)}"
+    )
 
 
 def list_tasks() -> None:

@@ -21,6 +21,7 @@ from strop.kernels.compiler import CompileError
 from strop.kernels.gate import Checked, GateError
 from strop.kernels.kernel import Launch
 from strop.kernels.selection import Taken, Timing, select
+from strop.kernels.stored import Store
 from strop.kernels.variant import Variant
 
 
@@ -39,19 +40,22 @@ class Compiled:
     kernels: dict[str, Checked]
 
 
-def compile_plan(traced: Traced, target: TritonTarget, seconds: Timing) -> Compiled:
+def compile_plan(
+    traced: Traced, target: TritonTarget, seconds: Timing, store: Store | None = None
+) -> Compiled:
     """Choose the configurations of all launches, compile them, and hold them to the limits.
 
     Args:
         traced: the plan.
         target: what to compile for.
         seconds: how long a launch takes.
+        store: where compiled kernels are kept from one build to the next.
 
     Raises:
         RuntimeRefusedError: a kernel cannot be compiled, or breaks a limit of the gate's with every
             configuration that it may have.
     """
-    chosen = _chosen(traced.launches, target, seconds)
+    chosen = _chosen(traced.launches, target, seconds, store)
     kernels: dict[str, Checked] = {}
     for step, _ in traced.launches:
         taken = chosen[_key(step)]
@@ -72,12 +76,15 @@ def compile_plan(traced: Traced, target: TritonTarget, seconds: Timing) -> Compi
 
 
 def _chosen(
-    launches: Sequence[tuple[LaunchValues, Launch]], target: TritonTarget, seconds: Timing
+    launches: Sequence[tuple[LaunchValues, Launch]],
+    target: TritonTarget,
+    seconds: Timing,
+    store: Store | None,
 ) -> dict[Any, tuple[Taken, ...]]:
     """What launches take; layers repeat, and equal launches are looked at once."""
     distinct = {_key(step): launch for step, launch in launches}
     try:
-        found = select(list(distinct.values()), ARCHITECTURES[target.arch], seconds)
+        found = select(list(distinct.values()), ARCHITECTURES[target.arch], seconds, store)
     except (CompileError, GateError) as error:
         raise RuntimeRefusedError(str(error)) from error
     return dict(zip(distinct, found))

@@ -17,6 +17,7 @@ from strop.compiler.lower.provenance import CAPTURE, Provenance
 from strop.compiler.lower.shared import SharedWeights
 from strop.compiler.lower.triton.compiled import Compiled, compile_plan
 from strop.compiler.lower.triton.lowering import lower_to_plan
+from strop.compiler.lower.triton.store import KernelStore, kernel_cache
 from strop.compiler.lower.triton.write import write_plan
 from strop.compiler.targets.target import MAIN, Target, TritonTarget
 from strop.compiler.targets.triton.plan import ExternValues, LaunchValues, Step
@@ -86,7 +87,8 @@ class TritonLowering:
         """
         assert isinstance(target, TritonTarget)
         seconds = estimated_seconds if choices is None else measured_seconds
-        compiled = compile_plan(lower_to_plan(program, target.name), target, seconds)
+        traced = lower_to_plan(program, target.name)
+        compiled = compile_plan(traced, target, seconds, KernelStore(kernel_cache()))
         return LoweredToPlan(compiled, program, target)
 
     def tuned(self, target: Target, progress: Callable[[str], None]) -> Choices:

@@ -26,9 +26,9 @@ from strop.compiler.targets.triton.plan import (
     WeightValues,
     values_of,
 )
-from strop.compiler.targets.triton.sources import kernels_hash
 from strop.compiler.util.errors import UnsupportedError
 from strop.kernels.kernel import Launch
+from strop.kernels.sources import kernels_hash
 
 
 @dataclass(frozen=True)

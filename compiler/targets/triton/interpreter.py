@@ -12,9 +12,9 @@ import torch
 
 from strop.compiler.targets.triton.bound import BoundLaunch
 from strop.compiler.targets.triton.session import PlanSession, open_plan
-from strop.compiler.targets.triton.sources import kernels_hash
 from strop.compiler.util.array_pipe import receive, send
 from strop.compiler.util.errors import RuntimeRefusedError
+from strop.kernels.sources import kernels_hash
 
 
 def serve(pipe: Connection) -> None:
