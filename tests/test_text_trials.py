@@ -103,7 +103,7 @@ def test_passages_are_in_one_part_each_and_share_no_sentence_with_those_that_tra
     known = {one for passage in parts["train"] for one in passage}
     for part in ("validation", "test"):
         assert parts[part]
-        assert all(text._part(passage[0]) == part for passage in parts[part])
+        assert all(text.part_of(passage[0]) == part for passage in parts[part])
         assert known.isdisjoint(one for passage in parts[part] for one in passage)
     assert all(len(passage) == 3 for passage in parts["train"])
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from strop.bench.models.text import STDLIB, Part, first_sentence, trees
-
-# Of a hundred modules, those under the first number are tested on, under the second validate.
-_TEST, _VALIDATION = 15, 20
+from strop.bench.models.text import STDLIB, Part, first_sentence, part_of, trees
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ def functions(part: Part) -> tuple[Function, ...]:
     found = {
         one.body: one
         for path, tree in trees(STDLIB)
-        if _part(path.relative_to(STDLIB).as_posix()) == part
+        if part_of(path.relative_to(STDLIB).as_posix()) == part
         for one in _of(tree)
     }
     if part != "train":
@@ -72,8 +68,3 @@ def _body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     rest = node.body[1:] or [ast.Pass()]
     bare = type(node)(**{**dict(ast.iter_fields(node)), "body": rest, "decorator_list": []})
     return ast.unparse(ast.fix_missing_locations(bare))
-
-
-def _part(module: str) -> Part:
-    number = hashlib.sha256(module.encode()).digest()[0] * 100 // 256
-    return "test" if number < _TEST else "validation" if number < _VALIDATION else "train"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from strop.bench.applications.sequences import Pair
-from strop.bench.models.text import Part
+from strop.bench.models.text import Part, part_of
 
 SOURCE, TARGET = "en", "de"
 _NAMES = ("languages", "territories", "scripts", "currencies")
 _AMOUNTS = (1, 2, 3, 5, 7, 12, 24, 40, 99, 150)
 # Days between two dates: no divisor of a week, a month or a year, so that all of them occur.
 _DAYS, _FROM, _UNTIL = 13, datetime.date(1960, 1, 1), datetime.date(2040, 1, 1)
-# Of a hundred phrases, so many are tested on, the next validate, the others train.
-_TEST, _VALIDATION = 10, 15
 
 
 @cache
@@ -28,7 +25,7 @@ def phrases(part: Part) -> tuple[Pair, ...]:
     are left out.
     """
     found = {source: Pair(source, target) for source, target in _all() if source != target}
-    return tuple(pair for source, pair in found.items() if _part(source) == part)
+    return tuple(pair for source, pair in found.items() if part_of(source) == part)
 
 
 def _all() -> Iterator[tuple[str, str]]:
@@ -95,8 +92,3 @@ def _languages_of_countries() -> Iterator[tuple[str, str]]:
             names = (locale.get_display_name(SOURCE), locale.get_display_name(TARGET))
             if all(names):
                 yield str(names[0]), str(names[1])
-
-
-def _part(phrase: str) -> Part:
-    number = hashlib.sha256(phrase.encode()).digest()[0] * 100 // 256
-    return "test" if number < _TEST else "validation" if number < _VALIDATION else "train"

@@ -75,14 +75,14 @@ def _encoder_model(encoder: Encoder, sizes: Sizes, batches: Sequence[Batch]) -> 
 def _decoder_model(
     decoder: Decoder, encoder: Encoder, sizes: Sizes, batches: Sequence[Batch]
 ) -> Model:
-    called = generation(sizes)
+    called, shown = generation(sizes), batches[len(batches) // 2]
 
     def inputs_at(shape: Mapping[str, int]) -> dict[str, Tensor]:
-        source = _cropped(batches[0]["input_ids"], shape["batch"], shape["source"])
+        source = _cropped(shown["input_ids"], shape["batch"], shape["source"])
         mask = source.ne(PAD).long()
         with torch.no_grad():
             fixed = {**encoder(source, mask), "encoder_attention_mask": mask}
-        text = _cropped(batches[0]["decoder_input_ids"], shape["batch"], sizes.context)
+        text = _cropped(shown["decoder_input_ids"], shape["batch"], sizes.context)
         empty = {past: fixed[cross][:1, :, :0] for past, cross in zip(called.caches, called.cross)}
         return DecoderInputs(decoder, called, text, empty, fixed)(shape)
 

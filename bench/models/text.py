@@ -33,7 +33,7 @@ def prose(part: Part, packages: tuple[str, ...] = ()) -> tuple[str, ...]:
         packages: whose docstrings to take beside those of the standard library.
     """
     found = dict.fromkeys(sentence for run in _runs(packages) for sentence in run)
-    return tuple(sentence for sentence in found if _part(sentence) == part)
+    return tuple(sentence for sentence in found if part_of(sentence) == part)
 
 
 @cache
@@ -48,7 +48,7 @@ def passages(part: Part, packages: tuple[str, ...] = ()) -> tuple[tuple[str, ...
         packages: whose docstrings to take beside those of the standard library.
     """
     whole = dict.fromkeys(run for run in _runs(packages) if len(run) > 1)
-    found = tuple(run for run in whole if _part(run[0]) == part)
+    found = tuple(run for run in whole if part_of(run[0]) == part)
     if part == "train":
         return found
     known = {sentence for run in passages("train", packages) for sentence in run}
@@ -107,6 +107,7 @@ def _is_sentence(piece: str) -> bool:
     return re.fullmatch(r"[A-Z][\w ,;:'\"()/-]{28,248}[.!?]", piece) is not None
 
 
-def _part(sentence: str) -> Part:
-    number = hashlib.sha256(sentence.encode()).digest()[0] * 100 // 256
+def part_of(text: str) -> Part:
+    """The part that a sentence, or whatever has a name, is in: by its hash, the same everywhere."""
+    number = hashlib.sha256(text.encode()).digest()[0] * 100 // 256
     return "test" if number < _TEST else "validation" if number < _VALIDATION else "train"
