@@ -13,6 +13,11 @@ from strop.compiler.frontend.crossing import require_agreement
 from strop.compiler.frontend.generation import Generation
 from strop.compiler.frontend.programs import as_programs
 from strop.compiler.frontend.source import load_model, load_source
+from strop.compiler.frontend.teacher import capture_teacher
+from strop.compiler.ir.contract import Contract, TensorSpec
+from strop.compiler.ir.program import Program
+from strop.compiler.recipes.loading import load_recipe
+from strop.compiler.search.trial import workshop
 from strop.compiler.targets.target import MAIN
 from strop.compiler.util.errors import UsageError
 
@@ -72,6 +77,9 @@ from strop.compiler import Model, Programs
 
 def one(size):
     return Model(torch.nn.Linear(size, 2).eval(), {"input": torch.ones(1, size)})
+
+def alone():
+    return one(3)
 
 def make():
     return Programs({"encoder": one(4), "decoder": one(3)})
@@ -134,3 +142,23 @@ def test_what_one_program_gives_another_has_its_dtype_and_shape(
     said = rf"'encoder' gives 'key' as float32 \[2, 4, 5, 8\], and 'decoder' takes it as .*{shown}"
     with pytest.raises(UsageError, match=said):
         require_agreement(given)
+
+
+def test_a_program_is_taught_by_the_one_of_its_name(two: str) -> None:
+    def taught(source: str, name: str) -> Program:
+        contract = Contract((TensorSpec("input", "f32", (1, 3)),), (), ())
+        return capture_teacher(source, contract, {"input": torch.ones(1, 3)}, name)
+
+    assert taught(two, "decoder").weights["weight"].shape == (2, 3)
+    with pytest.raises(UsageError, match="has 2 programs: encoder, decoder"):
+        taught(two, "other")
+    alone = two.replace("make", "alone")
+    assert taught(alone, "decoder").weights["weight"].shape == (2, 3)
+
+
+def test_a_search_is_for_one_program(two: str) -> None:
+    with (
+        pytest.raises(UsageError, match="makes 2 programs, and a search builds one"),
+        workshop(two, load_recipe("cpu-fp32"), lambda stage: None),
+    ):
+        pass

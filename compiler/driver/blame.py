@@ -55,7 +55,7 @@ def suspect_by(find: Callable[[], str]) -> str:
         return f"{UNKNOWN}. Looking for the step failed: {lines}"
 
 
-def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> str:
+def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case, name: str = "") -> str:
     """The first step after which a case misses the budget, in words for the refusal.
 
     Args:
@@ -63,6 +63,7 @@ def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> st
         recipe: its recipe, with the budget.
         target: what it was lowered for.
         case: what the file was too far off in.
+        name: of the program, where the build has several.
     """
     model = again()
     if model is None:
@@ -74,7 +75,7 @@ def find_suspect(again: Again, recipe: Recipe, target: Target, case: Case) -> st
         pipeline = recipe.pipeline().within(context_of(model, target))
         captured = capture(model.module, signature, example)
         del model
-        told = informed(pipeline, captured, example, target)
+        told = informed(pipeline, captured, example, target, name=name)
         return _first_to_miss(captured, told, recipe, target, case)
 
 

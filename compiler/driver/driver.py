@@ -101,11 +101,10 @@ def compile_programs(
 ) -> dict[str, Program]:
     """``compile_program`` for each program; each dumps into a folder of its own."""
     models = as_programs(given).models
-    several = is_several(models)
+    if not is_several(models):
+        return {name: compile_program(m, recipe, stop_after, dump_ir) for name, m in models.items()}
     return {
-        name: compile_program(
-            model, recipe, stop_after, dump_ir / name if dump_ir and several else dump_ir
-        )
+        name: compile_program(model, recipe, stop_after, dump_ir and dump_ir / name, name)
         for name, model in models.items()
     }
 
@@ -116,8 +115,16 @@ def compile_program(
     recipe: Recipe,
     stop_after: str,
     dump_ir: Path | None = None,
+    name: str = "",
 ) -> Program:
     """Capture and run the passes, up to and including one, for ``--stop-after``.
+
+    Args:
+        model: what to compile.
+        recipe: the passes and the target.
+        stop_after: the last step to run.
+        dump_ir: a folder for the IR after each pass.
+        name: of the program, where the source makes several.
 
     Raises:
         UsageError: the recipe has no such pass; "capture" runs none.
@@ -135,5 +142,6 @@ def compile_program(
             dump.start(captured.program)
         return captured.program
     target = get_target(recipe.target)
-    pipeline = informed(pipeline, captured.program, captured.cases[0].inputs, target)
+    example = captured.cases[0].inputs
+    pipeline = informed(pipeline, captured.program, example, target, name=name)
     return pipeline.run(captured.program, [dump] if dump else [], stop_after)

@@ -18,75 +18,48 @@ from strop.compiler.check.metrics import (
 from strop.compiler.driver.blame import (
     NOT_THE_SAME,
     UNKNOWN,
-    Again,
     after_each_change,
     departing_value,
     suspect_by,
 )
 from strop.compiler.driver.informed import informed
-from strop.compiler.frontend.cases import Case
+from strop.compiler.driver.part import Ready
 from strop.compiler.frontend.data import context_of
 from strop.compiler.frontend.evaluation import evaluate, module_runner
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
-from strop.compiler.frontend.prepare import Captured
 from strop.compiler.ir.program import Program
 from strop.compiler.recipes.budget import Budget
-from strop.compiler.recipes.recipe import Recipe
-from strop.compiler.targets.target import Target
 from strop.compiler.util.errors import StropError
-from strop.compiler.util.stages import Stages
 
 
-def hold_metrics(
-    found: Metrics,
-    captured: Captured,
-    recipe: Recipe,
-    target: Target,
-    again: Again,
-    stages: Stages,
-) -> None:
+def hold_metrics(found: Metrics, part: Ready) -> None:
     """Check the metrics of a written file against their budget.
 
     Args:
         found: what ``evaluate`` says of the file.
-        captured: the original's metrics, and a case to look for the step to blame with.
-        recipe: it has the budget.
-        target: what the file was lowered for.
-        again: makes the model once more.
-        stages: told where a step to blame has to be found.
+        part: the program, with the budget and the original's metrics.
 
     Raises:
         UsageError: they are other metrics than the original's.
         BudgetError: some miss it; the step that is to blame is named.
     """
-    original = captured.metrics
+    original, budget = part.captured.metrics, part.job.recipe.budget
     require_same_metrics(original, found, "the artifact")
-    missed = missed_metrics(recipe.budget, original, found)
+    missed = missed_metrics(budget, original, found)
     if not missed:
         return
-    with stages.stage("look for the step to blame"):
-        suspect = suspect_by(
-            lambda: find_metric_suspect(again, recipe, target, original, captured.cases[0])
-        )
-    raise refusal(missed, recipe.budget, suspect)
+    with part.job.stages.stage("look for the step to blame"):
+        suspect = suspect_by(lambda: find_metric_suspect(part))
+    raise refusal(missed, budget, suspect)
 
 
-def find_metric_suspect(
-    again: Again, recipe: Recipe, target: Target, original: Metrics, case: Case
-) -> str:
-    """The step after which a metric misses its budget, in words for the refusal.
-
-    Args:
-        again: the model of the build.
-        recipe: its recipe, with the budget.
-        target: what it was lowered for.
-        original: the metrics of the original model.
-        case: one that the program and its file are compared on, where no pass is to blame.
-    """
+def find_metric_suspect(part: Ready) -> str:
+    """The step after which a metric misses its budget, in words for the refusal."""
+    recipe, target, original = part.job.recipe, part.job.target, part.captured.metrics
     if missed_metrics(recipe.budget, original, original):
         return "no step: the original itself misses the budget"
-    model = again()
+    model = part.again()
     if model is None:
         return UNKNOWN
     with torch.no_grad():
@@ -100,12 +73,13 @@ def find_metric_suspect(
         assert context.evaluate is not None
         captured = capture(model.module, signature, example)
         del model, run
-        pipeline = informed(recipe.pipeline().within(context), captured, example, target)
+        steps, name = recipe.pipeline().within(context), part.job.program
+        pipeline = informed(steps, captured, example, target, name=name)
         states = list(after_each_change(captured, pipeline))
         search = _Search(context.evaluate, recipe.budget, original, [p for _, p in states])
         place = search.first_miss()
         if place is None:
-            return departing_value(states[-1][1], target, case)
+            return departing_value(states[-1][1], target, part.captured.cases[0])
         return f"{states[place][0]} ({search.told(place)})"
 
 

@@ -49,7 +49,7 @@ def check_by_stand_in(stand_in: StandIn, folder: Path, part: Ready) -> Checked:
         results += [replace(one, in_torch=True) for one in check_program(program, others)]
         hold_outputs(results, part)
         metrics = evaluate(part.measure, lambda: _runner(program), "the artifact")
-        hold_metrics(metrics, captured, job.recipe, job.target, part.again, job.stages)
+        hold_metrics(metrics, part)
     notes = _notes(stand_in, chosen, others, bool(metrics))
     return Checked(results, metrics, {"artifact": None}, notes)
 

@@ -56,7 +56,7 @@ def check_file(folder: Path, in_float: FloatFiles | None, part: Ready) -> Checke
             hold_outputs(results, part)
             metrics = evaluate(part.measure, lambda: runner(session), "the artifact")
             took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
-            hold_metrics(metrics, captured, job.recipe, job.target, part.again, job.stages)
+            hold_metrics(metrics, part)
         milliseconds: dict[str, float | None] = {"artifact": took}
         if in_float is not None:
             milliseconds["float"] = hold_to_time(session, in_float, feeds_of(first), job)
@@ -76,5 +76,7 @@ def hold_outputs(results: Sequence[Comparison], part: Ready) -> None:
     worst = max(missed, key=lambda r: r.max_error)
     case = next(c for c in part.captured.cases if c.name == worst.case)
     with job.stages.stage("look for the step to blame"):
-        suspect = suspect_by(lambda: find_suspect(part.again, job.recipe, job.target, case))
+        suspect = suspect_by(
+            lambda: find_suspect(part.again, job.recipe, job.target, case, job.program)
+        )
     hold_to_budget(results, job.recipe.budget, suspect)
