@@ -236,7 +236,7 @@ def test_buffers_keep_what_lies_behind_the_last_place() -> None:
 PASSES = (Noops(), CommonSubexpressions(), FoldConstants(), FuseRotary(), FuseAttention())
 
 
-DECODER = {"layers": 1, "window": 4}
+DECODER = {"layers": 1, "window": 4, "head_size": 16}
 
 
 @cache

@@ -232,8 +232,8 @@ class CanonicalMasks(Pass):
         masks: dict[Node, Node] = {}
         for root in program.find(aten.scaled_dot_product_attention.default):
             mask = arguments(root)["attn_mask"]
-            if mask is None:
-                continue
+            if mask is None or mask.target is torch.ops.strop.cache_mask.default:
+                continue  # Nothing to read: it is canonical.
             meaning = reader.meaning(mask)
             if not isinstance(meaning, frozenset):
                 log.missed("masks", root, Miss("the mask is not causal-and-padding", mask, NEAR))

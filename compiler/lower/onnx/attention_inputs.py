@@ -25,6 +25,14 @@ def sized(value: Any, node: Node, batch: Any = None) -> Any:
     return value
 
 
+def scaled(on: Emitter, queries: Any, scale: float) -> tuple[Any, float]:
+    """Queries and the scale of their scores, above 0: ONNX Runtime takes the root of it."""
+    value = on.value(queries)
+    if scale > 0:
+        return value, float(scale)
+    return on.op("Mul", value, on.constant(scale, dtype_of(queries))), 1.0
+
+
 def full_mask(on: Emitter, mask: Any, q: Any, keys: int | torch.SymInt) -> Any:
     """The mask as an additive float tensor; ONNX Runtime wants its last two axes whole."""
     sizes = str((shape_of(q)[-2], keys))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -249,6 +249,23 @@ class Emitter:
             except NotLowered as reason:
                 raise NotLowered(f"its part {op_name(node.target)}: {reason}") from reason
 
+    @contextmanager
+    def anew(self, results: Sequence[Node], given: Mapping[Node, ir.Value]) -> Iterator[None]:
+        """In the block, nodes have values that are emitted there, from given values of others.
+
+        In a branch, so that what only the branch needs is computed there; or for other values than
+        those of the program.
+        """
+        between = self._between(results, given)
+        kept = {node: self._values[node] for node in (*between, *given)}
+        self._values.update(given)
+        try:
+            for node in between:
+                self.emit(node)
+            yield
+        finally:
+            self._values.update(kept)
+
     def body(
         self, part: Program, inputs: Sequence[ir.Value]
     ) -> tuple[list[ir.Node], list[ir.Value]]:
@@ -328,6 +345,17 @@ class Emitter:
         self._keep_sizes(node)
 
     # How it works inside ---------------------------------------------------------------------
+
+    def _between(self, results: Sequence[Node], given: Container[Node]) -> list[Node]:
+        """The calls that lead from given nodes to others, in the order of the program."""
+        found: set[Node] = set()
+        pending = [node for node in results if node not in given]
+        while pending:
+            node = pending.pop()
+            if node.op == "call_function" and node not in found and self.is_emitted(node):
+                found.add(node)
+                pending += [n for n in node.all_input_nodes if n not in given]
+        return sorted(found)
 
     def _keep_sizes(self, node: Node) -> None:
         """Remember where the sizes that only the data know can be read."""

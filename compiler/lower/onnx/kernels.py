@@ -43,7 +43,7 @@ _INTEGER = frozenset((
     "ArgMax", "ArgMin", "NonZero", "Shape", "Size",
 ))  # fmt: skip
 # The operand that gives the result its dtype, where it is not the first.
-_OPERAND = {"Where": 1, "OneHot": 2}
+_OPERAND = {"Where": 1, "OneHot": 2, "DequantizeLinear": 1, "GatherBlockQuantized": 2}
 
 Types = Sequence[ir.DataType | None]
 

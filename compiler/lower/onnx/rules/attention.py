@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from strop.compiler.ir.nodes import dtype_of, same_size, shape_of
+from strop.compiler.ir.nodes import same_size, shape_of
 from strop.compiler.lower.onnx.attention_call import AttentionCall
-from strop.compiler.lower.onnx.attention_inputs import full_mask, sized
+from strop.compiler.lower.onnx.attention_inputs import full_mask, scaled, sized
 from strop.compiler.lower.onnx.emitter import Emitter
 from strop.compiler.lower.onnx.refusal import NotLowered
 from strop.compiler.lower.onnx.table import lowers
@@ -30,17 +30,15 @@ def attention(
     causal: bool,
 ) -> Any:
     packed = len(shape_of(q)) == 3
-    queries = sized(on.value(q), q)
-    if scale <= 0:  # ONNX Runtime takes the root of it
-        queries, scale = on.op("Mul", queries, on.constant(scale, dtype_of(q))), 1.0
+    queries, scale = scaled(on, q, scale)
     return on.op(
         "Attention",
-        queries,
+        sized(queries, q),
         _whole_batch(on, k, q),
         _whole_batch(on, v, q),
         None if mask is None else full_mask(on, mask, q, shape_of(k)[-2]),
         is_causal=int(causal),
-        scale=float(scale),
+        scale=scale,
         q_num_heads=q_heads if packed else None,
         kv_num_heads=kv_heads if packed else None,
     )
