@@ -25,12 +25,18 @@ def empty(dtype: Any = np.float32) -> dict[str, Any]:
 
 
 def session(extra: bool = False, dtype: Any = np.float32) -> Any:
+    """The decoder, opened."""
+    content = model_bytes(extra, dtype)
+    return ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def model_bytes(extra: bool = False, dtype: Any = np.float32) -> bytes:
     """One layer of ``GroupQueryAttention``; ``extra`` adds an input [batch, hidden] to scores."""
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     random = np.random.default_rng(0)
     tables = {n: random.normal(size=(VOCABULARY, HIDDEN)).astype(dtype) for n in "qkv"}
     tables["head"] = random.normal(size=(HIDDEN, VOCABULARY)).astype(dtype)
-    numbers = {"one": [1], "minus": [-1], "last": -1}
+    numbers = {"one": [1], "minus": [-1]}
     weights = {**tables, **{n: np.array(value, np.int64) for n, value in numbers.items()}}
     make = helper.make_node
     nodes = [
@@ -63,4 +69,5 @@ def session(extra: bool = False, dtype: Any = np.float32) -> Any:
     graph = helper.make_graph(nodes, "decoder", inputs, outputs, stored)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    content: bytes = model.SerializeToString()
+    return content

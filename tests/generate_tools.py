@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from decoders import Decoder, Sizes, decoder, generation
+from decoders import Decoder, Sizes, decoder, generation, make
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from strop.compiler import Model
 from strop.compiler.frontend.generation import Generation
-from strop.compiler.generate.generator import Generator
 from strop.compiler.generate.loop import Loop
+from strop.compiler.generate.prepared import Opened
 from strop.compiler.generate.prompts import batch_of
 from strop.compiler.generate.settings import Settings
 from strop.compiler.generate.text import TOKENIZER
-from strop.compiler.targets.decoding import FedDecoder
+from strop.compiler.targets.decoding import FedDecoder, Start, names_of
 
 VOCABULARY = Sizes().vocabulary
 
@@ -41,7 +43,7 @@ def fed(module: torch.nn.Module, called: Generation) -> FedDecoder:
             found = module(**{name: torch.as_tensor(array) for name, array in feeds.items()})
         return {name: tensor.numpy() for name, tensor in found.items()}
 
-    return FedDecoder(run, called, empty_caches(called), {})
+    return FedDecoder(run, names_of(called), Start(empty_caches(called)))
 
 
 def tokens_of(prompts: Sequence[Sequence[int]], settings: Settings, **called: Any) -> list[Any]:
@@ -93,7 +95,34 @@ def _byte(letter: str) -> int:
     return code if code in shown else hidden[code - 256]
 
 
-def scripted_generator(tokens: Sequence[int], tokenizer: Any = None, **called: Any) -> Generator:
-    """A generator whose model says these tokens."""
+def scripted(tokens: Sequence[int], tokenizer: Any = None, **called: Any) -> Opened:
+    """A model of 256 tokens that says these."""
     how = generation(Sizes(context=64), **{"eos": (), **called})
-    return Generator(lambda: Scripted(tokens, 256), how, 256, tokenizer)
+    return Opened(how, 256, lambda fixed: Scripted(tokens, 256), tokenizer=tokenizer)
+
+
+class PlainDecoder(Decoder):
+    """The same without operators of strop's: as an author writes it who knows nothing of them."""
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **past: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        total, seq = attention_mask.shape[1], input_ids.shape[1]
+        real = attention_mask.ne(0)
+        positions = (real.long().cumsum(1) - 1).clamp(min=0)[:, total - seq :]
+        places = torch.arange(total)
+        seen = (places <= places[total - seq :, None])[None, None] & real[:, None, None, :]
+        x, present = self.embedding(input_ids), {}
+        for i, layer in enumerate(self.layers):
+            key, value = past[f"past_key_values.{i}.key"], past[f"past_key_values.{i}.value"]
+            x, key, value = layer(x, positions, seen, key, value)
+            present |= {f"present.{i}.key": key, f"present.{i}.value": value}
+        return {"logits": self.head(self.norm(x)[:, -1:]), **present}
+
+
+def plain_model(files: Sequence[Path] = (), **sizes: Any) -> Model:
+    """A decoder as a factory returns it."""
+    model = make(**sizes)
+    model.module.__class__ = PlainDecoder
+    model.files = files
+    return model

@@ -12,7 +12,7 @@ from strop.compiler.frontend.generation import Generation
 from strop.compiler.generate.beams import beam_search
 from strop.compiler.generate.prompts import batch_of
 from strop.compiler.generate.settings import Settings
-from strop.compiler.targets.decoding import FedDecoder
+from strop.compiler.targets.decoding import FedDecoder, Start, names_of
 from strop.compiler.util.errors import RuntimeRefusedError
 
 VOCABULARY, HEADS, SIZE, LAYERS = 41, 2, 8, 2
@@ -53,7 +53,7 @@ def decoder_of(module: LlamaForCausalLM, how: Generation) -> FedDecoder:
         return {"logits": found.logits[:, -1:].numpy(), **given}
 
     empty = np.zeros((1, HEADS, 0, SIZE), np.float32)
-    return FedDecoder(run, how, dict.fromkeys(CACHES, empty), {})
+    return FedDecoder(run, names_of(how), Start(dict.fromkeys(CACHES, empty)))
 
 
 @pytest.mark.parametrize("beams, penalty", [(2, 1.0), (4, 1.0), (4, 0.0), (3, 2.0), (4, -1.0)])
@@ -93,7 +93,7 @@ def test_the_prompts_are_computed_once_for_all_beams() -> None:
             return super().step(ids, mask)
 
     plain = fed(module, how)
-    decoder = Counted(plain._run, how, plain._caches, {})
+    decoder = Counted(plain._run, names_of(how), Start(plain._caches))
     beam_search(decoder, batch_of([[4, 5, 6], [7]], how, 61), how, Settings(beams=3), 3)
     assert rows == [(2, 3), (6, 1), (6, 1)]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from decoder_graphs import CONTEXT, HIDDEN, VOCABULARY, called, empty, session
+from decoder_graphs import CONTEXT, HIDDEN, VOCABULARY, called, empty, model_bytes, session
 
-from strop.compiler.targets.decoding import FedDecoder
+from strop.compiler.targets.decoding import FedDecoder, Start, names_of
+from strop.compiler.targets.isolation import open_isolated
 from strop.compiler.targets.onnxruntime.bound import LEAST, SharedBuffers, bound_decoder
+from strop.compiler.targets.target import get_target
 from strop.compiler.util.errors import RuntimeRefusedError
 
 
@@ -18,11 +20,11 @@ def copying(opened, fixed=(), dtype=np.float32):
     def run(feeds):
         return dict(zip(names, opened.run(None, dict(feeds))))
 
-    return FedDecoder(run, called(), empty(dtype), dict(fixed))
+    return FedDecoder(run, names_of(called()), Start(empty(dtype), dict(fixed)))
 
 
 def bound(opened, shared, fixed=(), dtype=np.float32, **how):
-    return bound_decoder(opened, called(**how), empty(dtype), dict(fixed), shared)
+    return bound_decoder(opened, names_of(called(**how)), Start(empty(dtype), dict(fixed)), shared)
 
 
 def steps(decoder, rows, *lengths):
@@ -130,3 +132,25 @@ def test_what_the_runtime_refuses_is_told() -> None:
     decoder = bound(session(), False)
     with pytest.raises(RuntimeRefusedError, match="does not run the decoder with 1 texts of 2"):
         decoder.step(np.array([[VOCABULARY]]), np.ones((1, 2), np.int64))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_decoder_in_another_process_does_the_same(tmp_path, shared) -> None:
+    (tmp_path / "model.onnx").write_bytes(model_bytes(extra=True))
+    fixed = {"extra": np.random.default_rng(2).normal(size=(2, 1, HIDDEN)).astype(np.float32)}
+    names, found = names_of(called()), []
+    with open_isolated(tmp_path, get_target("cpu")) as isolated:
+        far = isolated.decoder(names, Start(empty(), fixed), shared)
+        for decoder in (far, bound(session(extra=True), shared, fixed)):
+            found.append(steps(decoder, 2, 3))
+            decoder.repeat(2)
+            decoder.reorder([1, 0, 3, 3])
+            ids = np.array([[1], [2], [3], [4]])
+            found[-1].append(decoder.step(ids, np.ones((4, 4), np.int64)).copy())
+        with pytest.raises(RuntimeRefusedError, match="does not run the decoder with 4 texts"):
+            far.step(np.full((4, 1), VOCABULARY), np.ones((4, 5), np.int64))
+        # It begins anew.
+        again = isolated.decoder(names, Start(empty(), fixed), shared)
+        assert np.allclose(steps(again, 2, 3)[0], found[0][0], atol=1e-5)
+    for a, b in zip(*found):
+        assert np.allclose(a, b, atol=1e-5)

@@ -134,8 +134,18 @@ def test_candidates_are_those_of_transformers(top_k, top_p, temperature) -> None
 
 
 def test_of_equal_scores_the_lowest_ids_come_first() -> None:
-    tokens, _ = candidates(np.ones(6, np.float32), Settings(temperature=1.0))
-    assert tokens.tolist() == [0, 1, 2, 3, 4, 5]
+    tokens, _ = candidates(np.ones(6, np.float32), Settings(temperature=1.0, top_p=0.7))
+    assert tokens.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("top_p", [0.2, 0.7, 0.99])
+def test_top_p_of_a_large_vocabulary_is_that_of_transformers(top_p) -> None:
+    from transformers.generation.logits_process import TopPLogitsWarper
+
+    scores = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0)).double()
+    expected = TopPLogitsWarper(top_p)(None, scores).isfinite()[0].nonzero().ravel()
+    tokens, _ = candidates(scores[0].numpy(), Settings(temperature=1.0, top_p=top_p))
+    assert sorted(tokens.tolist()) == expected.tolist()
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from generate_tools import byte_tokenizer, scripted_generator
+from generate_tools import byte_tokenizer, scripted
 
+from strop.compiler.generate.generator import generate
 from strop.compiler.generate.settings import Settings
 from strop.compiler.generate.text import TOKENIZER, Tokenizer, Writer, read_tokenizer
 from strop.compiler.util.errors import UsageError
@@ -19,9 +20,9 @@ def by_bytes(tmp_path) -> Tokenizer:
 def pieces(tokenizer, text, stop=(), **called):
     """The text that comes with each token of a text, and the ids."""
     tokens = list(text.encode()) if isinstance(text, str) else list(text)
-    generator = scripted_generator(tokens, tokenizer, **called)
+    model = scripted(tokens, tokenizer, **called)
     settings = Settings(max_new=len(tokens), stop=tuple(stop))
-    made = list(generator.generate("x", settings))
+    made = list(generate(model, "x", settings))
     return [token.text for token in made], [token.id for token in made]
 
 
@@ -118,18 +119,18 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path) -> None:
 
 def test_without_a_tokenizer_prompts_are_ids(tmp_path) -> None:
     assert read_tokenizer(tmp_path, 256) is None
-    generator = scripted_generator([7, 8])
-    made = list(generator.generate([3], Settings(max_new=2)))
+    model = scripted([7, 8])
+    made = list(generate(model, [3], Settings(max_new=2)))
     assert [(t.row, t.id, t.text) for t in made] == [(0, 7, ""), (0, 8, "")]
     with pytest.raises(UsageError, match="the prompt is text, and there is no tokenizer.json"):
-        generator.generate("a", Settings())
+        generate(model, "a", Settings())
     with pytest.raises(UsageError, match="a stop string needs a tokenizer.json"):
-        generator.generate([3], Settings(stop=("a",)))
+        generate(model, [3], Settings(stop=("a",)))
 
 
 @pytest.mark.parametrize("prompts", [["a", "bc"], [[97], [98, 99]], ["a", [98, 99]]])
 def test_prompts_may_be_several(by_bytes, prompts) -> None:
-    made = list(scripted_generator(b"hi", by_bytes).generate(prompts, Settings(max_new=2)))
+    made = list(generate(scripted(b"hi", by_bytes), prompts, Settings(max_new=2)))
     assert [(t.row, t.text) for t in made] == [(0, "h"), (1, "h"), (0, "i"), (1, "i")]
 
 
@@ -138,15 +139,15 @@ def test_arrays_and_tensors_are_prompts_too() -> None:
     import torch
 
     for prompts in (np.array([4, 5]), torch.tensor([4, 5])):
-        assert len(list(scripted_generator([7]).generate(prompts, Settings(max_new=1)))) == 1
+        assert len(list(generate(scripted([7]), prompts, Settings(max_new=1)))) == 1
     for prompts in (np.array([[4, 5], [6, 7]]), torch.tensor([[4, 5], [6, 7]])):
-        assert len(list(scripted_generator([7]).generate(prompts, Settings(max_new=1)))) == 2
+        assert len(list(generate(scripted([7]), prompts, Settings(max_new=1)))) == 2
 
 
 def test_problems_with_prompts_are_told_before_the_first_token_is_asked_for() -> None:
     with pytest.raises(UsageError, match="prompt 0 holds the token id 256"):
-        scripted_generator([7]).generate([256], Settings())
+        generate(scripted([7]), [256], Settings())
     with pytest.raises(UsageError, match="a prompt holds 2.5; token ids are whole numbers"):
-        scripted_generator([7]).generate([1, 2.5], Settings())
+        generate(scripted([7]), [1, 2.5], Settings())
     with pytest.raises(UsageError, match="the model's caches hold 64"):
-        scripted_generator([7]).generate([3], Settings(max_new=64))
+        generate(scripted([7]), [3], Settings(max_new=64))

@@ -20,9 +20,11 @@ MANIFEST = "manifest.json"
 BUILD = "build.json"
 PROVENANCE = "provenance.json"
 REPORT = "report.html"
+GENAI_CONFIG = "genai_config.json"
+"""The settings by which onnxruntime-genai runs a decoder."""
 # Every file that a build of one program writes, except the files that the user adds.
 _MODELS = {name for t in TARGETS.values() for name in (t.model_file, *t.more_files)}
-OWN_NAMES = _MODELS.union((MANIFEST, BUILD, PROVENANCE, REPORT))
+OWN_NAMES = _MODELS.union((MANIFEST, BUILD, PROVENANCE, REPORT, GENAI_CONFIG))
 FORMAT = 1
 
 

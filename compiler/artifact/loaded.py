@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from strop.compiler.artifact.feeds import require_inputs
 from strop.compiler.artifact.folder import Artifact, read_intact
+from strop.compiler.artifact.generating import opened_for_texts
+from strop.compiler.generate.generator import Token, generate
+from strop.compiler.generate.prepared import Opened, Prompts
+from strop.compiler.generate.settings import Settings
 from strop.compiler.targets.runtime import Session, runtime_of
 from strop.compiler.util.errors import RuntimeRefusedError, UsageError
 
@@ -19,18 +26,16 @@ class LoadedProgram:
     def __init__(self, artifact: Artifact, name: str) -> None:
         runtime, target = runtime_of(artifact.target), artifact.target
         self.session: Session = runtime.open(artifact.path, target, name)
-        self.declared = [i["name"] for i in artifact.program(name)["contract"]["inputs"]]
+        self._specs = artifact.program(name)["contract"]["inputs"]
+        self.declared = [spec["name"] for spec in self._specs]
 
     def __call__(self, **arrays: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
         """Run once.
 
         Raises:
-            UsageError: inputs are missing or unknown.
+            UsageError: inputs are missing or unknown, or have another dtype or shape.
         """
-        if set(arrays) != set(self.declared):
-            raise UsageError(
-                f"the model takes {', '.join(self.declared)}; got {', '.join(arrays) or 'nothing'}"
-            )
+        require_inputs(arrays, self._specs)
         return tuple(self.session.run(arrays).values())
 
 
@@ -59,6 +64,38 @@ class Loaded:
             UsageError: inputs are missing or unknown, or there are several programs.
         """
         return self._alone()(**arrays)
+
+    def generate(
+        self,
+        prompts: Prompts,
+        *,
+        max_new: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        beams: int = 1,
+        length_penalty: float = 1.0,
+    ) -> Iterator[Token]:
+        """Go on with texts; tokens come as they are made. ``Settings`` says what options mean.
+
+        Args:
+            prompts: one or more, as text or as token ids; or what an encoder takes, by name.
+
+        Raises:
+            UsageError: the artifact makes no texts, or a prompt or an option is wrong.
+            RuntimeRefusedError: the runtime does not run it, or its scores are no numbers.
+        """
+        settings = Settings(
+            max_new, temperature, top_k, top_p, seed, tuple(stop), beams, length_penalty
+        )
+        return generate(self._opened_for_texts, prompts, settings)
+
+    @cached_property
+    def _opened_for_texts(self) -> Opened:
+        sessions = {name: program.session for name, program in self.programs.items()}
+        return opened_for_texts(self.artifact, sessions)
 
     def _alone(self) -> LoadedProgram:
         first, *others = self.programs

@@ -58,6 +58,8 @@ class Record:
         assets: names of the user's files that are shipped beside the model.
         labels: class names by index; empty if there are none.
         generation: how the programs generate together, as plain data; None where they do not.
+        generated: what came of it when they did.
+        beside: names of files that other runtimes read.
         notes: what the user should know of all programs together, in sentences.
     """
 
@@ -66,12 +68,14 @@ class Record:
     assets: Sequence[str]
     labels: Mapping[int, str]
     generation: Mapping[str, Any] | None
+    generated: Mapping[str, Any] | None
+    beside: Sequence[str]
     notes: Sequence[str]
 
 
 def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, Any]:
     """The manifest of the model files in a folder; equal builds give equal manifests."""
-    side_files = [provenance_file(program) for program in record.programs]
+    side_files = [*(provenance_file(program) for program in record.programs), *record.beside]
     values: dict[str, Any] = {
         "strop_format": FORMAT,
         "target": record.recipe.target,
@@ -86,6 +90,8 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
     }
     if record.generation is not None:
         values["generation"] = dict(record.generation)
+    if record.generated is not None:
+        values["generated"] = dict(record.generated)
     programs = {name: _program(one) for name, one in record.programs.items()}
     if is_several(programs):
         return values | {"programs": programs}

@@ -182,6 +182,28 @@ class GenerationValues(_Open):
     """Whether a cache may be given as one buffer that is input and output at once."""
 
 
+class TextValues(_Open):
+    """One text of the original, along which the artifact was led."""
+
+    case: str
+    tokens: Count
+    equal: Count
+    first_difference: dict[str, Count] | None
+    """The row, and the number of the token in it; both make the same text up to there."""
+    max_error: float
+    cosine: float
+
+
+class GeneratedValues(_Open):
+    """How the artifact generates beside the original."""
+
+    texts: list[TextValues]
+    agreement: float
+    """The share of tokens that it chooses as the original does."""
+    perplexity: dict[str, float | None]
+    left_out: list[str]
+
+
 class ArtifactValues(_Open):
     """What is known of the artifact as a whole."""
 
@@ -191,6 +213,7 @@ class ArtifactValues(_Open):
     assets: dict[str, FileValues] = {}
     labels: dict[str, str] = {}
     generation: GenerationValues | None = None
+    generated: GeneratedValues | None = None
     notes: list[str]
 
 

@@ -12,6 +12,7 @@ from strop.bench.cli import app as bench_app
 from strop.compiler.cli.build import build
 from strop.compiler.cli.debug import app as debug_app
 from strop.compiler.cli.ending import exit_code_of
+from strop.compiler.cli.generate import generate
 from strop.compiler.cli.inspect import inspect
 from strop.compiler.cli.kernels import kernels
 from strop.compiler.cli.lists import list_passes, list_tasks, show_cache
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command()(build)
 app.command()(inspect)
+app.command()(generate)
 app.command()(search)
 app.command("passes")(list_passes)
 app.command("cache")(show_cache)

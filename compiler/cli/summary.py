@@ -29,6 +29,8 @@ def print_summary(artifact: Artifact) -> None:
             _print_program(artifact.program(name), record.get("programs", {}).get(name, {}), "")
         told = [f"{name}: {note}" for name in programs for note in artifact.program(name)["notes"]]
         notes = [*artifact.manifest["notes"], *told]
+    if artifact.manifest.get("generated"):
+        out_console.say(_generated_text(artifact.manifest["generated"]))
     for note in [*notes, *record.get("notes", [])]:
         out_console.print(f"note: {note}")
 
@@ -43,6 +45,23 @@ def _print_program(program: Mapping[str, Any], times: Mapping[str, Any], before:
     for name, original in program["metrics"].get("original", {}).items():
         found = program["metrics"]["artifact"].get(name)
         out_console.print(f"{name}: {original:.6g} original, {found:.6g} artifact")
+
+
+def _generated_text(generated: Mapping[str, Any]) -> str:
+    """In one line, how the artifact generates beside the original."""
+    texts = generated["texts"]
+    tokens, equal = (sum(text[key] for text in texts) for key in ("tokens", "equal"))
+    said = [f"generates: {equal} of {tokens} tokens are the original's"]
+    first = next((text for text in texts if text["first_difference"]), None)
+    if first is not None:
+        row, token = first["first_difference"]["row"], first["first_difference"]["token"]
+        said.append(f"the first that differs is token {token} of text {row} ({first['case']})")
+    known = generated["perplexity"]
+    if known["original"] is not None and known["artifact"] is not None:
+        said.append(
+            f"perplexity {known['original']:.5g} original, {known['artifact']:.5g} artifact"
+        )
+    return "; ".join(said)
 
 
 def _sizes_text(sizes: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from strop.compiler.artifact.folder import BUILD, MANIFEST, REPORT, write_json
 from strop.compiler.artifact.generation import generation_values
 from strop.compiler.artifact.manifest import ProgramRecord, Record, build_record, manifest
 from strop.compiler.artifact.report.page import render
+from strop.compiler.check.generated import Generated
+from strop.compiler.driver.generation import write_settings
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.part import Ready
 from strop.compiler.driver.verdict import Checked
@@ -24,11 +26,13 @@ class Together:
         files: the names of the files of the target.
         shared_buffers: whether a cache may be given as one buffer that is input and output at once.
         notes: what the user should know of them, in sentences.
+        generated: how they generate together, where they do.
     """
 
     files: Sequence[str]
     shared_buffers: bool
     notes: Sequence[str]
+    generated: Generated | None
 
 
 def describe(
@@ -47,15 +51,18 @@ def describe(
         parts: the programs.
         checked: what the file of each of them gave, by name.
     """
-    generation = None
+    generation, beside = None, []
     if job.generation is not None:
         generation = generation_values(job.generation, together.shared_buffers)
+        beside = write_settings(folder, job, parts, together.shared_buffers)
     record = Record(
         recipe=job.recipe,
         programs={part.name: _record(part, checked[part.name]) for part in parts},
         assets=tuple(job.companions.files),
         labels=job.companions.labels,
         generation=generation,
+        generated=together.generated.record() if together.generated else None,
+        beside=beside,
         notes=together.notes,
     )
     described = manifest(record, folder, together.files)

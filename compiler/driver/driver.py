@@ -20,6 +20,7 @@ from strop.compiler.frontend.model import Model
 from strop.compiler.frontend.prepare import capture_model
 from strop.compiler.frontend.programs import Programs, as_programs, is_several
 from strop.compiler.frontend.sharing import shared_tensors
+from strop.compiler.frontend.texts import make_texts
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices
 from strop.compiler.recipes.recipe import Recipe
@@ -82,11 +83,15 @@ def build(
         shared = shared_tensors(programs.models)
         remade = {name: partial(_once_more, again or ref(model), name) for name in programs.models}
         models = dict(programs.models)
-        # The original weights are not needed any more once they are captured; a caller that kept
-        # none frees them.
+        # Where nothing is generated, the original weights are not needed any more once they are
+        # captured; a caller that kept none frees them.
+        generating = programs if programs.generation is not None else None
         del model, programs
         parts = captured_parts(job, models, remade)
-        publish(job, [part.optimized() for part in parts], shared)
+        with job.stages.stage("reference"):
+            texts = make_texts(generating, check) if generating is not None else None
+        del generating
+        publish(job, [part.optimized() for part in parts], shared, texts)
         return read_artifact(job.out)
 
 

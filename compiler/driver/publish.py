@@ -10,16 +10,20 @@ from pathlib import Path
 from strop.compiler.artifact.folder import provenance_file
 from strop.compiler.artifact.output import ARTIFACT
 from strop.compiler.artifact.provenance import write_provenance
+from strop.compiler.check.generated import Generated
 from strop.compiler.driver.describe import Together, describe
+from strop.compiler.driver.generation import check_generation
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.part import Ready
 from strop.compiler.driver.speed import FloatFiles, written
 from strop.compiler.driver.stand_in import check_by_stand_in
 from strop.compiler.driver.verdict import Checked, check_file
 from strop.compiler.frontend.sharing import Shared, owners
+from strop.compiler.frontend.texts import Texts
 from strop.compiler.lower.lowering import Lowered, lowering_of
 from strop.compiler.lower.shared import SharedWeights
 from strop.compiler.targets.runtime import runtime_of
+from strop.compiler.targets.target import OnnxTarget
 from strop.compiler.util import interrupts
 from strop.compiler.util.collector import collector_paused
 from strop.compiler.util.files.staging import staged
@@ -28,13 +32,16 @@ InFloat = Mapping[str, FloatFiles | None]
 """By program, the files that a quantized one is timed against."""
 
 
-def publish(job: Job, parts: Sequence[Ready], tensors: Mapping[str, Shared]) -> None:
+def publish(
+    job: Job, parts: Sequence[Ready], tensors: Mapping[str, Shared], texts: Texts | None
+) -> None:
     """Write the artifact; the folder takes its place in one step, or not at all.
 
     Args:
         job: what was asked for.
         parts: its programs after all passes; their weights are let go of.
         tensors: those of the original modules that several programs share.
+        texts: that the original made, where it generates.
 
     Raises:
         UnsupportedError: a program cannot be lowered.
@@ -52,7 +59,9 @@ def publish(job: Job, parts: Sequence[Ready], tensors: Mapping[str, Shared]) -> 
         files = _written(job, parts, lowered, shared, folder)
         notes = [*job.told, *_apart(parts, shared, tensors)]
         checked = {part.name: _checked(folder, in_float, part) for part in parts}
-        describe(folder, job, Together(files, buffers, notes), parts, checked)
+        generated = _generated(folder, job, parts, texts, buffers)
+        together = Together(files, buffers, notes, generated)
+        describe(folder, job, together, parts, checked)
 
 
 def _lowered(part: Ready) -> Lowered:
@@ -129,3 +138,16 @@ def _checked(folder: Path, in_float: InFloat, part: Ready) -> Checked:
         if stand_in is not None:
             return check_by_stand_in(stand_in, folder, part)
         return check_file(folder, in_float[part.name], part)
+
+
+def _generated(
+    folder: Path, job: Job, parts: Sequence[Ready], texts: Texts | None, buffers: bool
+) -> Generated | None:
+    """Compare how the files generate with how the original does; None where they do not."""
+    if texts is None:
+        return None
+    stand_in = runtime_of(job.target).stand_in(job.target)
+    if stand_in is not None and not isinstance(job.target, OnnxTarget):
+        job.say(f"{stand_in.why}: the artifact was not made to generate")
+        return None
+    return check_generation(folder, job, parts, texts, buffers)

@@ -10,6 +10,9 @@ from strop.compiler.generate.settings import Settings
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
 
+# Tokens among which those of top-p are looked for first.
+_FEW = 256
+
 
 class Chooser:
     """Chooses tokens by the settings; every text draws from random numbers of its own."""
@@ -57,17 +60,49 @@ def require_number(score: float, row: int) -> None:
 
 
 def candidates(logits: Array, settings: Settings) -> tuple[Array, Array]:
-    """The tokens to draw from, most likely first, and their weights, which sum up to at most 1.
+    """The tokens to draw from, and their weights.
 
-    Temperature comes first, then top-k, then top-p of what is left, as in transformers.
+    Temperature comes first, then top-k, then top-p of what is left, as in transformers. Tokens are
+    sorted, most likely first, where some are left out; else they are all, in order.
     """
-    scores = logits.astype(np.float64) / settings.temperature
-    tokens = np.arange(len(scores))
-    if 0 < settings.top_k < len(scores):
-        tokens = np.sort(np.argpartition(scores, -settings.top_k)[-settings.top_k :])
-    tokens = tokens[np.argsort(-scores[tokens], kind="stable")]
-    weights = np.exp(scores[tokens] - scores[tokens[0]])
-    weights /= weights.sum()
+    if 0 < settings.top_k < len(logits):
+        tokens = _likeliest(logits, settings.top_k)
+        weights = _weights(logits[tokens], settings.temperature)
+        return _within(tokens, weights, settings.top_p, float(weights.sum()))
+    weights = _weights(logits, settings.temperature)
+    if settings.top_p == 1:
+        return np.arange(len(weights)), weights
+    return _nucleus(weights, settings.top_p)
+
+
+def _weights(logits: Array, temperature: float) -> Array:
+    """Probabilities but for a factor, float64: of sums of many of them, small ones count too."""
+    scaled = (logits - logits.max()) / np.float32(temperature)
+    weights: Array = np.exp(scaled).astype(np.float64)
+    return weights
+
+
+def _likeliest(scores: Array, count: int) -> Array:
+    """So many tokens, most likely first; of equal ones the lowest first."""
+    tokens = np.sort(np.argpartition(scores, -count)[-count:])
+    ordered: Array = tokens[np.argsort(-scores[tokens], kind="stable")]
+    return ordered
+
+
+def _nucleus(weights: Array, share: float) -> tuple[Array, Array]:
+    """The most likely tokens that have a share of the weight; few are looked at where few do."""
+    total, count = float(weights.sum()), _FEW
+    while count < len(weights):
+        tokens = _likeliest(weights, count)
+        if float(weights[tokens].sum()) >= share * total:
+            return _within(tokens, weights[tokens], share, total)
+        count *= 8
+    tokens = _likeliest(weights, len(weights))
+    return _within(tokens, weights[tokens], share, total)
+
+
+def _within(tokens: Array, weights: Array, share: float, total: float) -> tuple[Array, Array]:
+    """Of tokens, most likely first, those before which less than a share of the total stands."""
     before = np.cumsum(weights) - weights
-    kept = max(int(np.count_nonzero(before < settings.top_p)), 1)
+    kept = max(int(np.count_nonzero(before < share * total)), 1)
     return tokens[:kept], weights[:kept]

@@ -44,6 +44,10 @@ class Budget(pydantic.BaseModel):
             cases together. None: the share that differs must not exceed ``max_error``.
         max_time: the longest that one run of a quantized model may take, as a share of what the
             same recipe takes without the passes that quantize. None: it must not be slower.
+        min_token_agreement: least share of tokens that a decoder chooses as the original does,
+            each behind the original's own tokens. None: not limited.
+        max_perplexity: the most that a decoder's perplexity on calibration text may be, as a share
+            of the original's. None: not limited.
         metrics: limits for the metrics that ``evaluate`` returns, by name.
     """
 
@@ -53,6 +57,8 @@ class Budget(pydantic.BaseModel):
     min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
     min_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
     max_time: Annotated[float, pydantic.Field(gt=0)] | None = None
+    min_token_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    max_perplexity: Annotated[float, pydantic.Field(gt=0)] | None = None
     metrics: dict[str, MetricBudget] = {}
 
     @property

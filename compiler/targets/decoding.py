@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from strop.compiler.util.numerics import Array
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a runtime must know of a decoder; ``Generation`` says what each value means."""
+
+    ids: str
+    mask: str
+    logits: str
+    caches: Mapping[str, str]
+    context: int
 
 
 class Called(Protocol):
@@ -42,6 +54,24 @@ class Called(Protocol):
 
     @property
     def cross(self) -> Mapping[str, str]: ...  # noqa: D102
+
+
+def names_of(called: Called) -> Names:
+    """The part of it that a runtime must know."""
+    return Names(called.ids, called.mask, called.logits, dict(called.caches), called.context)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Inputs of a decoder before its first call.
+
+    Attributes:
+        empty: for each cache one row of it without places, [1, heads, 0, size].
+        fixed: inputs that are the same in every call, [rows, ...].
+    """
+
+    empty: Mapping[str, Array]
+    fixed: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Decoder(Protocol):
@@ -81,29 +111,27 @@ class FedDecoder:
     def __init__(
         self,
         run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
-        called: Called,
-        empty: Mapping[str, Array],
-        fixed: Mapping[str, Array],
+        names: Names,
+        start: Start,
     ) -> None:
         """Start with empty caches.
 
         Args:
             run: one call: arrays by name, and what comes out by name.
-            called: the names.
-            empty: for each cache one row of it without places, [1, heads, 0, size].
-            fixed: inputs that are the same in every call, [rows, ...].
+            names: of its inputs and outputs.
+            start: its inputs before the first call.
         """
-        self._run, self._called, self._fixed = run, called, dict(fixed)
-        self._caches = dict(empty)
+        self._run, self._names = run, names
+        self._caches, self._fixed = dict(start.empty), dict(start.fixed)
 
     def step(self, ids: Array, mask: Array) -> Array:
         """One call; see ``Decoder.step``."""
-        called = self._called
+        names = self._names
         if not all(len(cache) == len(ids) for cache in self._caches.values()):
             self._caches = {n: cache.repeat(len(ids), 0) for n, cache in self._caches.items()}
-        found = self._run({called.ids: ids, called.mask: mask, **self._caches, **self._fixed})
-        self._caches = {name: found[called.caches[name]] for name in self._caches}
-        return found[called.logits][:, -1].astype(np.float32, copy=False)
+        found = self._run({names.ids: ids, names.mask: mask, **self._caches, **self._fixed})
+        self._caches = {name: found[names.caches[name]] for name in self._caches}
+        return found[names.logits][:, -1].astype(np.float32, copy=False)
 
     def repeat(self, times: int) -> None:
         """Repeat caches and fixed inputs."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
+from strop.compiler.targets.decoding import Names, Start
 from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.targets.target import MAIN, Target
 from strop.compiler.util.array_pipe import Message, receive, send
@@ -32,7 +34,7 @@ class IsolatedSession:
         self._child, self._one_at_a_time = child, threading.Lock()
         self._ended: RuntimeEndedError | None = None
         wanted = {"folder": str(folder), "target": target.name, "program": program}
-        opened, _ = self._ask(wanted, {}, "load")
+        opened, _ = self.ask(wanted, {}, "load")
         self.inputs: Sequence[str] = opened["inputs"]
         self.outputs: Sequence[str] = opened["outputs"]
 
@@ -50,7 +52,7 @@ class IsolatedSession:
             RuntimeRefusedError: the runtime does not run it.
             RuntimeEndedError: it crashed, hung, or took more memory than there is.
         """
-        return self._asked_to_run(feeds, what, seconds, timed=False)[1]
+        return self._asked_to_run("run", feeds, what, seconds)[1]
 
     def milliseconds(self, feeds: Mapping[str, Array], what: str, seconds: float = 0.0) -> float:
         """A quick look at how long one run takes; arguments and errors are those of ``run``.
@@ -64,19 +66,42 @@ class IsolatedSession:
                 f"{stand_in.why}, and how long {stand_in.name} takes says nothing of "
                 f"{self.target.name}"
             )
-        took = self._asked_to_run(feeds, what, seconds, timed=True)[0]["milliseconds"]
-        return float(took)
+        return float(self._asked_to_run("time", feeds, what, seconds)[0]["milliseconds"])
+
+    def decoder(self, names: Names, start: Start, shared: bool) -> IsolatedDecoder:
+        """A decoder on the files, whose caches lie in the other process; it ends the one before.
+
+        Args:
+            names: of its inputs and outputs.
+            start: its inputs before the first call.
+            shared: whether past and present of a cache may be one buffer.
+        """
+        message = {"do": "decode", "names": asdict(names), "shared": shared}
+        self.ask(message, {**start.empty, **start.fixed}, "start a decoder")
+        return IsolatedDecoder(self)
 
     def _asked_to_run(
-        self, feeds: Mapping[str, Array], what: str, seconds: float, timed: bool
+        self, do: str, feeds: Mapping[str, Array], what: str, seconds: float
     ) -> tuple[Message, dict[str, Array]]:
         used = {name: feeds[name] for name in self.inputs}
         limit = max(PATIENCE, TIMES_AS_LONG * seconds)
-        return self._ask({"what": what, "timed": timed}, used, f"run the model ({what})", limit)
+        return self.ask({"do": do, "what": what}, used, f"run the model ({what})", limit)
 
-    def _ask(
+    def ask(
         self, message: Message, arrays: Mapping[str, Array], doing: str, limit: float = PATIENCE
     ) -> tuple[Message, dict[str, Array]]:
+        """Send a message to the other process, and wait for its answer.
+
+        Args:
+            message: says what to do; see ``targets/worker.py``.
+            arrays: that go with it.
+            doing: what it is asked for, for the message of an error.
+            limit: seconds after which it is ended.
+
+        Raises:
+            RuntimeRefusedError: the runtime does not do it.
+            RuntimeEndedError: it crashed, hung, or took more memory than there is.
+        """
         with self._one_at_a_time:
             if self._ended is not None:
                 raise self._ended
@@ -97,6 +122,27 @@ class IsolatedSession:
         self._child.end()
         self._ended = RuntimeEndedError(f"the runtime {why}")
         return self._ended
+
+
+class IsolatedDecoder:
+    """A ``Decoder`` whose caches lie in another process; only ids, masks and scores are sent."""
+
+    def __init__(self, session: IsolatedSession) -> None:
+        self._session = session
+
+    def step(self, ids: Array, mask: Array) -> Array:
+        """One call; see ``Decoder.step``."""
+        doing = f"run the decoder with {mask.shape[0]} texts of {mask.shape[1]} tokens"
+        found = self._session.ask({"do": "step"}, {"ids": ids, "mask": mask}, doing)[1]
+        return found["scores"]
+
+    def repeat(self, times: int) -> None:
+        """Repeat caches and fixed inputs."""
+        self._session.ask({"do": "repeat", "times": times}, {}, "repeat the caches")
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Choose rows of the caches."""
+        self._session.ask({"do": "reorder", "rows": list(rows)}, {}, "reorder the caches")
 
 
 @contextmanager

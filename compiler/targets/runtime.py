@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from strop.compiler.targets.decoding import Decoder, Names, Start
 from strop.compiler.targets.target import MAIN, Target
 from strop.compiler.util.numerics import Array
 
@@ -116,6 +117,17 @@ class Runtime(Protocol):
 
         Raises:
             RuntimeRefusedError: the runtime does not take them.
+        """
+        ...
+
+    def decoder(self, session: Session, names: Names, start: Start, shared: bool) -> Decoder:
+        """A decoder on files that were opened.
+
+        Args:
+            session: of ``open``.
+            names: of its inputs and outputs.
+            start: its caches and other inputs before the first call.
+            shared: whether past and present of a cache may be one buffer.
         """
         ...
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from strop.compiler.targets.decoding import Decoder, Names, Start
 from strop.compiler.targets.runtime import Session, runtime_of
-from strop.compiler.targets.target import get_target
+from strop.compiler.targets.target import Target, get_target
 from strop.compiler.util.array_pipe import Message, receive, send
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.latency import quick_look
 from strop.compiler.util.numerics import Array
+
+Arrays = dict[str, Array]
 
 
 def serve(pipe: Connection) -> None:
@@ -18,24 +21,56 @@ def serve(pipe: Connection) -> None:
 
     An answer holds ``refused``, the runtime's reason, where there is one.
     """
-    session: Session | None = None
+    opened: _Opened | None = None
     while True:
         message, feeds = receive(pipe)
         try:
-            if session is None:
+            if opened is None:
                 target = get_target(message["target"])
-                folder, program = Path(message["folder"]), message["program"]
-                session = runtime_of(target).open(folder, target, program)
+                opened = _Opened(Path(message["folder"]), target, message["program"])
+                session = opened.session
                 send(pipe, {"inputs": list(session.inputs), "outputs": list(session.outputs)})
             else:
-                send(pipe, *_ran(session, message, feeds))
+                send(pipe, *opened.answer(message, feeds))
         except RuntimeRefusedError as error:
             send(pipe, {"refused": str(error)})
 
 
-def _ran(
-    session: Session, message: Message, feeds: dict[str, Array]
-) -> tuple[Message, dict[str, Array]]:
-    if message["timed"]:
-        return {"milliseconds": quick_look(lambda: session.run(feeds, message["what"]))}, {}
-    return {}, session.run(feeds, message["what"])
+class _Opened:
+    """Files that were opened, and the decoder that runs on them."""
+
+    def __init__(self, folder: Path, target: Target, program: str) -> None:
+        self.runtime = runtime_of(target)
+        self.session: Session = self.runtime.open(folder, target, program)
+        self._decoder: Decoder | None = None
+
+    def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
+        """What a message asks for; ``do`` says what that is."""
+        do: str = message["do"]
+        if do == "run":
+            return {}, self.session.run(arrays, message["what"])
+        if do == "time":
+            took = quick_look(lambda: self.session.run(arrays, message["what"]))
+            return {"milliseconds": took}, {}
+        if do == "decode":
+            self._decode(message, arrays)
+            return {}, {}
+        return {}, self._stepped(do, message, arrays)
+
+    def _decode(self, message: Message, arrays: Arrays) -> None:
+        """Start a decoder anew."""
+        names = Names(**message["names"])
+        empty = {name: arrays[name] for name in names.caches}
+        fixed = {name: array for name, array in arrays.items() if name not in empty}
+        start, shared = Start(empty, fixed), message["shared"]
+        self._decoder = self.runtime.decoder(self.session, names, start, shared)
+
+    def _stepped(self, do: str, message: Message, arrays: Arrays) -> Arrays:
+        assert self._decoder is not None
+        if do == "step":
+            return {"scores": self._decoder.step(arrays["ids"], arrays["mask"])}
+        if do == "repeat":
+            self._decoder.repeat(message["times"])
+        else:
+            self._decoder.reorder(message["rows"])
+        return {}

@@ -25,7 +25,8 @@ def bisect(
         str, typer.Option(help="A command that exits with 0 where {}, an ONNX file, is good.")
     ] = "",
     metric: Annotated[
-        str, typer.Option(help="cosine, sqnr_db, agreement or max_abs, against the original.")
+        str,
+        typer.Option(help="cosine, sqnr_db, agreement, max_abs; tokens, first_token, perplexity."),
     ] = "",
     least: Annotated[float | None, typer.Option("--min", help="Lowest value that is good.")] = None,
     most: Annotated[float | None, typer.Option("--max", help="Highest value that is good.")] = None,
@@ -44,7 +45,7 @@ def bisect(
     from strop.compiler.targets.target import get_target
 
     chosen = asked_recipe(recipe, settings, passes, before, after)
-    asked = _asked(check, metric, least, most)
+    asked = _asked(source, check, metric, least, most)
     captured, pipeline = capture_source(source, chosen, program)
     probe = captured.probe.inputs
     judge = asked(captured, chosen)
@@ -75,13 +76,14 @@ def _departure_of_file(refusal: NoPassToBlameError, probe: Inputs, target: Targe
     return found
 
 
-def _asked(check: str, metric: str, least: float | None, most: float | None) -> Any:
+def _asked(source: str, check: str, metric: str, least: float | None, most: float | None) -> Any:
     """The check that the options describe, to be made once there is a captured model.
 
     Raises:
         UsageError: they describe none, or two.
     """
     from strop.compiler.debug.checks import METRICS, Command, Metric
+    from strop.compiler.debug.texts import TEXT_METRICS, TextMetric, texts_of
     from strop.compiler.targets.target import get_target
     from strop.compiler.util.errors import did_you_mean
 
@@ -89,11 +91,14 @@ def _asked(check: str, metric: str, least: float | None, most: float | None) -> 
         raise UsageError("say what is good: either --check 'COMMAND {}' or --metric NAME --min N")
     if check:
         return lambda captured, recipe: Command(check, get_target(recipe.target))
-    if metric not in METRICS:
-        raise UsageError(f"unknown metric '{metric}'{did_you_mean(metric, list(METRICS))}")
-    bound, option = (least, "--min") if METRICS[metric] else (most, "--max")
+    known = METRICS | TEXT_METRICS
+    if metric not in known:
+        raise UsageError(f"unknown metric '{metric}'{did_you_mean(metric, list(known))}")
+    bound, option = (least, "--min") if known[metric] else (most, "--max")
     if bound is None or (least is not None and most is not None):
         raise UsageError(f"--metric {metric} takes {option}, and that alone")
+    if metric in TEXT_METRICS:
+        return lambda captured, recipe: TextMetric(texts_of(source), metric, bound)
     return lambda captured, recipe: Metric(captured.cases, metric, bound)
 
 

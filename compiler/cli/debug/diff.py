@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from strop.compiler.cli import options
 from strop.compiler.cli.consoles import out_console
+from strop.compiler.cli.prompts import PromptIds, PromptText, given_prompt
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.terminal import Table
 
@@ -23,8 +25,17 @@ def diff(
     source: Annotated[str, typer.Option(help="For inputs of artifacts: FILE.py:make.")] = "",
     program: options.Program = "",
     count: Annotated[int, typer.Option(min=1, help="How many values to show.")] = 20,
+    prompt: PromptText = None,
+    ids: PromptIds = None,
+    max_new: Annotated[int | None, typer.Option(help="The most tokens to make.")] = None,
 ) -> None:
-    """Compare snapshots, artifacts, or one with the other: text, and shared values, worst first."""
+    """Compare snapshots, artifacts, or one with the other: text, and shared values, worst first.
+
+    With a prompt, two artifacts go on with it, and the first token that differs is shown.
+    """
+    if prompt is not None or ids is not None:
+        _print_parting(before, after, given_prompt(prompt, ids), max_new)
+        return
     from strop.compiler.debug import diff as compare
     from strop.compiler.debug.diff import diff_snapshots, history, snapshot_of
 
@@ -44,6 +55,24 @@ def diff(
         out_console.say(history(load_apart(first), load_apart(second), node))
         found = found.only(node)
     _print_difference(found, count)
+
+
+def _print_parting(
+    before: Path, after: Path, prompt: str | Sequence[int], max_new: int | None
+) -> None:
+    from strop.compiler.debug.parting import parting
+
+    found = parting(before, after, prompt, max_new)
+    if found.same:
+        out_console.say(found.same, "dim")
+    if found.number is None:
+        out_console.say("all tokens are the same")
+        return
+    first, second = ("the end" if t is None else f"{t.id} {t.text!r}" for t in found.tokens)
+    out_console.say(
+        f"the first {found.number} tokens are the same; then comes {first} in the first and "
+        f"{second} in the second"
+    )
 
 
 def _print_difference(found: Difference, count: int) -> None:

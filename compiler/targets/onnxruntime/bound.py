@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from strop.compiler.targets.decoding import Called
+from strop.compiler.targets.decoding import Names, Start
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
 
@@ -43,17 +43,17 @@ class BoundDecoder:
     """
 
     def __init__(
-        self, session: Any, called: Called, caches: Caches, fixed: Mapping[str, Array]
+        self, session: Any, names: Names, caches: Caches, fixed: Mapping[str, Array]
     ) -> None:
         """Start with empty caches.
 
         Args:
             session: ONNX Runtime's.
-            called: the names of inputs and outputs.
+            names: of its inputs and outputs of inputs and outputs.
             caches: how they are kept.
             fixed: inputs that are the same in every call, [rows, ...].
         """
-        self._session, self._called, self._caches = session, called, caches
+        self._session, self._names, self._caches = session, names, caches
         self._binding = session.io_binding()
         self._read = {i.name for i in session.get_inputs()}
         self._fixed = {name: array for name, array in fixed.items() if name in self._read}
@@ -67,7 +67,7 @@ class BoundDecoder:
             RuntimeRefusedError: the runtime does not run it.
         """
         rows, total = mask.shape
-        given = {self._called.ids: ids, self._called.mask: mask}
+        given = {self._names.ids: ids, self._names.mask: mask}
         # Named until the call is over: the runtime reads their memory.
         held = {n: np.ascontiguousarray(a, np.int64) for n, a in given.items() if n in self._read}
         try:
@@ -108,7 +108,7 @@ class BoundDecoder:
     def _bind_scores(self, rows: int) -> None:
         if len(self._scores) == rows:
             return
-        output = next(o for o in self._session.get_outputs() if o.name == self._called.logits)
+        output = next(o for o in self._session.get_outputs() if o.name == self._names.logits)
         dtype = SCORES.get(output.type, np.float32)
         self._scores = scores = np.empty((rows, 1, output.shape[-1]), dtype)
         at = scores.ctypes.data
@@ -118,15 +118,15 @@ class BoundDecoder:
 class SharedBuffers:
     """Past and present of each cache are one buffer, to which the model adds in place."""
 
-    def __init__(self, called: Called, empty: Mapping[str, Array], device: str) -> None:
+    def __init__(self, names: Names, empty: Mapping[str, Array], device: str) -> None:
         """Start without buffers.
 
         Args:
-            called: the names, and the most places that a buffer needs.
+            names: of its inputs and outputs, and the most places that a buffer needs.
             empty: for each cache one row of it without places, [1, heads, 0, size].
             device: "cpu" or "cuda", where the buffers lie.
         """
-        self._called, self._empty, self._device = called, empty, device
+        self._names, self._empty, self._device = names, empty, device
         self._buffers: dict[str, Any] = {}
         self._rows = self._capacity = self._filled = 0
 
@@ -135,7 +135,7 @@ class SharedBuffers:
         if (rows, self._capacity) == (self._rows, max(self._capacity, total)) and self._buffers:
             return
         self._rows, self._capacity = rows, self._room_for(total)
-        for past, present in self._called.caches.items():
+        for past, present in self._names.caches.items():
             buffer = self._buffers[past] = self._grown(past)
             binding.bind_ortvalue_input(past, buffer)
             binding.bind_ortvalue_output(present, buffer)
@@ -157,7 +157,7 @@ class SharedBuffers:
         capacity = max(self._capacity, LEAST)
         while capacity < total:
             capacity *= 2
-        return max(min(capacity, self._called.context), total)
+        return max(min(capacity, self._names.context), total)
 
     def _grown(self, name: str) -> Any:
         """A buffer of the present size that holds what the old one does."""
@@ -177,14 +177,14 @@ class SharedBuffers:
 class GrowingCaches:
     """What a call gives is what the next one reads: the runtime makes it, and nothing is copied."""
 
-    def __init__(self, called: Called, empty: Mapping[str, Array], device: str) -> None:
+    def __init__(self, names: Names, empty: Mapping[str, Array], device: str) -> None:
         """Start with empty caches; arguments are those of ``SharedBuffers``."""
-        self._called, self._empty, self._device = called, empty, device
+        self._names, self._empty, self._device = names, empty, device
         self._values: dict[str, Any] = {}
 
     def bind(self, binding: Any, rows: int, total: int) -> None:
         """The last call's outputs as inputs, and outputs of the runtime's own."""
-        for past, present in self._called.caches.items():
+        for past, present in self._names.caches.items():
             if past not in self._values:
                 none = self._empty[past].repeat(rows, 0)
                 self._values[past] = ort.OrtValue.ortvalue_from_numpy(none, self._device)
@@ -193,7 +193,7 @@ class GrowingCaches:
 
     def keep(self, binding: Any, total: int) -> None:
         """Take the outputs; they come in the order in which they were first bound."""
-        self._values = dict(zip(self._called.caches, binding.get_outputs()))
+        self._values = dict(zip(self._names.caches, binding.get_outputs()))
 
     def choose(self, rows: Sequence[int]) -> None:
         """Choose rows."""
@@ -202,22 +202,15 @@ class GrowingCaches:
             self._values[name] = ort.OrtValue.ortvalue_from_numpy(chosen, self._device)
 
 
-def bound_decoder(
-    session: Any,
-    called: Called,
-    empty: Mapping[str, Array],
-    fixed: Mapping[str, Array],
-    shared: bool,
-) -> BoundDecoder:
+def bound_decoder(session: Any, names: Names, start: Start, shared: bool) -> BoundDecoder:
     """A decoder on an open session of ONNX Runtime.
 
     Args:
         session: ONNX Runtime's.
-        called: the names.
-        empty: for each cache one row of it without places, [1, heads, 0, size].
-        fixed: inputs that are the same in every call, [rows, ...].
-        shared: whether past and present may be one buffer.
+        names: of its inputs and outputs.
+        start: its inputs before the first call.
+        shared: whether past and present of a cache may be one buffer.
     """
     device = "cuda" if CUDA in session.get_providers() else "cpu"
     kind = SharedBuffers if shared else GrowingCaches
-    return BoundDecoder(session, called, kind(called, empty, device), fixed)
+    return BoundDecoder(session, names, kind(names, start.empty, device), start.fixed)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.compiler.targets.runtime import Runtime, StandIn, Trace
+from strop.compiler.targets.decoding import Decoder, Names, Start
+from strop.compiler.targets.runtime import Runtime, Session, StandIn, Trace
 from strop.compiler.targets.target import MAIN, OnnxTarget, Target, onnx_file
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.numerics import Array
@@ -68,6 +69,13 @@ class OnnxRuntime:
             return OnnxSession(ort.InferenceSession(str(path), providers=providers))
         except Exception as error:  # the runtime's exceptions have no family
             raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
+
+    def decoder(self, session: Session, names: Names, start: Start, shared: bool) -> Decoder:
+        """A decoder whose caches stay in the runtime's memory."""
+        from strop.compiler.targets.onnxruntime.bound import bound_decoder
+
+        assert isinstance(session, OnnxSession)
+        return bound_decoder(session.session, names, start, shared)
 
     def values(
         self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN

@@ -64,4 +64,4 @@ class InterpretedSession(IsolatedSession):
     def values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """What each step makes, by the name of the step's value in the program."""
         used = {name: feeds[name] for name in self.inputs}
-        return self._ask({"values": True}, used, "compute all values")[1]
+        return self.ask({"values": True}, used, "compute all values")[1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from strop.compiler.targets.decoding import Decoder, FedDecoder, Names, Start
 from strop.compiler.targets.runtime import Runtime, Session, StandIn, Trace
 from strop.compiler.targets.target import MAIN, PLAN_FILE, Target
 from strop.compiler.util.errors import RuntimeRefusedError
@@ -40,6 +41,10 @@ class TritonRuntime:
         from strop.compiler.targets.triton.interpreted import InterpretedSession
 
         return InterpretedSession(folder, target)
+
+    def decoder(self, session: Session, names: Names, start: Start, shared: bool) -> Decoder:
+        """A decoder that copies its caches: a plan has an arena of its own for every call."""
+        return FedDecoder(session.run, names, start)
 
     def values(
         self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN

@@ -1,0 +1,69 @@
+"""Check how the written artifact generates, and write what other runtimes need for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from strop.compiler.artifact.folder import GENAI_CONFIG, write_json
+from strop.compiler.artifact.genai import genai_config
+from strop.compiler.check.generated import Generated, check_texts, hold_generation
+from strop.compiler.driver.job import Job
+from strop.compiler.driver.part import Ready
+from strop.compiler.frontend.texts import Texts
+from strop.compiler.generate.prepared import Arrays, Encoder, roles
+from strop.compiler.targets.decoding import Decoder, Start, names_of
+from strop.compiler.targets.isolation import open_isolated
+from strop.compiler.targets.target import OnnxTarget
+
+
+def check_generation(
+    folder: Path, job: Job, parts: Sequence[Ready], texts: Texts, shared_buffers: bool
+) -> Generated:
+    """Lead the written decoder along the original's texts, in a process of its own.
+
+    Args:
+        folder: the files of the target.
+        job: the budget, the target and the clock.
+        parts: the programs.
+        texts: of the original.
+        shared_buffers: whether past and present of a cache may be one buffer.
+
+    Raises:
+        RuntimeRefusedError: the runtime does not run the programs.
+        BudgetError: the artifact generates other texts than its budget allows.
+    """
+    called = texts.generation
+    inputs = {p.name: [i.name for i in p.optimized.program.contract.inputs] for p in parts}
+    decoder, encoder = roles(called, inputs)
+    with job.stages.stage("check"), ExitStack() as stack:
+        sessions = {
+            part.name: stack.enter_context(open_isolated(folder, job.target, part.name))
+            for part in parts
+        }
+
+        def open_decoder(source: Arrays, fixed: Arrays) -> Decoder:
+            if encoder is not None:
+                fixed = Encoder(inputs[encoder], sessions[encoder].run).fixed(called, source)
+            start = Start(texts.empty, fixed)
+            return sessions[decoder].decoder(names_of(called), start, shared_buffers)
+
+        found = check_texts(texts, open_decoder)
+    hold_generation(found, job.recipe.budget)
+    return found
+
+
+def write_settings(
+    folder: Path, job: Job, parts: Sequence[Ready], shared_buffers: bool
+) -> list[str]:
+    """Write what onnxruntime-genai reads beside a decoder, where it can run it; names of files."""
+    if job.several or job.generation is None or not isinstance(job.target, OnnxTarget):
+        return []
+    (part,) = parts
+    contract, file = part.optimized.program.contract, job.target.file_of(part.name)
+    settings = genai_config(job.generation, shared_buffers, contract, file)
+    if settings is None:
+        return []
+    write_json(folder / GENAI_CONFIG, settings)
+    return [GENAI_CONFIG]
