@@ -69,7 +69,7 @@ def load_checkpoint(request: Request) -> Checkpoint:
     module, notes = _weights(request, task, kind)
     if not (request.path / "model.safetensors").exists() and any(request.path.glob("*.bin")):
         notes.append("weights were read from pytorch_model.bin, with torch's weights_only reader")
-    return Checkpoint(request.path, task, _for_inference(module), notes)
+    return Checkpoint(request.path, task, for_inference(module), notes)
 
 
 def _asked_task(request: Request, architectures: Sequence[str]) -> Task | None:
@@ -188,7 +188,7 @@ def _way_out(request: Request, task: Task, names: Sequence[str]) -> str:
     )
 
 
-def _for_inference(module: Any) -> Any:
+def for_inference(module: Any) -> Any:
     """Put a module into eval mode, and let it return a mapping and no cache."""
     module.config.return_dict = True
     module.config.output_hidden_states = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from strop.compiler.frontend.huggingface.examples import (
     at_sizes,
     failure,
 )
+from strop.compiler.frontend.huggingface.gguf import is_gguf, open_gguf
 from strop.compiler.frontend.huggingface.inputs_audio import audio_examples
 from strop.compiler.frontend.huggingface.inputs_image import image_examples
 from strop.compiler.frontend.huggingface.inputs_text import load_tokenizer, text_examples
@@ -49,16 +51,12 @@ def load(request: Request) -> Model | Programs:
         UsageError: the folder, its weights or the task are not as they must be, or the module
             does not take the inputs that can be made for it.
     """
-    checkpoint, whole = _loaded(request)
+    checkpoint, whole, tokenizer, files = _opened(request)
     keep_outputs(checkpoint.module, checkpoint.task.outputs)
-    writes = checkpoint.task.name in SEQUENCE_TO_SEQUENCE
-    reads = "input_ids" in checkpoint.takes
-    tokenizer = load_tokenizer(checkpoint) if reads or writes else None
-    files = assets(list(dict.fromkeys([checkpoint.path, request.path])), tokenizer)
     if checkpoint.task.name == "text-generation":
         return replace(text_generation(checkpoint, tokenizer, request), files=files)
     examples = _examples(checkpoint, tokenizer, request)
-    if writes:
+    if checkpoint.task.name in SEQUENCE_TO_SEQUENCE:
         programs = sequence_to_sequence(checkpoint, tokenizer, examples, request)
         return replace(programs, files=files)
     _require_taken(checkpoint, examples)
@@ -71,6 +69,18 @@ def load(request: Request) -> Model | Programs:
         labels=labels(checkpoint),
         notes=[*checkpoint.notes, *examples.notes],
     )
+
+
+def _opened(request: Request) -> tuple[Checkpoint, Any, Any, list[Path]]:
+    """What is to be built, the whole module that was loaded, its tokenizer, and files to ship."""
+    if is_gguf(request.path):
+        checkpoint, tokenizer, files = open_gguf(request)
+        return checkpoint, checkpoint.module, tokenizer, files
+    checkpoint, whole = _loaded(request)
+    writes = checkpoint.task.name in SEQUENCE_TO_SEQUENCE
+    tokenizer = load_tokenizer(checkpoint) if writes or "input_ids" in checkpoint.takes else None
+    files = assets(list(dict.fromkeys([checkpoint.path, request.path])), tokenizer)
+    return checkpoint, whole, tokenizer, files
 
 
 def _loaded(request: Request) -> tuple[Checkpoint, Any]:

@@ -24,7 +24,7 @@ from strop.compiler.frontend.model import Model
 from strop.compiler.util.errors import UsageError
 
 # Examples of several tokens behind others, of a prompt, and of a step behind it.
-_EXAMPLES = ((3, 9, 14), (3, 32, 0), (3, 1, 32), (2, 16, 24))
+_EXAMPLES = ((3, 9, 14), (3, 32, 0), (3, 1, 32))
 # Of the largest score: of models in float32, and of those in fewer bits.
 _TOLERANCE, _TOLERANCE_16_BITS = 1e-3, 5e-2
 
