@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, fx
+from torch import SymInt, Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -18,6 +18,11 @@ def tensors_in(arguments: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
 
 
+def inputs_in(arguments: Any) -> list[Tensor | SymInt]:
+    """The tensors and symbolic sizes among the arguments of a call, in order."""
+    return [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor | SymInt)]
+
+
 def reference(target: OpOverload[Any, Any], args: Any, kwargs: Any) -> fx.Graph:
     """An operator's reference as a graph of the operators that it calls, none of them taken apart.
 
@@ -27,24 +32,24 @@ def reference(target: OpOverload[Any, Any], args: Any, kwargs: Any) -> fx.Graph:
         kwargs: likewise.
 
     Returns:
-        Its inputs are the tensors among the arguments, in order.
+        Its inputs are those of ``inputs_in``.
 
     Raises:
         NotLowered: it cannot be traced at these sizes.
     """
     leaves, structure = pytree.tree_flatten((args, kwargs))
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor | SymInt)]
 
-    def call(*tensors: Tensor) -> Any:
+    def call(*inputs: Tensor | SymInt) -> Any:
         filled = list(leaves)
-        for place, tensor in zip(places, tensors):
-            filled[place] = tensor
+        for place, one in zip(places, inputs):
+            filled[place] = one
         given, named = pytree.tree_unflatten(filled, structure)
         return reference_of(target)(*given, **named)
 
     try:
         # A tensor may be given twice, by which the trace could not tell its inputs apart.
-        own = [tensor.detach() for tensor in tensors_in((args, kwargs))]
+        own = [x.detach() if isinstance(x, Tensor) else x for x in inputs_in((args, kwargs))]
         return make_fx(call, pre_dispatch=True)(*own).graph
     except Exception as error:  # a trace may raise anything
         said = (str(error).splitlines() or [type(error).__name__])[0]

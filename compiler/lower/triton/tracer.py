@@ -28,7 +28,7 @@ from strop.compiler.lower.triton.launches import Launches
 from strop.compiler.lower.triton.memory import Memory, Place
 from strop.compiler.lower.triton.names import Names
 from strop.compiler.lower.triton.properties import is_random, views_only
-from strop.compiler.lower.triton.reference import reference, tensors_in
+from strop.compiler.lower.triton.reference import inputs_in, reference, tensors_in
 from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.lower.triton.table import TABLE
 from strop.compiler.targets.triton.externs import encode
@@ -195,7 +195,7 @@ class Tracer:
 
     def _inlined(self, part: fx.Graph, args: Any, kwargs: Any) -> Any:
         """Call the operators that stand for one of the dialect's."""
-        given = iter(tensors_in((args, kwargs)))
+        given = iter(inputs_in((args, kwargs)))
         values: dict[Node, Any] = {}
         for node in part.nodes:
             taken = fx.map_arg((node.args, node.kwargs), values.__getitem__)

@@ -1,0 +1,67 @@
+"""Decoders with caches as launch plans: a prompt, then a token at a time, against the module."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import decoders
+import pytest
+import torch
+from test_triton_recipes import optimized
+from torch import Tensor
+from triton_tools import kernels_of, session_of
+
+from strop.compiler import Model
+from strop.compiler.frontend.export.capture import capture
+from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.ir.program import Program
+
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [0, 0, 13, 14]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
+NEXT = torch.tensor([[15, 16], [17, 18], [19, 20]])
+
+
+@cache
+def lowered() -> tuple[Model, Program]:
+    model = decoders.make()
+    signature, example, _ = read_inputs(model)
+    with torch.no_grad():
+        program = capture(model.module, signature, example)
+    return model, optimized(program, "triton-fp16")
+
+
+def test_attention_over_the_longer_cache_is_a_kernel() -> None:
+    steps = kernels_of(lowered()[1])
+    assert steps.count("attention") == decoders.Sizes().layers
+    assert "aten.softmax.int" not in steps
+
+
+@pytest.mark.slow
+def test_a_prompt_and_the_tokens_after_it_give_what_the_module_gives() -> None:
+    model, program = lowered()
+    session = session_of(program)
+    called = model.generation
+    assert called is not None and isinstance(model.example_inputs, dict)
+    empty = {name: model.example_inputs[name][:, :, :0] for name in called.caches}
+    theirs, ours, mask = dict(empty), dict(empty), MASK
+    for ids in (IDS, *NEXT.split(1, 1)):
+        if ids is not IDS:
+            mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        given: dict[str, Tensor] = {called.ids: ids, called.mask: mask}
+        with torch.no_grad():
+            wanted = model.module(**given, **theirs)
+        feeds = {name: tensor.numpy() for name, tensor in (given | ours).items()}
+        found = {name: torch.from_numpy(x) for name, x in session.run(feeds).items()}
+        for name, tensor in wanted.items():
+            assert found[name].shape == tensor.shape
+            error = (found[name] - tensor)[mask_of(name, tensor, mask)].abs().max()
+            assert error <= 1e-2 * tensor.abs().max(), name
+        theirs = {name: wanted[called.caches[name]] for name in empty}
+        ours = {name: found[called.caches[name]] for name in empty}
+
+
+def mask_of(name: str, tensor: Tensor, mask: Tensor) -> Tensor:
+    """Which numbers count: of a cache those of real tokens, for padding gives any finite ones."""
+    if name == "logits":
+        return torch.ones_like(tensor, dtype=torch.bool)
+    return mask.bool()[:, None, :, None].expand_as(tensor)
