@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from strop.kernels.kernel import Configuration, Cost
 
@@ -37,3 +38,21 @@ def cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
     moved = rows * of_row + columns * of_column + rows * columns * total("y", "residual")
     products = sum(name in itemsizes for name in _WEIGHTS)
     return Cost(2 * products * rows * columns * depth, moved)
+
+
+def examples(make: Callable[..., object]) -> dict[str, Callable[[], object]]:
+    """Launches for every bucket, at sizes of decoders and of encoders.
+
+    Args:
+        make: launches a product of (rows, columns, depth) with ``activation``, by default "none";
+            ``bias`` says whether there are a bias and a residual. With an activation there is a
+            bias.
+    """
+    return {
+        "1 x 4096 x 4096": partial(make, 1, 4096, 4096),
+        "512 x 100 x 100": partial(make, 512, 100, 100),
+        "32 x 4096 x 4096": partial(make, 32, 4096, 4096),
+        "4096 x 384 x 1536, bias, residual": partial(make, 4096, 384, 1536, bias=True),
+        "4096 x 4096 x 4096": partial(make, 4096, 4096, 4096),
+        "4096 x 14336 x 4096, bias, gelu": partial(make, 4096, 14336, 4096, activation="gelu"),
+    }

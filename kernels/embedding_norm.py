@@ -20,10 +20,9 @@ from strop.kernels import buffers
 from strop.kernels.examples import tensor
 from strop.kernels.kernel import Cost, Kernel
 from strop.kernels.launching import launch
+from strop.kernels.limits import MOST_TABLES
 from strop.kernels.normalize import affine, normalize
 from strop.kernels.rows import ROW_BUCKETS, WIDTHS, row_block
-
-_MOST = 3
 
 
 @triton.jit
@@ -118,10 +117,12 @@ def embedding_norm(
         torch refuses, is NaN. No rows give no rows.
 
     Raises:
-        ValueError: there are no tables or more than three, or rows are wider than ``rows.WIDEST``.
+        ValueError: there are no tables or more than three, or rows are wider than ``WIDEST_ROW``.
     """
-    if not 1 <= len(tables) == len(indices) <= _MOST:
-        raise ValueError(f"{len(indices)} indices and {len(tables)} tables: one to {_MOST} of each")
+    if not 1 <= len(tables) == len(indices) <= MOST_TABLES:
+        raise ValueError(
+            f"{len(indices)} indices and {len(tables)} tables: one to {MOST_TABLES} of each"
+        )
     columns = int(tables[0].shape[1])
     (rows,) = indices[0].shape
     y = buffers.empty(tables[0], (rows, columns))
@@ -136,7 +137,7 @@ def embedding_norm(
 
 def _table_arguments(indices: Sequence[Tensor], tables: Sequence[Tensor]) -> dict[str, object]:
     found: dict[str, object] = {}
-    for place in range(_MOST):
+    for place in range(MOST_TABLES):
         given = place < len(tables)
         found |= {
             f"indices_{place}": indices[place] if given else None,

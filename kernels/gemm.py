@@ -88,6 +88,14 @@ def gated_gemm_kernel(
     store_tile(values, y, row, rows, column, columns)
 
 
+def _example(
+    rows: int, columns: int, depth: int, bias: bool = False, activation: str = "none"
+) -> Tensor:
+    added = tensor(columns) if bias or activation != "none" else None
+    residual = tensor(rows, columns) if bias else None
+    return gemm(tensor(rows, depth), tensor(columns, depth), added, residual, activation)
+
+
 GEMM = Kernel(
     "gemm",
     gemm_kernel,
@@ -112,14 +120,7 @@ GEMM = Kernel(
         tile(128, 256, 64, 8, 4),
         tile(256, 128, 64, 8, 3),
     ),
-    examples={
-        "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
-        "512 x 100 x 100": lambda: _example(512, 100, 100),
-        "32 x 4096 x 4096": lambda: _example(32, 4096, 4096),
-        "4096 x 384 x 1536, bias, residual": lambda: _example(4096, 384, 1536, bias=True),
-        "4096 x 4096 x 4096": lambda: _example(4096, 4096, 4096),
-        "4096 x 14336 x 4096, bias, gelu": lambda: _example(4096, 14336, 4096, activation="gelu"),
-    },
+    examples=dense.examples(_example),
 )
 
 GATED_GEMM = Kernel(
@@ -230,14 +231,6 @@ def _check(x: Tensor, weights: tuple[Tensor, ...], activation: str) -> None:
     for weight in weights:
         if weight.dtype != x.dtype:
             raise TypeError(f"x is {x.dtype}, but a weight is {weight.dtype}")
-
-
-def _example(
-    rows: int, columns: int, depth: int, bias: bool = False, activation: str = "none"
-) -> Tensor:
-    added = tensor(columns) if bias or activation != "none" else None
-    residual = tensor(rows, columns) if bias else None
-    return gemm(tensor(rows, depth), tensor(columns, depth), added, residual, activation)
 
 
 def _gated_example(rows: int, columns: int, depth: int) -> Tensor:

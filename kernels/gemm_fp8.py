@@ -77,6 +77,16 @@ def _rows_example(rows: int, columns: int) -> None:
     quantize_rows_fp8(tensor(rows, columns))
 
 
+def _example(
+    rows: int, columns: int, depth: int, bias: bool = False, activation: str = "none"
+) -> Tensor:
+    q, weight = (tensor(n, depth, dtype=torch.float8_e4m3fn) for n in (rows, columns))
+    scale, weight_scale = (tensor(n, dtype=torch.float32) for n in (rows, columns))
+    added = tensor(columns) if bias or activation != "none" else None
+    residual = tensor(rows, columns) if bias else None
+    return gemm_fp8(q, scale, weight, weight_scale, added, residual, activation, torch.float16)
+
+
 GEMM_FP8 = Kernel(
     "gemm_fp8",
     gemm_fp8_kernel,
@@ -100,14 +110,7 @@ GEMM_FP8 = Kernel(
         tile(128, 256, 128, 8, 3),
         tile(256, 128, 128, 8, 3),
     ),
-    examples={
-        "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
-        "512 x 100 x 100": lambda: _example(512, 100, 100),
-        "32 x 4096 x 4096": lambda: _example(32, 4096, 4096),
-        "4096 x 384 x 1536, bias, residual": lambda: _example(4096, 384, 1536, bias=True),
-        "4096 x 4096 x 4096": lambda: _example(4096, 4096, 4096),
-        "4096 x 14336 x 4096, bias, gelu": lambda: _example(4096, 14336, 4096, activation="gelu"),
-    },
+    examples=dense.examples(_example),
     capability=89,
 )
 
@@ -181,13 +184,3 @@ def gemm_fp8(
     }  # fmt: skip
     launch(GEMM_FP8, arguments, {"ACTIVATION": activation, "DIVISOR": depth_divisor(depth)})
     return y
-
-
-def _example(
-    rows: int, columns: int, depth: int, bias: bool = False, activation: str = "none"
-) -> Tensor:
-    q, weight = (tensor(n, depth, dtype=torch.float8_e4m3fn) for n in (rows, columns))
-    scale, weight_scale = (tensor(n, dtype=torch.float32) for n in (rows, columns))
-    added = tensor(columns) if bias or activation != "none" else None
-    residual = tensor(rows, columns) if bias else None
-    return gemm_fp8(q, scale, weight, weight_scale, added, residual, activation, torch.float16)

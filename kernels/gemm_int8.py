@@ -28,6 +28,8 @@ for sm90 alone.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -98,6 +100,19 @@ def gated_gemm_int8_kernel(
     store_tile(values, y, row, rows, column, columns)
 
 
+def _example(
+    rows: int, columns: int, depth: int, bias: bool = False, activation: str = "none"
+) -> Tensor:
+    q, scale = tensor(rows, depth, dtype=torch.int8), tensor(rows, dtype=torch.float32)
+    weight = tensor(columns, depth, dtype=torch.int8)
+    weight_scale = tensor(columns, dtype=torch.float32)
+    added = tensor(columns) if bias or activation != "none" else None
+    residual = tensor(rows, columns) if bias else None
+    return gemm_int8(
+        q, scale, weight, weight_scale, added, residual, activation, dtype=torch.float16
+    )
+
+
 GEMM_INT8 = Kernel(
     "gemm_int8",
     gemm_int8_kernel,
@@ -126,13 +141,8 @@ GEMM_INT8 = Kernel(
         tile(256, 128, 128, 8, 3),
     ),
     examples={
-        "1 x 4096 x 4096": lambda: _example(1, 4096, 4096),
-        "512 x 100 x 100": lambda: _example(512, 100, 100),
-        "32 x 4096 x 4096": lambda: _example(32, 4096, 4096),
-        "4096 x 384 x 1536, bias, residual": lambda: _example(4096, 384, 1536, bias=True),
-        "4096 x 4096 x 4096, bias, residual": lambda: _example(4096, 4096, 4096, bias=True),
-        "4096 x 4096 x 4096": lambda: _example(4096, 4096, 4096),
-        "4096 x 14336 x 4096, bias, gelu": lambda: _example(4096, 14336, 4096, activation="gelu"),
+        **dense.examples(_example),
+        "4096 x 4096 x 4096, bias, residual": partial(_example, 4096, 4096, 4096, bias=True),
     },
 )
 
@@ -267,19 +277,6 @@ def _check(q: Tensor, weights: tuple[Tensor, ...], activation: str) -> None:
         raise ValueError(
             f"a sum of {q.shape[1]} products of int8 may not fit 32 bits; the most is {DEEPEST}"
         )
-
-
-def _example(
-    rows: int, columns: int, depth: int, bias: bool = False, activation: str = "none"
-) -> Tensor:
-    q, scale = tensor(rows, depth, dtype=torch.int8), tensor(rows, dtype=torch.float32)
-    weight = tensor(columns, depth, dtype=torch.int8)
-    weight_scale = tensor(columns, dtype=torch.float32)
-    added = tensor(columns) if bias or activation != "none" else None
-    residual = tensor(rows, columns) if bias else None
-    return gemm_int8(
-        q, scale, weight, weight_scale, added, residual, activation, dtype=torch.float16
-    )
 
 
 def _gated_example(rows: int, columns: int, depth: int) -> Tensor:

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from strop.kernels.expression import next_power_of_2
+from strop.kernels.limits import largest_head
 
-# More columns of a head do not fit a program's registers; of float32 there may be half as many.
-LARGEST = 256
 # A product on tensor cores has at least as many rows and columns.
 LEAST = 16
 _LOAD_BYTES = 16
@@ -27,7 +26,7 @@ def head_block(x: Tensor) -> int:
         ValueError: the heads are too large for the registers of one program.
     """
     size = int(x.shape[-1])
-    most = LARGEST * 2 // max(x.element_size(), 2)
+    most = largest_head(x.element_size())
     if size > most:
         raise ValueError(f"heads of {size} numbers of {x.dtype} are too large: at most {most}")
     return max(LEAST, next_power_of_2(size))

@@ -120,7 +120,7 @@ def norm(
         int8, scale [rows] float32. No rows give no rows.
 
     Raises:
-        ValueError: rows are wider than ``rows.WIDEST``.
+        ValueError: rows are wider than ``WIDEST_ROW``.
     """
     rows, columns = x.shape
     y = buffers.empty(x, (rows, columns)) if keep else None

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from strop.kernels.expression import cdiv
+from strop.kernels.limits import GROUP_STEP
 
-WORDS = 32
+# Of each word a step takes one number.
+WORDS = GROUP_STEP
 WORD_BITS = 16
 BLOCK_BYTES = WORDS * WORD_BITS // 8
 

@@ -3,7 +3,7 @@
     scale = max|x| / 127,  q = round(x / scale), ties to even       int8
     scale = max|x| / 448,  q = x / scale to the nearest e4m3, ties to even
 
-A row of up to ``rows.WIDEST`` columns is read once. A wider one is read twice in pieces, the second
+A row of up to ``WIDEST_ROW`` columns is read once. A wider one is read twice in pieces, the second
 time from the cache.
 """
 
@@ -21,8 +21,9 @@ from strop.kernels import buffers
 from strop.kernels.examples import tensor
 from strop.kernels.kernel import Cost, Kernel
 from strop.kernels.launching import launch
+from strop.kernels.limits import WIDEST_ROW
 from strop.kernels.rounding import largest, magnitude, rounded, row_scale
-from strop.kernels.rows import PIECE, ROW_BUCKETS, WIDEST, WIDTHS, row_block
+from strop.kernels.rows import PIECE, ROW_BUCKETS, WIDTHS, row_block
 
 
 @triton.jit
@@ -107,7 +108,7 @@ def quantized(kernel: Kernel, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Te
     rows, columns = x.shape
     q = buffers.empty(x, (rows, columns), dtype)
     scale = buffers.empty(x, (rows,), torch.float32)
-    wide = int(columns) > WIDEST
+    wide = int(columns) > WIDEST_ROW
     launch(
         kernel,
         {

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from strop.kernels.expression import next_power_of_2
 from strop.kernels.kernel import Bucket, Configuration
+from strop.kernels.limits import WIDEST_ROW
 
-WIDEST = 16_384
 # Of a wider row, where a kernel can take it in pieces.
 PIECE = 2048
 
@@ -26,7 +26,7 @@ ROW_BUCKETS = (
 )
 
 # Numbers of columns for examples: one for each of these buckets.
-WIDTHS = (64, 128, 256, 384, 768, 4096, WIDEST)
+WIDTHS = (64, 128, 256, 384, 768, 4096, WIDEST_ROW)
 
 
 def row_block(columns: int) -> int:
@@ -35,8 +35,8 @@ def row_block(columns: int) -> int:
     Raises:
         ValueError: a row is too wide for the registers of one program.
     """
-    if columns > WIDEST:
+    if columns > WIDEST_ROW:
         raise ValueError(
-            f"rows of {columns} columns are wider than {WIDEST}, the most there may be"
+            f"rows of {columns} columns are wider than {WIDEST_ROW}, the most there may be"
         )
     return next_power_of_2(columns)

@@ -2,7 +2,7 @@
 
     y = exp(x - max x) / sum exp(x - max x)
 
-A row of up to ``rows.WIDEST`` columns is read once. A wider one is read twice in pieces: the first
+A row of up to ``WIDEST_ROW`` columns is read once. A wider one is read twice in pieces: the first
 time for its maximum and its sum together (online normalizer, arXiv:1805.02867), each column of a
 piece with a maximum and a sum of its own until the end.
 """
@@ -20,7 +20,8 @@ from strop.kernels import buffers
 from strop.kernels.examples import tensor
 from strop.kernels.kernel import Cost, Kernel
 from strop.kernels.launching import launch
-from strop.kernels.rows import PIECE, ROW_BUCKETS, WIDEST, WIDTHS, row_block
+from strop.kernels.limits import WIDEST_ROW
+from strop.kernels.rows import PIECE, ROW_BUCKETS, WIDTHS, row_block
 
 
 @triton.jit
@@ -100,7 +101,7 @@ def softmax(x: Tensor) -> Tensor:
     """
     rows, columns = x.shape
     y = buffers.empty(x, (rows, columns))
-    wide = int(columns) > WIDEST
+    wide = int(columns) > WIDEST_ROW
     launch(
         SOFTMAX,
         {"x": x, "y": y, "rows": rows, "columns": columns, "x_stride": x.stride(0)},

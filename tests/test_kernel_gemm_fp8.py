@@ -76,7 +76,7 @@ def test_rows_are_rounded_exactly(
 
 
 def test_a_wide_row_is_rounded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows_module, "WIDEST", 8)
+    monkeypatch.setattr(rows_module, "WIDEST_ROW", 8)
     monkeypatch.setattr(rows_module, "PIECE", 8)
     x = random(3, 21, dtype=torch.float16)
     x[0, -1] = 50.0

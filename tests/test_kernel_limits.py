@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from program_tools import program_of
 from torch import Tensor
 
-from strop.compiler.ir import kernel_limits
 from strop.compiler.ir.kernel_limits import limited_calls, why_no_kernel
 from strop.compiler.targets.target import CPU
-from strop.kernels import heads, packing, rows
 
 strop = torch.ops.strop
 GPU = replace(CPU, name="gpu", fused_dtypes=frozenset({"float16", "float32"}))
@@ -154,9 +152,3 @@ def test_a_dynamic_number_of_columns_is_named(case: str) -> None:
     program = program_of(DYNAMIC[case], ones(2, 5), dims={0: {1: "columns"}})
     (node,) = (n for n in program.calls() if n.target in limited_calls())
     assert "is dynamic" in str(why_no_kernel(node, GPU))
-
-
-def test_the_limits_are_those_of_the_kernels() -> None:
-    assert kernel_limits.WIDEST_ROW == rows.WIDEST
-    assert kernel_limits.LARGEST_HEAD == heads.LARGEST
-    assert kernel_limits.GROUP_STEP == packing.WORDS

@@ -11,8 +11,8 @@ from kernel_cases import SIZES, close, device, float_dtypes, guarded, random, st
 from torch import Tensor
 
 from strop.compiler.ir.dialect.kernels.norm import norm_int8 as operator
+from strop.kernels.limits import WIDEST_ROW
 from strop.kernels.norm import norm
-from strop.kernels.rows import WIDEST
 
 EPS = 1e-5
 
@@ -92,7 +92,7 @@ def test_extreme_rows() -> None:
     assert scale[0] == 1 and not q[0].any()
 
 
-@pytest.mark.parametrize("columns", [128, 256, 500, 1000, 2000, 4000, 8000, WIDEST])
+@pytest.mark.parametrize("columns", [128, 256, 500, 1000, 2000, 4000, 8000, WIDEST_ROW])
 def test_rows_of_each_width_that_has_a_configuration_of_its_own(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,8 +105,9 @@ def test_rows_of_each_width_that_has_a_configuration_of_its_own(
 
 
 def test_rows_that_are_too_wide_are_refused() -> None:
-    with pytest.raises(ValueError, match=f"rows of {WIDEST + 1} columns are wider than {WIDEST}"):
-        norm(random(1, WIDEST + 1), None, None, None, EPS, rms=True)
+    wider = f"rows of {WIDEST_ROW + 1} columns are wider than {WIDEST_ROW}"
+    with pytest.raises(ValueError, match=wider):
+        norm(random(1, WIDEST_ROW + 1), None, None, None, EPS, rms=True)
 
 
 def test_the_variance_of_rows_far_from_zero_is_exact() -> None:

@@ -62,7 +62,7 @@ def test_numbers_next_to_ties_are_rounded_as_their_quotients_are() -> None:
 
 @pytest.mark.parametrize("columns", [9, 24])
 def test_a_wide_row_is_rounded_in_pieces(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WIDEST", 8)
+    monkeypatch.setattr(module, "WIDEST_ROW", 8)
     monkeypatch.setattr(module, "PIECE", 8)
     x = strided(random(3, columns, dtype=torch.float16))
     x[0, -1] = 50.0
@@ -72,8 +72,8 @@ def test_a_wide_row_is_rounded_in_pieces(columns: int, monkeypatch: pytest.Monke
 
 def test_the_widest_row_at_once_and_the_next_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     with guarded(monkeypatch):
-        same(random(2, module.WIDEST, dtype=torch.float16))
-        same(random(2, module.WIDEST + 1, dtype=torch.float16))
+        same(random(2, module.WIDEST_ROW, dtype=torch.float16))
+        same(random(2, module.WIDEST_ROW + 1, dtype=torch.float16))
 
 
 def test_rows_of_zeros_and_rows_too_small_for_a_scale_have_scale_one() -> None:
@@ -98,7 +98,7 @@ def test_infinity_and_nan_show_in_the_scale_of_their_row_alone(
     wide: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if wide:
-        monkeypatch.setattr(module, "WIDEST", 4)
+        monkeypatch.setattr(module, "WIDEST_ROW", 4)
         monkeypatch.setattr(module, "PIECE", 4)
     x = random(4, 12)
     x[0, 3], x[1, 8], x[2, 0] = math.inf, math.nan, -math.nan

@@ -6,14 +6,15 @@ import pytest
 
 from strop.kernels.examples import launches
 from strop.kernels.kernel import Kernel
+from strop.kernels.limits import WIDEST_ROW
 from strop.kernels.registry import kernel, names
-from strop.kernels.rows import ROW_BUCKETS, WIDEST, WIDTHS, row_block
+from strop.kernels.rows import ROW_BUCKETS, WIDTHS, row_block
 
 ROW_KERNELS = [kernel(name) for name in names() if kernel(name).buckets is ROW_BUCKETS]
 
 
 def test_a_block_is_the_next_power_of_two() -> None:
-    assert [row_block(n) for n in (1, 2, 3, 64, 65, WIDEST)] == [1, 2, 4, 64, 128, WIDEST]
+    assert [row_block(n) for n in (1, 2, 3, 64, 65, WIDEST_ROW)] == [1, 2, 4, 64, 128, WIDEST_ROW]
 
 
 def test_a_thread_holds_as_many_numbers_of_a_narrow_row_as_of_a_wide_one() -> None:

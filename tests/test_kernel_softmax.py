@@ -36,7 +36,7 @@ def test_rows_that_share_a_program(rows: int, monkeypatch: pytest.MonkeyPatch) -
 def test_a_wide_row_is_made_in_pieces(
     dtype: torch.dtype, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WIDEST", 8)
+    monkeypatch.setattr(module, "WIDEST_ROW", 8)
     monkeypatch.setattr(module, "PIECE", 8)
     x = strided(4 * random(3, columns, dtype=dtype))
     # The maximum in the last piece, in the first, and nothing but -inf in the first.
@@ -48,7 +48,7 @@ def test_a_wide_row_is_made_in_pieces(
 
 
 def test_the_widest_row_at_once_and_the_next_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for columns in (module.WIDEST, module.WIDEST + 1):
+    for columns in (module.WIDEST_ROW, module.WIDEST_ROW + 1):
         x = 4 * random(2, columns)
         with guarded(monkeypatch):
             y = softmax(x)
@@ -61,7 +61,7 @@ def test_rows_without_a_softmax_are_nan_as_in_torch(
     wide: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if wide:
-        monkeypatch.setattr(module, "WIDEST", 4)
+        monkeypatch.setattr(module, "WIDEST_ROW", 4)
         monkeypatch.setattr(module, "PIECE", 4)
     x = random(5, 11, dtype=dtype)
     x[0], x[1, 9], x[2, 2], x[3, :10] = -math.inf, math.nan, math.inf, -math.inf

@@ -1,7 +1,7 @@
 """Which calls Triton kernels run, and why they leave others to torch.
 
 The pass that selects kernels says it to the user, and the lowering follows it. The limits are those
-of the kernels, which are not imported here: a test holds them to be equal.
+of the kernels (``strop.kernels.limits``).
 """
 
 from __future__ import annotations
@@ -14,18 +14,10 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.nodes import arguments, dtype_of, expression, shape_of, static_int
 from strop.compiler.targets.target import Target
+from strop.kernels.limits import WIDEST_ROW, largest_head
 
 aten = torch.ops.aten
 strop = torch.ops.strop
-
-WIDEST_ROW = 16_384
-"""Numbers of a row that a norm holds in the registers of one program, at most."""
-LARGEST_HEAD = 256
-MOST_TABLES = 3
-GROUP_STEP = 32
-"""Numbers of a packed row that a kernel multiplies in one step share a scale."""
-HALVES = (torch.float16, torch.bfloat16)
-"""Tensor cores multiply 16 bits, and accumulate in 32."""
 
 Check = Callable[[dict[str, Any]], str | None]
 _CHECKS: dict[Any, Check] = {}
@@ -135,8 +127,7 @@ def _attention(values: dict[str, Any]) -> str | None:
 
 
 def _why_not_head(size: int | None, dtype: torch.dtype) -> str | None:
-    """Wider values fill the registers of a program with fewer channels."""
-    most = LARGEST_HEAD if dtype in HALVES else LARGEST_HEAD // 2
+    most = largest_head(dtype.itemsize)
     if size is None:
         return "the size of a head is dynamic"
     if size > most:

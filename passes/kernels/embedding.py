@@ -10,7 +10,7 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import is_weight_expression
-from strop.compiler.ir.kernel_limits import MOST_TABLES, why_no_kernel
+from strop.compiler.ir.kernel_limits import why_no_kernel
 from strop.compiler.ir.nodes import (
     arg,
     arguments,
@@ -24,6 +24,7 @@ from strop.compiler.ir.nodes import (
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
+from strop.kernels.limits import MOST_TABLES
 from strop.passes.kernels.norms import NORMS, SKIP_NORMS, norm_arguments
 from strop.passes.kernels.results import replace_results
 

@@ -11,7 +11,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.kernel_limits import HALVES
+from strop.compiler.ir.dialect.attention import HALVES
 from strop.compiler.ir.nodes import arguments, dtype_of, shape_of
 from strop.compiler.targets.target import Target
 

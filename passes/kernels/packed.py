@@ -7,12 +7,13 @@ from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import evaluate, is_weight_expression
+from strop.compiler.ir.dialect.attention import HALVES
 from strop.compiler.ir.dialect.kernels.packed import kernel_bits
-from strop.compiler.ir.kernel_limits import GROUP_STEP, HALVES
 from strop.compiler.ir.nodes import arguments, dtype_of, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.pattern import NEAR, Match, Miss
 from strop.compiler.rewriting.rules import Rule
+from strop.kernels.limits import GROUP_STEP
 from strop.passes.kernels.layers import shared
 
 aten = torch.ops.aten
