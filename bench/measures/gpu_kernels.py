@@ -46,7 +46,8 @@ def _bounds() -> dict[str, float]:
 def _measure(case: Case, bounds: dict[str, float]) -> dict[str, float]:
     compiled = torch.compile(case.torch, dynamic=False)
     took = gpu_milliseconds(case.run)
-    bound = max(case.bytes / bounds["bytes"], case.operations / bounds[case.rate])
+    cost = case.cost()
+    bound = max(cost.bytes / bounds["bytes"], cost.operations / bounds[case.rate])
     return {
         "milliseconds": took,
         "share of the bound": bound / took,

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from strop.kernels.attention import attention
 from strop.kernels.decode_attention import decode_attention
+from strop.kernels.examples import taken_launches
 from strop.kernels.gemm import gated_gemm, gemm
 from strop.kernels.gemm_fp8 import gemm_fp8, quantize_rows_fp8
 from strop.kernels.gemm_int8 import gemm_int8
 from strop.kernels.gemm_packed import gemm_packed
+from strop.kernels.kernel import Cost, Launch
+from strop.kernels.launching import recording
 from strop.kernels.norm import norm
 from strop.kernels.quantize_rows import quantize_rows
 from strop.kernels.softmax import softmax
@@ -29,19 +32,28 @@ class Case:
 
     Attributes:
         name: the kernel and the sizes.
-        bytes: that must be moved: inputs read and outputs written once.
-        operations: a multiplication with its addition is two.
         run: the kernel.
         torch: the same by torch, in float16.
         rate: which tensor-core rate bounds the operations: "float16", "int8" or "fp8".
     """
 
     name: str
-    bytes: int
-    operations: int
     run: Run
     torch: Run
     rate: str = "float16"
+
+    def cost(self) -> Cost:
+        """What its launches have to do, as their kernels say; nothing is launched."""
+        with recording() as recorded:
+            self.run()
+        costs = [_cost(one) for one in taken_launches(recorded)]
+        return Cost(sum(one.operations for one in costs), sum(one.bytes for one in costs))
+
+
+def _cost(launch: Launch) -> Cost:
+    sizes = launch.sizes()
+    chosen = launch.kernel.configuration(sizes)
+    return launch.kernel.cost({**sizes, **chosen.constants}, launch.itemsizes())
 
 
 def cases() -> Iterator[Case]:
@@ -63,7 +75,6 @@ def _int8(*shape: int) -> Tensor:
 
 def _rows(rows: int) -> Iterator[Case]:
     x, more, weight = _half(rows, WIDTH), _half(rows, WIDTH), _half(WIDTH)
-    cells = rows * WIDTH
     size = f"{rows}×{WIDTH}"
 
     def skip_norm() -> tuple[Tensor, Tensor]:
@@ -76,20 +87,16 @@ def _rows(rows: int) -> Iterator[Case]:
 
     yield Case(
         f"sum and RMSNorm {size}",
-        8 * cells,
-        0,
         lambda: norm(x, more, weight, None, 1e-5, rms=True, total=True),
         skip_norm,
     )
     yield Case(
         f"LayerNorm {size}",
-        4 * cells,
-        0,
         lambda: norm(x, None, weight, weight, 1e-5, rms=False),
         lambda: F.layer_norm(x, (WIDTH,), weight, weight),
     )
-    yield Case(f"int8 rows {size}", 3 * cells, 0, lambda: quantize_rows(x), quantized)
-    yield Case(f"softmax {size}", 4 * cells, 0, lambda: softmax(x), lambda: torch.softmax(x, -1))
+    yield Case(f"int8 rows {size}", lambda: quantize_rows(x), quantized)
+    yield Case(f"softmax {size}", lambda: softmax(x), lambda: torch.softmax(x, -1))
 
 
 def _products(rows: int) -> Iterator[Case]:
@@ -99,29 +106,22 @@ def _products(rows: int) -> Iterator[Case]:
     row_scale = torch.rand(rows, device="cuda") / 127
     scale = torch.rand(FFN, device="cuda") / 127
     size = f"{rows}×{WIDTH}×{FFN}"
-    operations, out = 2 * rows * WIDTH * FFN, 2 * rows * FFN
 
     def gelu() -> Tensor:
         return F.gelu(F.linear(x, weight, bias))
 
     yield Case(
         f"float16 linear and GELU {size}",
-        2 * (rows + FFN) * WIDTH + out,
-        operations,
         lambda: gemm(x, weight, bias, None, "gelu"),
         gelu,
     )
     yield Case(
         f"float16 gated linear {size}",
-        2 * (rows + 2 * FFN) * WIDTH + out,
-        2 * operations,
         lambda: gated_gemm(x, weight, up, None, None, "silu"),
         lambda: F.silu(F.linear(x, weight)) * F.linear(x, up),
     )
     yield Case(
         f"int8 linear and GELU {size}",
-        (rows + FFN) * WIDTH + out,
-        operations,
         lambda: gemm_int8(q, row_scale, numbers, scale, bias, None, "gelu", torch.float16),
         gelu,
         "int8",
@@ -131,8 +131,6 @@ def _products(rows: int) -> Iterator[Case]:
         w8, ws8 = quantize_rows_fp8(weight)
         yield Case(
             f"fp8 linear and GELU {size}",
-            (rows + FFN) * WIDTH + out,
-            operations,
             lambda: gemm_fp8(q8, s8, w8, ws8, bias, None, "gelu", torch.float16),
             gelu,
             "fp8",
@@ -146,11 +144,8 @@ def _packed() -> Iterator[Case]:
         dense = _half(FFN, WIDTH) / 64
         for rows in (1, 16, 4096):
             x = _half(rows, WIDTH)
-            moved = weight.nbytes + scale.nbytes + x.nbytes + 2 * rows * FFN
             yield Case(
                 f"int{bits} g128 weights {rows}×{WIDTH}×{FFN}",
-                moved,
-                2 * rows * WIDTH * FFN,
                 lambda x=x, w=weight, s=scale, b=bits: gemm_packed(  # type: ignore[misc]
                     x, w, s, None, None, None, b, "none"
                 ),
@@ -161,11 +156,8 @@ def _packed() -> Iterator[Case]:
 def _attention() -> Iterator[Case]:
     batch, seq, cached = 4, 2048, 8192
     q, k, v = (_half(batch, HEADS, seq, HEAD) for _ in range(3))
-    pairs = batch * HEADS * seq * seq // 2
     yield Case(
         f"causal attention {batch}×{HEADS}×{seq}×{HEAD}",
-        4 * q.nbytes,
-        4 * pairs * HEAD,
         lambda: attention(q, k, v, None, HEAD**-0.5, True, False),
         lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True),
     )
@@ -175,8 +167,6 @@ def _attention() -> Iterator[Case]:
         lengths = torch.full((rows,), cached, device="cuda", dtype=torch.int32)
         yield Case(
             f"decode attention {rows}×{HEADS}/{KV_HEADS}×{cached}×{HEAD}",
-            2 * keys.nbytes + 2 * one.nbytes,
-            4 * rows * HEADS * cached * HEAD,
             lambda q=one, k=keys, v=values, n=lengths: decode_attention(  # type: ignore[misc]
                 q, k, v, n, HEAD**-0.5
             ),
