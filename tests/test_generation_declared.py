@@ -82,7 +82,9 @@ def test_caches_that_no_program_has_together_are_refused() -> None:
         require_called(called, {"encoder": other, "decoder": contract()})
 
 
-@pytest.mark.parametrize("recipe", ["cpu-fp32", Recipe(name="bare")], ids=["fused", "bare"])
+@pytest.mark.parametrize(
+    "recipe", ["cpu-fp32", pytest.param(Recipe(name="bare"), marks=pytest.mark.slow)]
+)
 def test_the_manifest_of_a_decoder_says_how_it_is_called(
     tmp_path: Path, recipe: str | Recipe
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pairs
+import pytest
 from conftest import Strop
 
 from strop.bench.records.reading import read_record
 from strop.compiler import Recipe, build
 
 
+@pytest.mark.slow
 def test_one_program_is_measured_against_its_original(strop: Strop, tmp_path: Path) -> None:
     source = tmp_path / "two.py"
     source.write_text(

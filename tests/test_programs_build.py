@@ -22,13 +22,21 @@ from conftest import Full, Strop, leftovers, run_python
 from strop.compiler import Model, Programs, Recipe, build, load
 from strop.compiler.artifact.folder import Artifact, read_artifact
 from strop.compiler.artifact.output import require_output
+from strop.compiler.driver.driver import compile_programs
 from strop.compiler.recipes.entry import PassEntry
+from strop.compiler.recipes.loading import load_recipe
+from strop.compiler.rewriting.dump import require_dump_place
 from strop.compiler.util.errors import BudgetError, UnsupportedError, UsageError
 
+BOTH = {"encoder", "decoder"}
 IDS = np.ones((1, 3), np.int64)
 TABLE = pairs.VOCABULARY * pairs.HIDDEN * 4
 TESTS = Path(__file__).parent
 BARE = Recipe(name="bare")
+
+
+class Enough(Exception):
+    """Ends a build from within."""
 
 
 def bare(*settings: str) -> Recipe:
@@ -36,9 +44,19 @@ def bare(*settings: str) -> Recipe:
     return BARE.override(*settings)
 
 
+MEASURED = load_recipe("cpu-fp32").override("budget.metrics.right.min=1")
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return build(pairs.make(notes=["Both read one table."]), tmp_path_factory.mktemp("two") / "out")
+    return build(measured(), tmp_path_factory.mktemp("two") / "out", MEASURED)
+
+
+def measured() -> Programs:
+    """Programs of which one has a metric."""
+    made = pairs.make(notes=["Both read one table."])
+    made.models["decoder"].evaluate = lambda run: {"right": 1.0}
+    return made
 
 
 def places(folder: Path, program: str) -> set[tuple[int, int]]:
@@ -99,13 +117,15 @@ def test_originals_are_let_go_of_once_they_are_captured(tmp_path: Path) -> None:
     def progress(stage: str) -> None:
         if stage == "encoder: passes":
             seen.extend(one() is not None for one in alive)
+            raise Enough
 
     seen: list[bool] = []
-    build(watched(), tmp_path / "out", BARE, progress=progress)
+    with pytest.raises(Enough):
+        build(watched(), tmp_path / "out", BARE, progress=progress)
     assert seen == [False, False]
 
 
-@pytest.mark.parametrize("recipe", ["cpu-int8", "cpu-int4"])
+@pytest.mark.parametrize("recipe", ["cpu-int8", pytest.param("cpu-int4", marks=pytest.mark.slow)])
 def test_a_quantized_table_is_shared_or_a_note_says_what_it_costs(
     tmp_path: Path, recipe: str
 ) -> None:
@@ -121,6 +141,7 @@ def test_a_quantized_table_is_shared_or_a_note_says_what_it_costs(
         ]
 
 
+@pytest.mark.slow
 def test_no_note_where_no_weight_is_shared(tmp_path: Path) -> None:
     artifact = build(pairs.make(tied=False), tmp_path / "out", "cpu-int8")
     assert artifact.manifest["notes"] == []
@@ -162,12 +183,13 @@ def test_the_manifest_says_how_the_programs_generate(built: Artifact) -> None:
 
 
 def test_the_same_input_gives_the_same_bytes(built: Artifact, tmp_path: Path) -> None:
-    again = content(build(pairs.make(notes=["Both read one table."]), tmp_path / "out").path)
+    again = content(build(measured(), tmp_path / "out", MEASURED).path)
     for name, found in content(built.path).items():
         if name not in ("build.json", "report.html"):
             assert again[name] == found, name
 
 
+@pytest.mark.slow
 def test_one_program_that_is_named_model_is_a_model(tmp_path: Path) -> None:
     def one() -> Model:
         torch.manual_seed(0)
@@ -237,11 +259,12 @@ def test_a_damaged_manifest_is_refused_with_the_place(
 def test_the_ir_of_each_program_is_dumped_and_replaced(tmp_path: Path) -> None:
     dumps, recipe = tmp_path / "ir", Recipe(name="short", passes=[PassEntry(name="noops")])
     for _ in range(2):
-        build(pairs.make(), tmp_path / "out", recipe, dump_ir=dumps)
-    assert {p.name for p in dumps.iterdir()} == {"encoder", "decoder"}
+        assert set(compile_programs(pairs.make(), recipe, "noops", dumps)) == BOTH
+        require_dump_place(dumps)
+    assert {p.name for p in dumps.iterdir()} == BOTH
     (dumps / "mine.txt").write_text("")
     with pytest.raises(UsageError, match="holds other files than a dump"):
-        build(pairs.make(), tmp_path / "out", recipe, dump_ir=dumps)
+        require_dump_place(dumps)
 
 
 @pytest.mark.parametrize(
@@ -298,13 +321,10 @@ def test_a_metric_that_no_program_has_is_refused(tmp_path: Path) -> None:
         build(given, tmp_path / "out", recipe)
 
 
-def test_a_metric_is_held_to_its_budget_in_the_program_that_has_it(tmp_path: Path) -> None:
-    given = pairs.make()
-    given.models["decoder"].evaluate = lambda run: {"right": 1.0}
-    recipe = bare("budget.metrics.right.min=1")
-    artifact = build(given, tmp_path / "out", recipe)
-    assert artifact.program("decoder")["metrics"]["artifact"] == {"right": 1.0}
-    assert artifact.program("encoder")["metrics"] == {}
+def test_a_metric_is_held_to_its_budget_in_the_program_that_has_it(built: Artifact) -> None:
+    assert built.manifest["recipe"]["budget"]["metrics"] == {"right": {"min": 1.0}}
+    assert built.program("decoder")["metrics"]["artifact"] == {"right": 1.0}
+    assert built.program("encoder")["metrics"] == {}
 
 
 @pytest.mark.parametrize("name", ["encoder", "decoder"])

@@ -25,7 +25,9 @@ _OF_ALL = ("files", "labels", "generation")
 class Programs:
     """Entry points of one artifact; weights that they share are stored once.
 
-    Each of them is captured, optimized, lowered and checked by itself. A Model is the same as the
+    Each of them is captured, optimized, lowered and checked by itself: a pass sees one program at a
+    time. Where passes give a weight that programs share another form in each, it is stored for
+    each, and a note of the artifact says how many bytes that takes. A Model is the same as the
     Programs of one program that is named "model".
 
     Attributes:
