@@ -77,15 +77,15 @@ def _decoder_model(
 ) -> Model:
     called, shown = generation(sizes), batches[len(batches) // 2]
 
-    def inputs_at(shape: Mapping[str, int]) -> dict[str, Tensor]:
+    def read(shape: Mapping[str, int]) -> dict[str, Tensor]:
         source = _cropped(shown["input_ids"], shape["batch"], shape["source"])
         mask = source.ne(PAD).long()
         with torch.no_grad():
-            fixed = {**encoder(source, mask), "encoder_attention_mask": mask}
-        text = _cropped(shown["decoder_input_ids"], shape["batch"], sizes.context)
-        empty = {past: fixed[cross][:1, :, :0] for past, cross in zip(called.caches, called.cross)}
-        return DecoderInputs(decoder, called, text, empty, fixed)(shape)
+            return {**encoder(source, mask), "encoder_attention_mask": mask}
 
+    cross = read({"batch": 1, "source": 1})
+    empty = {past: cross[name][:, :, :0] for past, name in zip(called.caches, called.cross)}
+    inputs_at = DecoderInputs(decoder, called, shown["decoder_input_ids"], empty, read)
     calibration = [inputs_at(shape) for shape in _SHAPES]
     return Model(
         decoder,
