@@ -11,7 +11,7 @@ import pytest
 from strop.compiler import Recipe, build
 from strop.compiler.frontend.called import require_called
 from strop.compiler.frontend.generation import Generation
-from strop.compiler.ir.contract import Contract, TensorSpec
+from strop.compiler.ir.contract import Contract, Dim, TensorSpec
 from strop.compiler.util.errors import UsageError
 
 PAST, PRESENT = ("batch", 2, "past", 8), ("batch", 2, "past + seq", 8)
@@ -73,6 +73,17 @@ def test_names_that_are_not_there_are_refused(change: dict[str, str], what: str)
 def test_what_is_of_another_dtype_or_shape_is_refused(spec: TensorSpec, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         require_called(CALLED, {"model": contract(**{spec.name: spec})})
+
+
+@pytest.mark.parametrize("most, taken", [(None, True), (4, True), (3, False)])
+def test_a_context_is_no_longer_than_the_dims(most: int | None, taken: bool) -> None:
+    dims = (Dim("past", 0, most), Dim("seq", 1, 4))
+    given = {"model": replace(contract(), dims=dims)}
+    if taken:
+        require_called(CALLED, given)
+        return
+    with pytest.raises(UsageError, match=r"context is 8, but 'attention_mask' has 7 places"):
+        require_called(CALLED, given)
 
 
 def test_caches_that_no_program_has_together_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strop.compiler.frontend.generation import Generation
-from strop.compiler.ir.contract import Contract, TensorSpec
+from strop.compiler.ir.contract import Contract, TensorSpec, size_at
 from strop.compiler.util.errors import UsageError, did_you_mean
 
 _FLOATS = ("f16", "bf16", "f32", "f64")
@@ -34,6 +34,7 @@ def require_called(generation: Generation | None, contracts: Mapping[str, Contra
             raise UsageError(
                 f"Generation.{field}: '{spec.name}' is {_type(spec)}; it must be i64 of two axes"
             )
+    _require_places(generation, inputs[generation.mask], contract)
     logits = _named("Generation.logits", generation.logits, outputs, "gives")
     if logits.dtype not in _FLOATS or len(logits.shape) != 3:
         raise UsageError(
@@ -42,6 +43,21 @@ def require_called(generation: Generation | None, contracts: Mapping[str, Contra
         )
     for past, present in generation.caches.items():
         _require_continued(inputs[past], _named("Generation.caches", present, outputs, "gives"))
+
+
+def _require_places(generation: Generation, mask: TensorSpec, contract: Contract) -> None:
+    """Check that a mask may be as long as the context.
+
+    Raises:
+        UsageError: its dims are declared up to less.
+    """
+    most = {dim.name: dim.max for dim in contract.dims if dim.max is not None}
+    places = size_at(mask.shape[1], most)
+    if places is not None and places < generation.context:
+        raise UsageError(
+            f"Generation.context is {generation.context}, but '{mask.name}' has {places} places at "
+            f"most ({mask.shape[1]}): declare longer dims in `dynamic`, or a shorter context"
+        )
 
 
 def _decoder(generation: Generation, contracts: Mapping[str, Contract]) -> Contract:
