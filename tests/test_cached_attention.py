@@ -21,6 +21,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context
 from strop.compiler.targets.target import ONNX, SM90
 from strop.passes import (
+    CanonicalMasks,
     CommonSubexpressions,
     FoldConstants,
     FuseAttention,
@@ -185,7 +186,16 @@ def test_the_file_computes_the_same_in_exact_caches_and_in_larger_buffers(call: 
         assert_same(call, run_shared(session, given, CACHES), given)
 
 
+@dataclass(frozen=True)
+class ComputedCache(Call):
+    """A call whose cache is computed from an input: a buffer would be read before."""
+
+    def __call__(self, **given: Tensor) -> dict[str, Tensor]:
+        return super().__call__(**given | {"past_k": given["past_k"] * 2})
+
+
 APART = [
+    (ComputedCache(), "a cache that is computed"),
     (Call(size=12), "a head that is no multiple of 8"),
     (Call(size=16, value_size=8), "values of another size"),
     (Call(mask="everything"), "a mask that shows what comes later"),
@@ -262,6 +272,10 @@ def test_a_decoder_runs_in_larger_buffers_as_in_torch() -> None:
             got = torch.tensor(made[name])
             got = got if name == "logits" else got[:, :, : past + seq]
             torch.testing.assert_close(got, want, rtol=0, atol=5e-5)
+
+
+def test_the_mask_of_a_cache_is_canonical_as_it_is() -> None:
+    assert not CanonicalMasks().run(traced(decoders.make(**DECODER))).log.misses
 
 
 def cached(function: Any, outputs: Any = ("k", "v")) -> Program:

@@ -70,6 +70,8 @@ def seen(on: Emitter, call: CachedCall) -> Seen | None:
     mask = cache_mask_in(call.mask, on.program)
     if mask is None or len(shape_of(call.mask)) != 4:
         return None
+    if any(past.op != "placeholder" for past in (call.past_k, call.past_v)):
+        return None  # A buffer with room would have been read before.
     taken = on.target.contrib and on.target.fuses(dtype_of(call.q))
     sized = call.size > 0 and call.size % STEP == 0
     if not taken or not sized or static_int(shape_of(call.past_v)[-1]) != call.size:
