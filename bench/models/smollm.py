@@ -52,6 +52,19 @@ def decoder() -> torch.nn.Module:
     return module.float().eval()
 
 
+def save(folder: Path) -> None:
+    """Write it as a checkpoint folder in float32, with its tokenizer."""
+    import transformers
+
+    module: Any = decoder()
+    values = module.config.to_dict()
+    # They tell how the GGUF file was packed; the weights here are plain.
+    config = {k: v for k, v in values.items() if k not in ("quantization_config", "use_cache")}
+    module.config = transformers.LlamaConfig(**config)
+    module.save_pretrained(folder)
+    _read("AutoTokenizer").save_pretrained(folder)
+
+
 @cache
 def rows(part: Part, count: int) -> torch.Tensor:
     """Sentences of a part one after another, cut into rows: int64 [count, LENGTH]."""

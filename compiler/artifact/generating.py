@@ -41,10 +41,11 @@ def opened_for_texts(artifact: Artifact, sessions: Mapping[str, Session]) -> Ope
     empty = empty_caches(contract, called, artifact)
     vocabulary = _vocabulary(contract, called, artifact)
     runtime, session = runtime_of(artifact.target), sessions[name]
+    names = names_of(called, called.prefill)
 
     def decoder(fixed: Arrays) -> Decoder:
         start = Start(empty, fixed)
-        return runtime.decoder(session, names_of(called), start, called.shared_buffers)
+        return runtime.decoder(session, names, start, called.shared_buffers)
 
     encoder = Encoder(inputs[encoding], sessions[encoding].run) if encoding else None
     tokenizer = read_tokenizer(artifact.path, vocabulary)

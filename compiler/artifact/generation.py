@@ -11,12 +11,15 @@ from strop.compiler.frontend.generation import Generation
 from strop.compiler.util.errors import UsageError
 
 
-def generation_values(generation: Generation, shared_buffers: bool = False) -> dict[str, Any]:
+def generation_values(
+    generation: Generation, shared_buffers: bool = False, prefill: str = ""
+) -> dict[str, Any]:
     """The section of the manifest.
 
     Args:
         generation: as a factory declares it.
         shared_buffers: whether a cache may be given as one buffer that is input and output at once.
+        prefill: the name of a second file of the same decoder, for many new tokens.
 
     Raises:
         UsageError: a value is of another type than it must be.
@@ -28,6 +31,7 @@ def generation_values(generation: Generation, shared_buffers: bool = False) -> d
         "eos": list(generation.eos),
         "start": list(generation.start),
         "shared_buffers": shared_buffers,
+        "prefill": prefill,
     }
     try:
         return GenerationValues.model_validate(values).model_dump()

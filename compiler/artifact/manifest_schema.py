@@ -180,6 +180,8 @@ class GenerationValues(_Open):
     sizes: dict[str, pydantic.JsonValue]
     shared_buffers: bool
     """Whether a cache may be given as one buffer that is input and output at once."""
+    prefill: Literal["", "prefill"] = ""
+    """The name of a second file of the same decoder, faster at many new tokens; "" for none."""
 
 
 class TextValues(_Open):

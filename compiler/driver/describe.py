@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from strop.compiler.artifact.folder import BUILD, MANIFEST, REPORT, write_json
@@ -11,7 +11,7 @@ from strop.compiler.artifact.generation import generation_values
 from strop.compiler.artifact.manifest import ProgramRecord, Record, build_record, manifest
 from strop.compiler.artifact.report.page import render
 from strop.compiler.check.generated import Generated
-from strop.compiler.driver.generation import write_settings
+from strop.compiler.driver.generation import Caches, write_settings
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.part import Ready
 from strop.compiler.driver.verdict import Checked
@@ -24,13 +24,13 @@ class Together:
 
     Attributes:
         files: the names of the files of the target.
-        shared_buffers: whether a cache may be given as one buffer that is input and output at once.
+        caches: how the files of a decoder take them.
         notes: what the user should know of them, in sentences.
         generated: how they generate together, where they do.
     """
 
     files: Sequence[str]
-    shared_buffers: bool
+    caches: Caches
     notes: Sequence[str]
     generated: Generated | None
 
@@ -53,8 +53,8 @@ def describe(
     """
     generation, beside = None, []
     if job.generation is not None:
-        generation = generation_values(job.generation, together.shared_buffers)
-        beside = write_settings(folder, job, parts, together.shared_buffers)
+        generation = generation_values(job.generation, **asdict(together.caches))
+        beside = write_settings(folder, job, parts, together.caches)
     record = Record(
         recipe=job.recipe,
         programs={part.name: _record(part, checked[part.name]) for part in parts},

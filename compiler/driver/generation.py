@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from strop.compiler.artifact.folder import GENAI_CONFIG, write_json
@@ -18,8 +19,21 @@ from strop.compiler.targets.isolation import open_isolated
 from strop.compiler.targets.target import OnnxTarget
 
 
+@dataclass(frozen=True)
+class Caches:
+    """How the files of a decoder take its caches.
+
+    Attributes:
+        shared_buffers: whether past and present of a cache may be one buffer.
+        prefill: the second file of the decoder, as in ``Names``.
+    """
+
+    shared_buffers: bool
+    prefill: str
+
+
 def check_generation(
-    folder: Path, job: Job, parts: Sequence[Ready], texts: Texts, shared_buffers: bool
+    folder: Path, job: Job, parts: Sequence[Ready], texts: Texts, caches: Caches
 ) -> Generated:
     """Lead the written decoder along the original's texts, in a process of its own.
 
@@ -28,7 +42,7 @@ def check_generation(
         job: the budget, the target and the clock.
         parts: the programs.
         texts: of the original.
-        shared_buffers: whether past and present of a cache may be one buffer.
+        caches: how the files take them.
 
     Raises:
         RuntimeRefusedError: the runtime does not run the programs.
@@ -47,22 +61,21 @@ def check_generation(
             if encoder is not None:
                 fixed = Encoder(inputs[encoder], sessions[encoder].run).fixed(called, source)
             start = Start(texts.empty, fixed)
-            return sessions[decoder].decoder(names_of(called), start, shared_buffers)
+            names = names_of(called, caches.prefill)
+            return sessions[decoder].decoder(names, start, caches.shared_buffers)
 
         found = check_texts(texts, open_decoder)
     hold_generation(found, job.recipe.budget)
     return found
 
 
-def write_settings(
-    folder: Path, job: Job, parts: Sequence[Ready], shared_buffers: bool
-) -> list[str]:
+def write_settings(folder: Path, job: Job, parts: Sequence[Ready], caches: Caches) -> list[str]:
     """Write what onnxruntime-genai reads beside a decoder, where it can run it; names of files."""
     if job.several or job.generation is None or not isinstance(job.target, OnnxTarget):
         return []
     (part,) = parts
     contract, file = part.optimized.program.contract, job.target.file_of(part.name)
-    settings = genai_config(job.generation, shared_buffers, contract, file)
+    settings = genai_config(job.generation, caches.shared_buffers, contract, file)
     if settings is None:
         return []
     write_json(folder / GENAI_CONFIG, settings)

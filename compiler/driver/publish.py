@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from strop.compiler.artifact.output import ARTIFACT
 from strop.compiler.artifact.provenance import write_provenance
 from strop.compiler.check.generated import Generated
 from strop.compiler.driver.describe import Together, describe
-from strop.compiler.driver.generation import check_generation
+from strop.compiler.driver.generation import Caches, check_generation
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.part import Ready
 from strop.compiler.driver.speed import FloatFiles, written
@@ -50,7 +50,7 @@ def publish(
         UsageError: the artifact cannot be written, or the user's own code failed.
     """
     lowered = {part.name: _lowered(part) for part in parts}
-    buffers = _shares_buffers(job, lowered.values())
+    caches = _caches(job, lowered.values())
     with (
         _written_in_float(parts) as in_float,
         staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder,
@@ -59,8 +59,8 @@ def publish(
         files = _written(job, parts, lowered, shared, folder)
         notes = [*job.told, *_apart(parts, shared, tensors)]
         checked = {part.name: _checked(folder, in_float, part) for part in parts}
-        generated = _generated(folder, job, parts, texts, buffers)
-        together = Together(files, buffers, notes, generated)
+        generated = _generated(folder, job, parts, texts, caches)
+        together = Together(files, caches, notes, generated)
         describe(folder, job, together, parts, checked)
 
 
@@ -70,11 +70,12 @@ def _lowered(part: Ready) -> Lowered:
         return lowering.lower(part.optimized.program, part.job.target, part.job.options.choices)
 
 
-def _shares_buffers(job: Job, lowered: Iterable[Lowered]) -> bool:
-    """Whether every cache may be given as one buffer that is input and output at once."""
+def _caches(job: Job, lowered: Collection[Lowered]) -> Caches:
+    """How the files take caches: whether every one may be a buffer that is output, too."""
     caches = job.generation.caches if job.generation is not None else {}
     free = frozenset[str]().union(*(one.shared_caches for one in lowered))
-    return bool(caches) and free.issuperset(caches)
+    prefill = "" if job.several else "".join(one.prefill for one in lowered)
+    return Caches(bool(caches) and free.issuperset(caches), prefill)
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def _checked(folder: Path, in_float: InFloat, part: Ready) -> Checked:
 
 
 def _generated(
-    folder: Path, job: Job, parts: Sequence[Ready], texts: Texts | None, buffers: bool
+    folder: Path, job: Job, parts: Sequence[Ready], texts: Texts | None, caches: Caches
 ) -> Generated | None:
     """Compare how the files generate with how the original does; None where they do not."""
     if texts is None:
@@ -150,4 +151,4 @@ def _generated(
     if stand_in is not None and not isinstance(job.target, OnnxTarget):
         job.say(f"{stand_in.why}: the artifact was not made to generate")
         return None
-    return check_generation(folder, job, parts, texts, buffers)
+    return check_generation(folder, job, parts, texts, caches)

@@ -25,6 +25,11 @@ class Lowered(Protocol):
         """
         ...
 
+    @property
+    def prefill(self) -> str:
+        """After what the second file of a decoder is named, for many new tokens; "" for none."""
+        ...
+
     def write(
         self, folder: Path, program: str = MAIN, shared: SharedWeights | None = None
     ) -> list[str]:

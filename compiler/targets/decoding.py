@@ -13,13 +13,19 @@ from strop.compiler.util.numerics import Array
 
 @dataclass(frozen=True)
 class Names:
-    """What a runtime must know of a decoder; ``Generation`` says what each value means."""
+    """What a runtime must know of a decoder; ``Generation`` says what the first values mean.
+
+    Attributes:
+        prefill: the name after which a second file of the same program is named, which is faster
+            at many new tokens; "" where there is none.
+    """
 
     ids: str
     mask: str
     logits: str
     caches: Mapping[str, str]
     context: int
+    prefill: str = ""
 
 
 class Called(Protocol):
@@ -56,9 +62,10 @@ class Called(Protocol):
     def cross(self) -> Mapping[str, str]: ...  # noqa: D102
 
 
-def names_of(called: Called) -> Names:
-    """The part of it that a runtime must know."""
-    return Names(called.ids, called.mask, called.logits, dict(called.caches), called.context)
+def names_of(called: Called, prefill: str = "") -> Names:
+    """The part of it that a runtime must know; ``prefill`` as in ``Names``."""
+    caches = dict(called.caches)
+    return Names(called.ids, called.mask, called.logits, caches, called.context, prefill)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from strop.compiler.util.errors import UsageError, did_you_mean
 MAIN = "model"
 """The name of the program of an artifact that holds one, after which its file is named."""
 
+PREFILL = "prefill"
+"""The name after which a second file of the same program is named, for many new tokens."""
+
 
 def onnx_file(program: str) -> str:
     """The name of a program's ONNX file."""
@@ -125,7 +128,7 @@ CPU = OnnxTarget(
     lowering="onnx",
     runtime="onnxruntime",
     model_file=ONNX_FILE,
-    more_files=(ONNX_DATA_FILE,),
+    more_files=(ONNX_DATA_FILE, onnx_file(PREFILL)),
     several_programs=True,
     dtypes=frozenset({"float32", "float64", "int32", "int64", "bool"}),
     fused_dtypes=frozenset({"float32"}),

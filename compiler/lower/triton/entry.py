@@ -43,6 +43,11 @@ class LoweredToPlan:
         return evaluate(self._compiled.traced.weights[name], self._program)
 
     @property
+    def prefill(self) -> str:
+        """A plan chooses by the number of tokens itself."""
+        return ""
+
+    @property
     def shared_caches(self) -> frozenset[str]:
         """None: a plan has no attention over a cache."""
         return frozenset()

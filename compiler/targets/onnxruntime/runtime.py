@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ _CPU = "ONNX Runtime's CPU provider (in float32 where it has no float16 kernels)
 class OnnxSession:
     """A default session on a file."""
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
+    def __init__(self, session: Any, path: Path | None = None) -> None:
+        """Keep it; ``path`` is that of the file, beside which others may be opened."""
+        self.session, self._path = session, path
+        self._beside: dict[str, Any] = {}
         self.inputs: Sequence[str] = [i.name for i in session.get_inputs()]
         self.outputs: Sequence[str] = [o.name for o in session.get_outputs()]
 
@@ -33,6 +36,23 @@ class OnnxSession:
                 f"ONNX Runtime does not run the model{place}: {error}"
             ) from error
         return dict(zip(self.outputs, found))
+
+    def beside(self, program: str) -> Any:
+        """A session on another file of the folder, opened once, with the same providers."""
+        if program not in self._beside:
+            assert self._path is not None
+            path = self._path.with_name(onnx_file(program))
+            self._beside[program] = _opened(path, self.session.get_providers())
+        return self._beside[program]
+
+
+def _opened(path: Path, providers: Sequence[str]) -> Any:
+    import onnxruntime as ort
+
+    try:
+        return ort.InferenceSession(str(path), providers=list(providers))
+    except Exception as error:  # the runtime's exceptions have no family
+        raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
 
 
 class OnnxRuntime:
@@ -58,24 +78,19 @@ class OnnxRuntime:
 
     def open(self, folder: Path, target: Target, program: str = MAIN) -> OnnxSession:
         """A session with default options on those of the target's providers that start."""
-        import onnxruntime as ort
-
         from strop.compiler.targets.onnxruntime.providers import started
 
         assert isinstance(target, OnnxTarget)
-        try:
-            providers = list(started(target.providers))
-            path = folder / target.file_of(program)
-            return OnnxSession(ort.InferenceSession(str(path), providers=providers))
-        except Exception as error:  # the runtime's exceptions have no family
-            raise RuntimeRefusedError(f"ONNX Runtime does not load the model: {error}") from error
+        path = folder / target.file_of(program)
+        return OnnxSession(_opened(path, started(target.providers)), path)
 
     def decoder(self, session: Session, names: Names, start: Start, shared: bool) -> Decoder:
         """A decoder whose caches stay in the runtime's memory."""
         from strop.compiler.targets.onnxruntime.bound import bound_decoder
 
         assert isinstance(session, OnnxSession)
-        return bound_decoder(session.session, names, start, shared)
+        many = partial(session.beside, names.prefill) if names.prefill else None
+        return bound_decoder(session.session, names, start, shared, many)
 
     def values(
         self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN

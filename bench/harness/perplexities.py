@@ -1,0 +1,74 @@
+"""Perplexity on given text: of a module, of a decoder with caches, and of a file without them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from strop.compiler.util.numerics import Array
+
+# Rows that a file is given at once: it scores the whole vocabulary at every place.
+ROWS = 2
+
+
+def of_module(folder: Path, ids: Array) -> float:
+    """Of a checkpoint in eager torch; ids: [rows, seq] int64."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    with torch.inference_mode():
+        return _perplexity(
+            _losses(module(torch.from_numpy(part)).logits.numpy(), part) for part in _parts(ids)
+        )
+
+
+def of_artifact(folder: Path, ids: Array) -> float:
+    """Of a decoder of strop's, which scores the last place: token by token; ids: [rows, seq]."""
+    from strop.compiler import load
+
+    return _perplexity(_stepped(load(folder).scored(ids), ids))
+
+
+def of_file(path: Path, ids: Array) -> float:
+    """Of a decoder in ONNX Runtime that scores every place, with empty caches; ids: [rows, seq]."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    shapes = {i.name: i.shape for i in session.get_inputs() if len(i.shape) == 4}
+
+    def logits(part: Array) -> Array:
+        empty = {n: np.zeros((len(part), s[1], 0, s[3]), np.float32) for n, s in shapes.items()}
+        feeds = {"input_ids": part, "attention_mask": np.ones_like(part), **empty}
+        found: Array = session.run(["logits"], feeds)[0]
+        return found
+
+    return _perplexity(_losses(logits(part), part) for part in _parts(ids))
+
+
+def _parts(ids: Array) -> Iterator[Array]:
+    for start in range(0, len(ids), ROWS):
+        yield ids[start : start + ROWS]
+
+
+def _stepped(scores: Iterable[Array], ids: Array) -> Iterator[Array]:
+    """Losses of every token but the first, from the scores after each, [rows, vocabulary]."""
+    for place, logits in zip(range(1, ids.shape[1]), scores):
+        yield _losses(np.stack([logits, logits], 1), ids[:, place - 1 : place + 1])
+
+
+def _losses(logits: Array, ids: Array) -> Array:
+    """Cross entropy of each token after the first under the scores of the place before."""
+    before = logits[:, :-1].astype(np.float64)
+    before -= before.max(2, keepdims=True)
+    taken = np.take_along_axis(before, ids[:, 1:, None], 2)[..., 0]
+    losses: Array = np.log(np.exp(before).sum(2)) - taken
+    return losses
+
+
+def _perplexity(losses: Iterable[Array]) -> float:
+    return math.exp(np.concatenate([part.ravel() for part in losses]).mean())

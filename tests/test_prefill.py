@@ -1,0 +1,110 @@
+"""A decoder with packed weights gets a second file for many new tokens, which takes no room."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import decoders
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto
+
+from strop.compiler import Artifact, build, load
+from strop.compiler.recipes.loading import asked_recipe
+from strop.compiler.targets.onnxruntime.bound import MANY, PART
+from strop.compiler.targets.onnxruntime.runtime import OnnxSession
+
+INT8 = ("quantize-weights.bits=8", "quantize-weights.embeddings=8")
+CONTEXT = 2 * PART + MANY
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    out = tmp_path_factory.mktemp("prefill") / "out"
+    return build(decoders.make(context=CONTEXT), out, asked_recipe("cpu-llm-int4", INT8))
+
+
+def sessions(artifact: Artifact) -> list[ort.InferenceSession]:
+    """On the file for few new tokens, and on that for many."""
+    files = (artifact.path / f"{name}.onnx" for name in ("model", "prefill"))
+    return [ort.InferenceSession(f, providers=["CPUExecutionProvider"]) for f in files]
+
+
+def initializers(artifact: Artifact, name: str) -> list[TensorProto]:
+    model = onnx.load(artifact.path / f"{name}.onnx", load_external_data=False)
+    return list(model.graph.initializer)
+
+
+def place(tensor: TensorProto) -> tuple[tuple[str, str], ...]:
+    """The file and the bytes in it that hold a tensor."""
+    return tuple((entry.key, entry.value) for entry in tensor.external_data)
+
+
+def test_both_files_read_the_same_weights(artifact: Artifact) -> None:
+    assert artifact.manifest["generation"]["prefill"] == "prefill"
+    sizes = {name: file["bytes"] for name, file in artifact.manifest["files"].items()}
+    assert set(sizes) == {"model.onnx", "model.onnx.data", "prefill.onnx"}
+    packed = [t for t in initializers(artifact, "model") if t.data_type == TensorProto.UINT8]
+    assert packed
+    assert {place(t) for t in packed} == {
+        place(t) for t in initializers(artifact, "prefill") if t.data_type == TensorProto.UINT8
+    }
+    assert artifact.size == sum(sizes.values())
+
+
+def test_they_choose_other_products_and_give_the_same(artifact: Artifact) -> None:
+    ids = np.arange(1, MANY + 1)[None] % 60
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    few, many = sessions(artifact)
+    for given in few.get_inputs():
+        if given.name not in feeds:
+            heads, size = given.shape[1], given.shape[3]
+            feeds[given.name] = np.zeros((1, heads, 0, size), np.float32)
+    a, b = few.run(None, feeds), many.run(None, feeds)
+    assert all(np.allclose(x, y, atol=0.05) for x, y in zip(a, b))
+    # Products of one round activations, those of the other do not.
+    assert not all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+@pytest.mark.parametrize("length", [1, MANY - 1, MANY, PART, PART + 1, 2 * PART + 3])
+def test_a_prompt_of_any_length_is_scored_as_by_the_file_for_few(
+    artifact: Artifact, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    beside = OnnxSession.beside
+    monkeypatch.setattr(OnnxSession, "beside", lambda s, n: opened.append(n) or beside(s, n))
+    prompt = [1 + i % 59 for i in range(length)]
+    loaded = load(artifact.path)
+    tokens = [token.id for token in loaded.generate(prompt, max_new=3)]
+    assert opened == (["prefill"] if length >= MANY else [])
+    few, _ = sessions(artifact)
+    assert tokens[0] == int(np.argmax(scores(few, prompt)))
+
+
+def scores(session: ort.InferenceSession, prompt: list[int]) -> np.ndarray:
+    ids = np.array([prompt])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    for given in session.get_inputs():
+        if given.name not in feeds:
+            feeds[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), np.float32)
+    return session.run(["logits"], feeds)[0][0, -1]
+
+
+def test_weights_in_float_have_one_file(tmp_path: Path) -> None:
+    artifact = build(decoders.make(), tmp_path / "out", "cpu-fp32")
+    assert artifact.manifest["generation"]["prefill"] == ""
+    assert not (artifact.path / "prefill.onnx").exists()
+
+
+def test_a_second_file_of_another_name_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    from strop.compiler.artifact.folder import read_artifact
+    from strop.compiler.util.errors import UsageError
+
+    values = json.loads((artifact.path / "manifest.json").read_text())
+    values["generation"]["prefill"] = "../prefill"
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="prefill"):
+        read_artifact(tmp_path)
