@@ -55,18 +55,11 @@ def test_both_files_read_the_same_weights(artifact: Artifact) -> None:
     assert artifact.size == sum(sizes.values())
 
 
-def test_they_choose_other_products_and_give_the_same(artifact: Artifact) -> None:
-    ids = np.arange(1, MANY + 1)[None] % 60
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    few, many = sessions(artifact)
-    for given in few.get_inputs():
-        if given.name not in feeds:
-            heads, size = given.shape[1], given.shape[3]
-            feeds[given.name] = np.zeros((1, heads, 0, size), np.float32)
-    a, b = few.run(None, feeds), many.run(None, feeds)
-    assert all(np.allclose(x, y, atol=0.05) for x, y in zip(a, b))
+def test_they_choose_other_products_and_give_nearly_the_same(artifact: Artifact) -> None:
+    few, many = (scores(session, list(range(1, MANY + 1))) for session in sessions(artifact))
     # Products of one round activations, those of the other do not.
-    assert not all(np.array_equal(x, y) for x, y in zip(a, b))
+    assert not np.array_equal(few, many)
+    assert few @ many > 0.999 * np.linalg.norm(few) * np.linalg.norm(many)
 
 
 @pytest.mark.parametrize("length", [1, MANY - 1, MANY, PART, PART + 1, 2 * PART + 3])

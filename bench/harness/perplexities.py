@@ -28,10 +28,14 @@ def of_module(folder: Path, ids: Array) -> float:
 
 
 def of_artifact(folder: Path, ids: Array) -> float:
-    """Of a decoder of strop's, which scores the last place: token by token; ids: [rows, seq]."""
+    """Of a decoder of strop's, token by token; ids: [rows, seq] int64."""
     from strop.compiler import load
+    from strop.compiler.artifact.generating import opened_for_texts
+    from strop.compiler.generate.forced import perplexity
 
-    return _perplexity(_stepped(load(folder).scored(ids), ids))
+    loaded = load(folder)
+    sessions = {name: program.session for name, program in loaded.programs.items()}
+    return perplexity(opened_for_texts(loaded.artifact, sessions).decoder({}), ids)
 
 
 def of_file(path: Path, ids: Array) -> float:
@@ -53,12 +57,6 @@ def of_file(path: Path, ids: Array) -> float:
 def _parts(ids: Array) -> Iterator[Array]:
     for start in range(0, len(ids), ROWS):
         yield ids[start : start + ROWS]
-
-
-def _stepped(scores: Iterable[Array], ids: Array) -> Iterator[Array]:
-    """Losses of every token but the first, from the scores after each, [rows, vocabulary]."""
-    for place, logits in zip(range(1, ids.shape[1]), scores):
-        yield _losses(np.stack([logits, logits], 1), ids[:, place - 1 : place + 1])
 
 
 def _losses(logits: Array, ids: Array) -> Array:
