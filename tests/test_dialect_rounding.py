@@ -8,6 +8,7 @@ import pytest
 import torch
 from kernel_cases import device, random
 
+import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.kernels.attention import attention
 from strop.kernels.rotary import rotary
 
