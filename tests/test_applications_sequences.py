@@ -90,6 +90,7 @@ def test_the_loss_of_a_target_is_that_of_the_whole(module: Transformer, corpus: 
     torch.testing.assert_close(forced_loss(writer.steps(batch), batch), loss(whole, batch))
 
 
+@pytest.mark.slow
 def test_pruned_weights_keep_their_names(module: Transformer, corpus: Corpus) -> None:
     found = encoder_decoder.compressed(encoder_decoder.whole(module, corpus), LEARNING)
     for weights in found.values():

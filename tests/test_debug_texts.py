@@ -52,6 +52,7 @@ def bug(write: Write) -> str:
     "metric",
     [["tokens", "--min", 1], pytest.param(["first_token", "--min", 16], marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_a_pass_after_which_other_tokens_come_is_found(bug, strop: Strop, metric) -> None:
     passes = ["--pass", f"{bug}:Halved", "--before", "activations"]
     found = strop("debug", "bisect", f"{bug}:make", "--metric", *metric, *passes)
@@ -74,6 +75,7 @@ def test_a_model_that_makes_no_texts_has_no_such_metric(bug, strop: Strop) -> No
     assert "does not generate" in found.err
 
 
+@pytest.mark.slow
 def test_the_first_token_that_differs_between_two_artifacts_is_shown(
     tmp_path, strop: Strop
 ) -> None:

@@ -86,6 +86,7 @@ def scores(session: ort.InferenceSession, prompt: list[int]) -> np.ndarray:
     return session.run(["logits"], feeds)[0][0, -1]
 
 
+@pytest.mark.slow
 def test_weights_in_float_have_one_file(tmp_path: Path) -> None:
     artifact = build(decoders.make(), tmp_path / "out", "cpu-fp32")
     assert artifact.manifest["generation"]["prefill"] == ""

@@ -98,6 +98,7 @@ def test_a_shared_table_is_stored_once(built: Artifact, tmp_path: Path) -> None:
     assert larger - (built.path / "model.onnx.data").stat().st_size == -(-TABLE // 4096) * 4096
 
 
+@pytest.mark.slow
 def test_tables_that_come_out_equal_are_stored_once_without_being_one(tmp_path: Path) -> None:
     given = pairs.make(tied=False)
     encoder, decoder = (given.models[name].module for name in ("encoder", "decoder"))
@@ -126,6 +127,7 @@ def test_originals_are_let_go_of_once_they_are_captured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["cpu-int8", pytest.param("cpu-int4", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_quantized_table_is_shared_or_a_note_says_what_it_costs(
     tmp_path: Path, recipe: str
 ) -> None:
@@ -177,7 +179,7 @@ def test_the_manifest_says_how_the_programs_generate(built: Artifact) -> None:
         "caches": {}, "context": 8, "eos": [], "pad": 0, "bos": None, "start": [],
         "ids": "input_ids", "mask": "attention_mask", "logits": "logits",
         "cross": {"cross_key": "key", "cross_value": "value"}, "family": "", "sizes": {},
-        "shared_buffers": False,
+        "shared_buffers": False, "prefill": "",
     }  # fmt: skip
     assert built.manifest["generation"] == manifest["generation"]
 

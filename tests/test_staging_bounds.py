@@ -532,7 +532,7 @@ def test_the_record_of_a_build_may_be_missing(artifact: Path) -> None:
     assert found.build_record() == {}
     (artifact / "build.json").write_text('{"pass_seconds": {"cse": 0.5}, "more": 1}')
     assert found.build_record() == {
-        "pass_seconds": {"cse": 0.5}, "milliseconds": {}, "notes": [], "more": 1,
+        "pass_seconds": {"cse": 0.5}, "milliseconds": {}, "notes": [], "programs": {}, "more": 1,
     }  # fmt: skip
     (artifact / "build.json").write_text('{"pass_seconds": {"cse": "1"}}')
     with pytest.raises(UsageError, match="build.json is damaged at 'pass_seconds.cse'"):

@@ -51,7 +51,7 @@ def prompt_of(length: int) -> list[int]:
     return smollm.rows("test", -(-length // smollm.LENGTH)).flatten()[:length].tolist()
 
 
-def made(folder: Path) -> dict[str, Watched]:
+def made(folder: Path, recipes: Mapping[str, str]) -> dict[str, Watched]:
     """Build everything; how long each took, and its memory.
 
     Raises:
@@ -64,7 +64,7 @@ def made(folder: Path) -> dict[str, Watched]:
         name: strop_command(
             "build", f"hf:{source}#text-generation", "-o", str(folder / name), "--recipe", recipe
         )
-        for name, recipe in RECIPES.items()
+        for name, recipe in recipes.items()
     }
     builder = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
     commands[PEER] = [*builder, *f"-i {source} -o {folder / PEER} -p int4 -e cpu".split()]
@@ -77,14 +77,12 @@ def made(folder: Path) -> dict[str, Watched]:
     return built
 
 
-def engines(folder: Path) -> list[Decoding]:
+def engines(folder: Path, in_float: bool) -> list[Decoding]:
     """Everything that writes."""
-    return [
-        Artifact(INT4, folder / INT4),
-        Genai(PEER, folder / PEER),
-        Artifact(FLOAT, folder / FLOAT),
-        Transformers(EAGER, folder / "checkpoint"),
-    ]
+    int4: list[Decoding] = [Artifact(INT4, folder / INT4), Genai(PEER, folder / PEER)]
+    if not in_float:
+        return int4
+    return [*int4, Artifact(FLOAT, folder / FLOAT), Transformers(EAGER, folder / "checkpoint")]
 
 
 def timed(taking_part: Sequence[Decoding], rounds: int) -> tuple[Texts, dict[str, int]]:
@@ -130,8 +128,9 @@ def speeds(texts: Texts) -> Iterator[Figure]:
         first, later = faster(texts, INT4, PEER, length)
         yield Figure(f"int4, time per token after {length}, × {PEER}", later, at_least=1.2)
         yield Figure(f"int4, time to the first token after {length}, × {PEER}", first, at_least=3)
-        eager = faster(texts, FLOAT, EAGER, length)[1]
-        yield Figure(f"fp32, time per token after {length}, × {EAGER}", eager, at_least=2)
+        if (FLOAT, length) in texts:
+            eager = faster(texts, FLOAT, EAGER, length)[1]
+            yield Figure(f"fp32, time per token after {length}, × {EAGER}", eager, at_least=2)
 
 
 def size(folder: Path) -> int:
@@ -154,14 +153,15 @@ def quality(folder: Path) -> dict[str, float]:
     return found
 
 
-def equal(folder: Path) -> Iterator[Figure]:
+def equal(folder: Path, in_float: bool) -> Iterator[Figure]:
     """How many of the first tokens are the same."""
     prompt, int4 = prompt_of(CONTEXTS[0]), folder / INT4
-    original = Transformers(EAGER, folder / "checkpoint")
-    pairs = {
-        f"{OURS} and strop's loop, int4": (Genai(OURS, int4), Artifact(INT4, int4)),
-        f"{EAGER} and strop, fp32": (original, Artifact(FLOAT, folder / FLOAT)),
+    pairs: dict[str, tuple[Decoding, Decoding]] = {
+        f"{OURS} and strop's loop, int4": (Genai(OURS, int4), Artifact(INT4, int4))
     }
+    if in_float:
+        original = Transformers(EAGER, folder / "checkpoint")
+        pairs[f"{EAGER} and strop, fp32"] = original, Artifact(FLOAT, folder / FLOAT)
     for what, both in pairs.items():
         a, b = (written(engine, prompt, SAME) for engine in both)
         same = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
@@ -174,7 +174,7 @@ def figures(
 ) -> Iterator[Figure]:
     """Everything that is claimed."""
     yield from speeds(texts)
-    yield from equal(folder)
+    yield from equal(folder, FLOAT in built)
     yield Figure("int4, files, × theirs", size(folder / INT4) / size(folder / PEER), at_most=1)
     for name, value in perplexity.items():
         bound = perplexity[PEER] if name == INT4 else None
@@ -194,13 +194,15 @@ def record(texts: Texts) -> list[dict[str, Any]]:
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often each engine writes.")] = 7,
+    in_float: Annotated[bool, typer.Option("--float/--no-float", help="Eager torch, too.")] = True,
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Build, write, and compare."""
     with TemporaryDirectory(prefix="strop-bench-") as name:
         folder = Path(name)
-        built = made(folder)
-        texts, memory = timed(engines(folder), rounds)
+        recipes = RECIPES if in_float else {INT4: RECIPES[INT4]}
+        built = made(folder, recipes)
+        texts, memory = timed(engines(folder, in_float), rounds)
         perplexity = quality(folder)
         found = list(figures(built, texts, perplexity, folder))
     measured = {

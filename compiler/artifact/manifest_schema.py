@@ -237,7 +237,8 @@ def read_manifest(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     kind = SeveralValues if "programs" in values else ManifestValues
     read: ArtifactValues = validated(kind, values, where)
-    return read.model_dump(exclude={"generation"} if read.generation is None else None)
+    absent = {name for name in ("generation", "generated") if getattr(read, name) is None}
+    return read.model_dump(exclude=absent)
 
 
 class TimeValues(_Open):

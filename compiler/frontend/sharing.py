@@ -20,7 +20,11 @@ def shared_tensors(models: Mapping[str, Model]) -> dict[str, Shared]:
 
     To be asked while all modules are there: afterwards, other tensors may take their memory.
     """
-    held = {program: list(_tensors(model.module)) for program, model in models.items()}
+    # What is no module is refused, with a sentence, when it is captured.
+    held = {
+        program: list(_tensors(model.module)) if isinstance(model.module, torch.nn.Module) else []
+        for program, model in models.items()
+    }
     users: dict[Any, set[str]] = {}
     for program, tensors in held.items():
         for _, key in tensors:
