@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,17 +39,23 @@ def of_artifact(folder: Path, ids: Array) -> float:
     return perplexity(opened_for_texts(loaded.artifact, sessions).decoder({}), ids)
 
 
-def of_file(path: Path, ids: Array) -> float:
-    """Of a decoder in ONNX Runtime that scores every place, with empty caches; ids: [rows, seq]."""
+def of_genai(folder: Path, ids: Array) -> float:
+    """Of a folder of onnxruntime-genai's builder, whose decoder scores every place.
+
+    It is run in ONNX Runtime itself, with empty caches; ids: [rows, seq] int64.
+    """
     import onnxruntime as ort
 
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    shapes = {i.name: i.shape for i in session.get_inputs() if len(i.shape) == 4}
+    decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
+    heads, size = decoder["num_key_value_heads"], decoder["head_size"]
+    path = str(folder / decoder["filename"])
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    caches = [i.name for i in session.get_inputs() if len(i.shape) == 4]
 
     def logits(part: Array) -> Array:
-        empty = {n: np.zeros((len(part), s[1], 0, s[3]), np.float32) for n, s in shapes.items()}
-        feeds = {"input_ids": part, "attention_mask": np.ones_like(part), **empty}
-        found: Array = session.run(["logits"], feeds)[0]
+        none = np.zeros((len(part), heads, 0, size), np.float32)
+        feeds = {"input_ids": part, "attention_mask": np.ones_like(part)}
+        found: Array = session.run(["logits"], feeds | dict.fromkeys(caches, none))[0]
         return found
 
     return _perplexity(_losses(logits(part), part) for part in _parts(ids))

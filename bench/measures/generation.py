@@ -144,7 +144,7 @@ def quality(folder: Path) -> dict[str, float]:
     asked = {
         EAGER: (perplexities.of_module, folder / "checkpoint"),
         INT4: (perplexities.of_artifact, folder / INT4),
-        PEER: (perplexities.of_file, folder / PEER / "model.onnx"),
+        PEER: (perplexities.of_genai, folder / PEER),
     }
     found = {}
     for name, (function, path) in asked.items():
