@@ -17,7 +17,11 @@ from strop.compiler.recipes.loading import asked_recipe
 from strop.compiler.targets.onnxruntime.bound import MANY, PART
 from strop.compiler.targets.onnxruntime.runtime import OnnxSession
 
-INT8 = ("quantize-weights.bits=8", "quantize-weights.embeddings=8")
+INT8 = (
+    "quantize-weights.bits=8",
+    "quantize-weights.embeddings=8",
+    "quantize-weights.symmetric=true",
+)
 CONTEXT = 2 * PART + MANY
 
 
