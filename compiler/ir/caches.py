@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx.node import Node
 
+import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.ir.nodes import arguments
 from strop.compiler.ir.program import Program
 
