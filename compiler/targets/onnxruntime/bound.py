@@ -49,8 +49,10 @@ class Caches(Protocol):
 class _Bound:
     """A session, and what is bound to it from call to call."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, scores: str) -> None:
+        """Keep a session whose output ``scores`` holds the scores."""
         self.session, self.binding = session, session.io_binding()
+        self.scores = next(o for o in session.get_outputs() if o.name == scores)
         self._read = {i.name for i in session.get_inputs()}
 
     def bind(self, arrays: Mapping[str, Array]) -> None:
@@ -88,7 +90,7 @@ class BoundDecoder:
         self._names, self._caches, self._open_many = names, caches, open_many
         self._fixed = {name: np.ascontiguousarray(array) for name, array in fixed.items()}
         self._scores = np.empty((0, 1, 0), np.float32)
-        self._few = _Bound(session)
+        self._few = _Bound(session, names.logits)
         self._many: _Bound | None = None
         self._few.bind(self._fixed)
 
@@ -142,12 +144,12 @@ class BoundDecoder:
         if self._open_many is None or new < MANY:
             return self._few
         if self._many is None:
-            self._many = _Bound(self._open_many())
+            self._many = _Bound(self._open_many(), self._names.logits)
             self._many.bind(self._fixed)
         return self._many
 
     def _bind_scores(self, on: _Bound, rows: int) -> None:
-        output = next(o for o in on.session.get_outputs() if o.name == self._names.logits)
+        output = on.scores
         dtype = SCORES.get(output.type, np.float32)
         if len(self._scores) != rows:
             self._scores = np.empty((rows, 1, output.shape[-1]), dtype)
