@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from strop.compiler.generate.forced import perplexity, surprise
 from strop.compiler.util.numerics import Array
 
 # Rows that a file is given at once: it scores the whole vocabulary at every place.
@@ -32,7 +33,6 @@ def of_artifact(folder: Path, ids: Array) -> float:
     """Of a decoder of strop's, token by token; ids: [rows, seq] int64."""
     from strop.compiler import load
     from strop.compiler.artifact.generating import opened_for_texts
-    from strop.compiler.generate.forced import perplexity
 
     loaded = load(folder)
     sessions = {name: program.session for name, program in loaded.programs.items()}
@@ -68,12 +68,8 @@ def _parts(ids: Array) -> Iterator[Array]:
 
 def _losses(logits: Array, ids: Array) -> Array:
     """Cross entropy of each token after the first under the scores of the place before."""
-    before = logits[:, :-1].astype(np.float64)
-    before -= before.max(2, keepdims=True)
-    taken = np.take_along_axis(before, ids[:, 1:, None], 2)[..., 0]
-    losses: Array = np.log(np.exp(before).sum(2)) - taken
-    return losses
+    return surprise(logits[:, :-1].reshape(-1, logits.shape[-1]), ids[:, 1:].ravel())
 
 
 def _perplexity(losses: Iterable[Array]) -> float:
-    return math.exp(np.concatenate([part.ravel() for part in losses]).mean())
+    return math.exp(np.concatenate(list(losses)).mean())

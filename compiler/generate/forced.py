@@ -43,13 +43,13 @@ def perplexity(decoder: Decoder, text: Array) -> float:
     """
     batch, tokens = Batch(text[:, :1], np.ones_like(text[:, :1])), text[:, 1:]
     steps = zip(forced_scores(decoder, batch, tokens), tokens.T)
-    return float(np.exp(np.mean([_surprise(scores, right) for scores, right in steps])))
+    return float(np.exp(np.mean([surprise(scores, right) for scores, right in steps])))
 
 
-def _surprise(scores: Array, tokens: Array) -> Array:
-    """-log softmax at one token of each row, [rows] float64."""
+def surprise(scores: Array, tokens: Array) -> Array:
+    """-log softmax of scores, [rows, vocabulary], at one token of each row: [rows] float64."""
     scores = scores.astype(np.float64)
     highest = scores.max(1)
     log_sum = highest + np.log(np.exp(scores - highest[:, None]).sum(1))
-    surprise: Array = log_sum - scores[np.arange(len(tokens)), tokens]
-    return surprise
+    found: Array = log_sum - scores[np.arange(len(tokens)), tokens]
+    return found
