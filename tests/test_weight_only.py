@@ -47,7 +47,8 @@ def in_numpy(weight: Tensor, groups: int, bits: int, symmetric: bool) -> Any:
         for part in row.reshape(groups, size):
             low, high = min(part.min(), 0.0), max(part.max(), 0.0)
             if symmetric:
-                scale, zero = max(-low, high) / (2 ** (bits - 1) - 1) or 1.0, 2 ** (bits - 1)
+                furthest = high if high > -low else low
+                scale, zero = furthest / -(2 ** (bits - 1)) or 1.0, 2 ** (bits - 1)
             else:
                 scale = (high - low) / (2**bits - 1) or 1.0
                 zero = round(-low / scale)

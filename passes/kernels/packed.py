@@ -52,7 +52,7 @@ class PackedLinear(Rule):
         dtype = dtype_of(match["x"])
         if dtype_of(scale) == dtype:
             return scale
-        numbers, limits = evaluate(scale, build.program), torch.finfo(dtype)
+        numbers, limits = evaluate(scale, build.program).abs(), torch.finfo(dtype)
         if numbers.numel() and numbers.min() >= limits.tiny and numbers.max() <= limits.max:
             return shared(build, aten.to.dtype, scale, dtype)
         return scale

@@ -25,7 +25,7 @@ def fake_quantize(
 
     Args:
         x: float, of any shape.
-        scale: float above 0; one number, or one for each position of ``axis``.
+        scale: float, not 0; one number, or one for each position of ``axis``.
         zero_point: whole numbers within low and high, of any dtype, of the shape of ``scale``.
         axis: of x along which scales differ; None for one scale, whose shape is [].
         low: the lowest whole number.

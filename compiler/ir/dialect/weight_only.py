@@ -29,13 +29,17 @@ def _zero(scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
 def group_scale(weight: Tensor, groups: int, bits: int, symmetric: bool) -> Tensor:
     """The scale of each group that covers its values, 1 for a group of zeros: [rows, groups].
 
-    Symmetric: max|w| / (2^(bits - 1) - 1); else (max(w, 0) - min(w, 0)) / (2^bits - 1).
+    Not symmetric: (max(w, 0) - min(w, 0)) / (2^bits - 1). Symmetric: m / -2^(bits - 1) with m the
+    value furthest from 0, so that m becomes the whole number 0: there are more numbers below the
+    middle than above it. The scale is negative where m is above 0.
     """
     parts = _groups(weight.detach(), groups)
     low, high = parts.amin(2).clamp(max=0), parts.amax(2).clamp(min=0)
-    width = torch.maximum(-low, high) if symmetric else high - low
-    width = width / ((1 << (bits - 1)) - 1 if symmetric else (1 << bits) - 1)
-    return torch.where(width > 0, width, torch.ones_like(width))
+    if symmetric:
+        scale = torch.where(high > -low, high, low) / -(1 << (bits - 1))
+    else:
+        scale = (high - low) / ((1 << bits) - 1)
+    return torch.where(scale != 0, scale, torch.ones_like(scale))
 
 
 @define("group_zero_point(Tensor weight, Tensor scale, int bits) -> Tensor")

@@ -58,4 +58,4 @@ def _fitted(
         zero = middle.to(torch.int32)
     steps = whole - middle[:, :, None]
     found = (steps * parts).sum(2) / steps.square().sum(2).clamp(min=1)
-    return torch.where(found > 0, found, scale), zero
+    return torch.where(found * scale > 0, found, scale), zero

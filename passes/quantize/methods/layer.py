@@ -77,7 +77,7 @@ class Chosen:
     """What a method chose.
 
     Attributes:
-        scale: float32 [out, groups], above 0.
+        scale: float32 [out, groups], not 0; below 0 where a symmetric grid is turned round.
         zero_point: int32 [out, groups]; None where the grid is symmetric.
         weight: float32 [out, in], that rounds to the whole numbers chosen; None for the layer's
             own.
