@@ -28,6 +28,7 @@ from strop.passes.precision.precision import Precision
 from strop.passes.prune.depth import DropLayers
 from strop.passes.prune.prune import Prune
 from strop.passes.prune.sparsify import Sparsify
+from strop.passes.quantize.cache import QuantizeCache
 from strop.passes.quantize.control.control import AccuracyControl
 from strop.passes.quantize.correct_bias import CorrectBias
 from strop.passes.quantize.dynamic import QuantizeDynamic
@@ -70,6 +71,7 @@ PASSES: tuple[type[Pass], ...] = (
     QuantizeFp8,
     QuantizeStatic,
     QuantizeWeights,
+    QuantizeCache,
     CorrectBias,
     Ragged,
     SelectKernels,

@@ -69,7 +69,8 @@ def run_shared(
             continue
         batch, heads, past, size = tensor.shape
         # NaN would come out wherever something is read that was not written.
-        whole = np.full((batch, heads, CAPACITY, size), np.nan, dtype=tensor.numpy().dtype)
+        nothing = np.nan if tensor.is_floating_point() else 127
+        whole = np.full((batch, heads, CAPACITY, size), nothing, dtype=tensor.numpy().dtype)
         whole[:, :, :past] = tensor
         buffers[caches[name]] = ort.OrtValue.ortvalue_from_numpy(whole)
         binding.bind_ortvalue_input(name, buffers[caches[name]])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from torch import nn
 from strop.compiler.driver import speed
 from strop.compiler.driver.speed import FloatFiles, hold_to_time
 from strop.compiler.driver.unquantized import in_float
+from strop.compiler.frontend.cases import Case
+from strop.compiler.ir.contract import Contract
 from strop.compiler.recipes.budget import Budget
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import Pass, Pipeline
@@ -52,8 +54,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
         monkeypatch.setattr(speed, "open_isolated", opened)
         recipe = SimpleNamespace(budget=Budget(max_time=max_time))
         job: Any = SimpleNamespace(recipe=recipe, stages=Stages(), target=None)
-        session: Any = None
-        return hold_to_time(session, FloatFiles(Path(), ("quantize",)), {}, job)
+        session, contract, case = None, Contract((), (), ()), Case("x", {}, {})
+        files = FloatFiles(Path(), ("quantize",), contract)
+        return hold_to_time(cast(Any, session), files, case, contract, job)
 
     return run
 
@@ -100,7 +103,7 @@ def test_slower_is_refused_beyond_noise(
 ) -> None:
     # A machine that was busy for some rounds changes nothing.
     rounds = [(ours, theirs)] * 5 + [(ours * 3, theirs)] * 2 + [(ours, theirs * 3)] * 2
-    monkeypatch.setattr(speed, "_until_clear", lambda turns: [next(turns) for _ in range(NINE)])
+    monkeypatch.setattr(speed, "_until_clear", lambda turns, _: [next(turns) for _ in range(NINE)])
     if not refused:
         assert held(rounds, max_time) == theirs
         return

@@ -15,6 +15,7 @@ from strop.compiler import build, load
 from strop.compiler.driver.stand_in import affordable
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.source import load_model
+from strop.compiler.ir.contract import Contract
 from strop.compiler.targets.isolation import open_isolated
 from strop.compiler.targets.runtime import StandIn, runtime_of
 from strop.compiler.targets.target import get_target
@@ -23,6 +24,7 @@ from strop.compiler.util.errors import RuntimeRefusedError, UsageError
 from strop.kernels import selection
 from strop.kernels.gate import Checked, Violation
 
+NO_CONTRACT = Contract((), (), ())
 BLOCK = """
     import torch
     from strop.compiler import Model
@@ -157,7 +159,7 @@ def test_a_stand_in_runs_the_cheapest_cases_up_to_an_allowance() -> None:
 
     seconds = {"a": 50.0, "b": 5.0, "c": 30.0, "d": 20.0}
     stand_in = StandIn("why", "name", lambda _, feeds: seconds[next(iter(feeds))])
-    chosen, others = affordable(stand_in, Path(), [case(name) for name in seconds])
+    chosen, others = affordable(stand_in, Path(), [case(name) for name in seconds], NO_CONTRACT)
     assert [one.name for one in chosen] == ["b", "c", "d"]
     assert [one.name for one in others] == ["a"]
 
@@ -165,7 +167,7 @@ def test_a_stand_in_runs_the_cheapest_cases_up_to_an_allowance() -> None:
 def test_a_stand_in_runs_one_case_whatever_it_costs() -> None:
     stand_in = StandIn("why", "name", lambda _, feeds: 1e6)
     cases = [Case(name, {name: torch.zeros(1)}, {}) for name in "ab"]
-    chosen, _ = affordable(stand_in, Path(), cases)
+    chosen, _ = affordable(stand_in, Path(), cases, NO_CONTRACT)
     assert [one.name for one in chosen] == ["a"]
 
 

@@ -101,7 +101,7 @@ def manifest(record: Record, folder: Path, files: Sequence[str]) -> dict[str, An
 
 def _program(record: ProgramRecord) -> dict[str, Any]:
     return {
-        "contract": asdict(record.contract),
+        "contract": _contract(record.contract),
         "passes": [_step(step) for step in record.steps],
         "checks": [check.record() for check in record.checks],
         "sizes": dict(record.sizes),
@@ -110,6 +110,15 @@ def _program(record: ProgramRecord) -> dict[str, Any]:
         "metrics": record.metrics,
         "notes": list(record.notes),
     }
+
+
+def _contract(contract: Contract) -> dict[str, Any]:
+    """Without the scales of caches, which the files hold as initializers."""
+    values = asdict(contract)
+    for spec in (*values["inputs"], *values["outputs"]):
+        if spec["stored"] is not None:
+            del spec["stored"]["scales"]
+    return values
 
 
 def _step(step: StepRecord) -> dict[str, Any]:

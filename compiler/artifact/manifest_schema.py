@@ -38,6 +38,13 @@ class PaddedValues(Strict):
     """What it holds at these positions."""
 
 
+class StoredValues(Strict):
+    """How a cache is kept where that is not as the model has it."""
+
+    of: str
+    """The model's own dtype."""
+
+
 class TensorValues(Strict):
     """An input or output; sizes are numbers or in the user's names."""
 
@@ -48,6 +55,8 @@ class TensorValues(Strict):
     """Values inside a program, which passes look at while they learn, are no outputs of files."""
     padded: PaddedValues | None = None
     """None where every position holds what the model gives."""
+    stored: StoredValues | None = None
+    """None where the dtype is the model's own."""
 
 
 class ManifestDim(Strict):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from strop.compiler.check.padding import real_positions
+from strop.compiler.check.comparable import in_own_dtypes, real_positions
 from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.program import Program
-from strop.compiler.ir.running import run_program
+from strop.compiler.ir.running import in_contract, run_program
 from strop.compiler.recipes.budget import Budget
 from strop.compiler.targets.isolation import IsolatedSession
 from strop.compiler.util.arrays import to_array
@@ -95,9 +95,11 @@ def compare(
     Args:
         case: with what the original gave.
         got: what the run gave.
-        contract: of what was run. Positions that hold zeros by it are not compared.
+        contract: of what was run; it says what is comparable.
     """
     wanted: Mapping[str, Array] = case.expected
+    if contract is not None:
+        got = in_own_dtypes(got, contract)
     for name, want in wanted.items():
         _require_type(case.name, name, got[name], want)
     if contract is not None:
@@ -158,14 +160,15 @@ def check_session(
     """
     results = []
     for case in cases:
-        got = session.run(feeds_of(case), f"case '{case.name}'", case.seconds)
+        got = session.run(feeds_of(case, contract), f"case '{case.name}'", case.seconds)
         results += compare(case, got, contract)
     return results
 
 
-def feeds_of(case: Case) -> dict[str, Array]:
-    """The inputs of a case as a runtime takes them."""
-    return {name: to_array(tensor) for name, tensor in case.inputs.items()}
+def feeds_of(case: Case, contract: Contract) -> dict[str, Array]:
+    """The inputs of a case as files take them that keep a contract."""
+    taken = in_contract(case.inputs, contract)
+    return {name: to_array(tensor) for name, tensor in taken.items()}
 
 
 def check_program(program: Program, cases: Sequence[Case]) -> list[Comparison]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strop.compiler.check.padding import real_positions
+from strop.compiler.check.comparable import comparable
 from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.program import Program
@@ -38,9 +38,9 @@ def _outputs(program: Program, cases: Sequence[Case]) -> list[dict[str, Array]]:
 def _named(
     outputs: Sequence[dict[str, Array]], cases: Sequence[Case], contract: Contract
 ) -> dict[str, Array]:
-    """The outputs of all cases, each by a name of its own; real positions by the contract."""
+    """The outputs of all cases, each by a name of its own, as they compare by the contract."""
     return {
         name if len(cases) == 1 else f"{name} ({case.name})": array
         for case, found in zip(cases, outputs)
-        for name, array in real_positions(found, contract, case.inputs).items()
+        for name, array in comparable(found, contract, case.inputs).items()
     }

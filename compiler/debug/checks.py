@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strop.compiler.check.padding import real_positions
+from strop.compiler.check.comparable import comparable
 from strop.compiler.frontend.cases import Case
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
@@ -91,7 +91,7 @@ class Metric(Check):
         if changing:
             return f"'{changing[0]}' is not the same twice (case '{case.name}')", False
         got, wanted = (
-            real_positions(one, program.contract, case.inputs) for one in (got, case.expected)
+            comparable(one, program.contract, case.inputs) for one in (got, case.expected)
         )
         answers = [
             self._judge(drift({n: got[n]}, {n: want}), case.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from strop.compiler.artifact.folder import Artifact, read_intact
@@ -16,6 +16,7 @@ from strop.compiler.ir.printer import describe, is_size, node_text, program_text
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.ir.snapshots.reader import load_inputs
+from strop.compiler.ir.stored import as_given
 from strop.compiler.ir.values import values
 from strop.compiler.targets.runtime import runtime_of
 from strop.compiler.util.arrays import to_array
@@ -70,13 +71,23 @@ def diff_snapshots(before: Path, after: Path) -> Difference:
         UsageError: one is none or damaged, or they take other inputs.
     """
     first, second = load_apart(before), load_apart(after)
-    _require_one_model(before, first.contract.inputs, after, second.contract.inputs)
+    taken = [[as_given(spec) for spec in p.contract.inputs] for p in (first, second)]
+    _require_one_model(before, taken[0], after, taken[1])
     return diff(first, second, load_inputs(before.parent, first))
 
 
 def _require_one_model(before: Path, first: object, after: Path, second: object) -> None:
     if first != second:
-        raise UsageError(f"{before} and {after} take other inputs: they are of two models")
+        raise UsageError(
+            f"{before} and {after} take other inputs: they are of two models, or keep caches in "
+            "two dtypes"
+        )
+
+
+def _inputs(built: Artifact, program: str) -> list[tuple[str, str, list[int | str]]]:
+    """Name, dtype and sizes of each input of a program."""
+    specs = built.program(program)["contract"]["inputs"]
+    return [(spec["name"], spec["dtype"], spec["shape"]) for spec in specs]
 
 
 def diff_artifacts(before: Path, after: Path, source: str = "", program: str = "") -> Difference:
@@ -86,8 +97,7 @@ def diff_artifacts(before: Path, after: Path, source: str = "", program: str = "
         UsageError: one is no artifact or damaged, or they take other inputs.
     """
     first, second = read_intact(before), read_intact(after)
-    contracts = [a.program(program)["contract"]["inputs"] for a in (first, second)]
-    _require_one_model(before, contracts[0], after, contracts[1])
+    _require_one_model(before, _inputs(first, program), after, _inputs(second, program))
     feeds = feeds_for(first, source, {}, program)
     text = text_diff(_file_text(first, program), _file_text(second, program))
     old, new = (_file_values(a, feeds.arrays, program) for a in (first, second))
@@ -99,8 +109,8 @@ def diff_lowered(snapshot: Path, artifact: Path, name: str = "") -> Difference:
     program = load_apart(snapshot)
     inputs = load_inputs(snapshot.parent, program)
     built = read_intact(artifact)
-    known = [asdict(spec) | {"shape": list(spec.shape)} for spec in program.contract.inputs]
-    _require_one_model(snapshot, known, artifact, built.program(name)["contract"]["inputs"])
+    known = [(s.name, s.dtype, list(s.shape)) for s in program.contract.inputs]
+    _require_one_model(snapshot, known, artifact, _inputs(built, name))
     old = _values(program, inputs)
     taken = in_contract(inputs, program.contract)
     found = _file_values(built, {n: to_array(t) for n, t in taken.items()}, name)

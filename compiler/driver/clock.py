@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from strop.compiler.ir.program import Program
-from strop.compiler.ir.running import Inputs
+from strop.compiler.ir.running import Inputs, in_contract
 from strop.compiler.lower.choices import Choices
 from strop.compiler.lower.lowering import lowering_of
 from strop.compiler.rewriting.learning import LearningPass
@@ -41,8 +41,7 @@ class TargetClock:
             inputs: what they are run on.
             choices: of the lowering; see ``Lowering.lower``.
         """
-        self._target, self._choices = target, choices
-        self._feeds: Mapping[str, Array] = {name: to_array(t) for name, t in inputs.items()}
+        self._target, self._inputs, self._choices = target, inputs, choices
 
     @contextmanager
     def against(
@@ -62,31 +61,39 @@ class TargetClock:
         with self._opened(rest, program) as whole:
 
             def relative(other: Program) -> float:
-                with self._opened(rest, other) as session:
-                    return statistics.median(a / b for a, b in turns(session, whole, self._feeds))
+                with self._opened(rest, other) as part:
+                    return statistics.median(a / b for a, b in turns(part, whole))
 
             yield relative
 
     @contextmanager
-    def _opened(self, rest: Sequence[Step], program: Program) -> Iterator[IsolatedSession]:
+    def _opened(self, rest: Sequence[Step], program: Program) -> Iterator[Turn]:
         """The file of a program after these steps, opened."""
-        lowering = lowering_of(self._target)
+        lowering, made = lowering_of(self._target), after_steps(rest, program)
         with temporary_folder() as folder:
-            lowering.lower(after_steps(rest, program), self._target, self._choices).write(folder)
+            lowering.lower(made, self._target, self._choices).write(folder)
             with open_isolated(folder, self._target) as session:
-                yield session
+                taken = in_contract(self._inputs, made.contract)
+                yield turn(session, {name: to_array(tensor) for name, tensor in taken.items()})
 
 
-def turns(
-    one: IsolatedSession, other: IsolatedSession, feeds: Mapping[str, Array]
-) -> Iterator[tuple[float, float]]:
-    """Milliseconds of one run of each, in rounds in which one runs after the other.
+Turn = Callable[[], float]
+"""One run; gives its milliseconds."""
+
+
+def turn(session: IsolatedSession, feeds: Mapping[str, Array]) -> Turn:
+    """One run of a session; raises ``RuntimeRefusedError`` where the runtime does not run it."""
+    return lambda: session.milliseconds(feeds, "to time it")
+
+
+def turns(one: Turn, other: Turn) -> Iterator[tuple[float, float]]:
+    """Milliseconds of each, in rounds in which one runs after the other.
 
     Raises:
         RuntimeRefusedError: the runtime does not run one of them.
     """
     for _ in range(ROUNDS):
-        yield one.milliseconds(feeds, "to time it"), other.milliseconds(feeds, "to time it")
+        yield one(), other()
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from strop.compiler.artifact.folder import GENAI_CONFIG, write_json
 from strop.compiler.artifact.genai import genai_config
 from strop.compiler.check.generated import Generated, check_texts, hold_generation
@@ -14,9 +16,12 @@ from strop.compiler.driver.job import Job
 from strop.compiler.driver.part import Ready
 from strop.compiler.frontend.texts import Texts
 from strop.compiler.generate.prepared import Arrays, Encoder, roles
+from strop.compiler.ir.contract import Contract
+from strop.compiler.ir.running import in_contract
 from strop.compiler.targets.decoding import Decoder, Start, names_of
 from strop.compiler.targets.isolation import open_isolated
 from strop.compiler.targets.target import OnnxTarget
+from strop.compiler.util.arrays import to_array
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ def check_generation(
     called = texts.generation
     inputs = {p.name: [i.name for i in p.optimized.program.contract.inputs] for p in parts}
     decoder, encoder = roles(called, inputs)
+    empty = _empty(texts, next(p for p in parts if p.name == decoder).optimized.program.contract)
     with job.stages.stage("check"), ExitStack() as stack:
         sessions = {
             part.name: stack.enter_context(open_isolated(folder, job.target, part.name))
@@ -60,13 +66,19 @@ def check_generation(
         def open_decoder(source: Arrays, fixed: Arrays) -> Decoder:
             if encoder is not None:
                 fixed = Encoder(inputs[encoder], sessions[encoder].run).fixed(called, source)
-            start = Start(texts.empty, fixed)
+            start = Start(empty, fixed)
             names = names_of(called, caches.prefill)
             return sessions[decoder].decoder(names, start, caches.shared_buffers)
 
         found = check_texts(texts, open_decoder)
     hold_generation(found, job.recipe.budget)
     return found
+
+
+def _empty(texts: Texts, contract: Contract) -> Arrays:
+    """One row of each cache without places, in the dtype in which a program keeps it."""
+    given = {name: torch.from_numpy(array) for name, array in texts.empty.items()}
+    return {name: to_array(tensor) for name, tensor in in_contract(given, contract).items()}
 
 
 def write_settings(folder: Path, job: Job, parts: Sequence[Ready], caches: Caches) -> list[str]:

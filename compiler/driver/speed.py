@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from strop.compiler.driver.clock import temporary_folder, turns
+from strop.compiler.check.comparison import feeds_of
+from strop.compiler.driver.clock import temporary_folder, turn, turns
 from strop.compiler.driver.job import Job
 from strop.compiler.driver.unquantized import InFloat
+from strop.compiler.frontend.cases import Case
+from strop.compiler.ir.contract import Contract
 from strop.compiler.lower.lowering import lowering_of
 from strop.compiler.targets.isolation import IsolatedSession, open_isolated
 from strop.compiler.util.collector import collector_paused
 from strop.compiler.util.errors import BudgetError
-from strop.compiler.util.numerics import Array
 
 # A difference up to these is noise, however often it is measured.
 SLACK, SLACK_MS = 1.05, 0.1
-# After so many rounds, what was faster in each of them by that much is not measured further.
+# After so many rounds, what took less than it may in each, by that much, is not measured further.
 FEW, CLEAR = 3, 0.9
 
 
@@ -30,10 +32,12 @@ class FloatFiles:
     Attributes:
         folder: where they lie.
         without: the names of the steps that it was made without.
+        contract: of the program.
     """
 
     folder: Path
     without: tuple[str, ...]
+    contract: Contract
 
 
 @contextmanager
@@ -47,18 +51,19 @@ def written(found: InFloat | None, job: Job) -> Iterator[FloatFiles | None]:
             lowering = lowering_of(job.target)
             lowering.lower(found.program, job.target, job.options.choices).write(folder)
         found.program.weights.clear()
-        yield FloatFiles(folder, found.without)
+        yield FloatFiles(folder, found.without, found.program.contract)
 
 
 def hold_to_time(
-    session: IsolatedSession, in_float: FloatFiles, feeds: Mapping[str, Array], job: Job
+    session: IsolatedSession, in_float: FloatFiles, case: Case, contract: Contract, job: Job
 ) -> float:
     """Check that a quantized model takes no longer than one in float.
 
     Args:
         session: the quantized one.
         in_float: the other.
-        feeds: what both are run on.
+        case: what both are run on.
+        contract: of the quantized one.
         job: the limit, the target and the clock.
 
     Returns:
@@ -68,12 +73,14 @@ def hold_to_time(
         BudgetError: the quantized one takes longer.
         RuntimeRefusedError: the runtime does not take the files.
     """
+    limit = job.recipe.budget.max_time or 1.0
     with job.stages.stage("time in float"), open_isolated(in_float.folder, job.target) as other:
-        took = list(_until_clear(turns(session, other, feeds)))
+        mine = turn(session, feeds_of(case, contract))
+        rounds = turns(mine, turn(other, feeds_of(case, in_float.contract)))
+        took = list(_until_clear(rounds, limit))
     ratio = statistics.median(a / b for a, b in took)
     ours = statistics.median(a for a, _ in took)
     theirs = statistics.median(b for _, b in took)
-    limit = job.recipe.budget.max_time or 1.0
     if ratio > limit * SLACK and ours - limit * theirs > SLACK_MS:
         steps = " and ".join(f"'{name}'" for name in in_float.without)
         raise BudgetError(
@@ -85,11 +92,13 @@ def hold_to_time(
     return theirs
 
 
-def _until_clear(rounds: Iterator[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """The rounds, up to where it is clear that the first one is faster."""
+def _until_clear(
+    rounds: Iterator[tuple[float, float]], limit: float
+) -> Iterator[tuple[float, float]]:
+    """The rounds, up to where it is clear that the first one takes less than it may."""
     faster = 0
     for number, (ours, theirs) in enumerate(rounds, 1):
         yield ours, theirs
-        faster += ours < CLEAR * theirs
+        faster += ours < CLEAR * limit * theirs
         if number >= FEW and faster == number:
             return

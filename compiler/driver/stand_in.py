@@ -17,6 +17,7 @@ from strop.compiler.driver.part import Ready
 from strop.compiler.driver.verdict import Checked, hold_outputs
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.evaluation import evaluate
+from strop.compiler.ir.contract import Contract
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import run_program
 from strop.compiler.targets.isolation import open_isolated
@@ -42,7 +43,7 @@ def check_by_stand_in(stand_in: StandIn, folder: Path, part: Ready) -> Checked:
         RuntimeRefusedError: the stand-in does not take the files.
     """
     job, captured, program = part.job, part.captured, part.captured.program
-    chosen, others = affordable(stand_in, folder, captured.cases)
+    chosen, others = affordable(stand_in, folder, captured.cases, program.contract)
     with job.stages.stage("check"):
         with open_isolated(folder, job.target, part.name) as session:
             results = check_session(session, chosen, program.contract)
@@ -55,10 +56,10 @@ def check_by_stand_in(stand_in: StandIn, folder: Path, part: Ready) -> Checked:
 
 
 def affordable(
-    stand_in: StandIn, folder: Path, cases: Sequence[Case]
+    stand_in: StandIn, folder: Path, cases: Sequence[Case], contract: Contract
 ) -> tuple[list[Case], list[Case]]:
     """The cases for the stand-in, the cheapest first up to an allowance, and the others."""
-    costs = {case.name: stand_in.seconds(folder, feeds_of(case)) for case in cases}
+    costs = {case.name: stand_in.seconds(folder, feeds_of(case, contract)) for case in cases}
     chosen: set[str] = set()
     spent = 0.0
     for case in sorted(cases, key=lambda case: (costs[case.name], case.name)):

@@ -50,16 +50,18 @@ def check_file(folder: Path, in_float: FloatFiles | None, part: Ready) -> Checke
         RuntimeRefusedError: the runtime does not take the files.
     """
     job, captured, first = part.job, part.captured, part.captured.cases[0]
+    contract = part.optimized.program.contract
+    feeds = feeds_of(first, contract)
     with open_isolated(folder, job.target, part.name) as session:
         with job.stages.stage("check"):
-            results = check_session(session, captured.cases, captured.program.contract)
+            results = check_session(session, captured.cases, contract)
             hold_outputs(results, part)
             metrics = evaluate(part.measure, lambda: runner(session), "the artifact")
-            took = session.milliseconds(feeds_of(first), f"case '{first.name}'", first.seconds)
+            took = session.milliseconds(feeds, f"case '{first.name}'", first.seconds)
             hold_metrics(metrics, part)
         milliseconds: dict[str, float | None] = {"artifact": took}
         if in_float is not None:
-            milliseconds["float"] = hold_to_time(session, in_float, feeds_of(first), job)
+            milliseconds["float"] = hold_to_time(session, in_float, first, contract, job)
     return Checked(results, metrics, milliseconds)
 
 

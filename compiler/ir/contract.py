@@ -60,11 +60,26 @@ class Padded:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """How a cache, [batch, heads, places, size], is kept where that is not as the model has it.
+
+    Attributes:
+        of: the short name of the model's own dtype.
+        scales: of whole numbers, one for each channel of each head, [heads * size]; the model's
+            numbers are these times the whole ones. Without any, numbers are rounded to the dtype.
+    """
+
+    of: str
+    scales: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """One input or output: its name, short dtype name, and sizes (numbers or dim expressions).
 
     Attributes:
         padded: positions that hold zeros, of an output that has such.
+        stored: how it is kept, of a cache that a pass keeps in another dtype than the model.
         tap: it is no output of the user's, but a value inside that a pass looks at while it learns.
     """
 
@@ -73,6 +88,7 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     tap: bool = False
     padded: Padded | None = None
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True)

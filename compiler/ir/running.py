@@ -9,6 +9,7 @@ import torch
 
 from strop.compiler.ir.contract import DTYPE_NAMES, Contract, TensorSpec
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.stored import to_stored
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UsageError
 from strop.compiler.util.numerics import Array
@@ -49,8 +50,18 @@ def _told(spec: TensorSpec, given: torch.Tensor) -> str:
 
 
 def in_contract(inputs: Inputs, contract: Contract) -> Inputs:
-    """The inputs as a program takes them whose pass changed bfloat16 inputs to float32."""
-    return in_dtypes(inputs, {spec.name: spec.dtype for spec in contract.inputs})
+    """The inputs of the model, or some of them, as a program takes them after its passes.
+
+    bfloat16 may have become float32, and a cache may be kept in another dtype. Caches that come
+    from the program itself stay as they are.
+    """
+    specs = {spec.name: spec for spec in contract.inputs}
+    found = in_dtypes(inputs, {name: spec.dtype for name, spec in specs.items()})
+    for name, tensor in found.items():
+        spec = specs.get(name)
+        if spec is not None and spec.stored and DTYPE_NAMES[tensor.dtype] == spec.stored.of:
+            found[name] = to_stored(tensor, spec)
+    return found
 
 
 def in_dtypes(inputs: Inputs, wanted: Mapping[str, str]) -> Inputs:

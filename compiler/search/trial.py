@@ -11,7 +11,7 @@ from pathlib import Path
 
 from strop.compiler.artifact.folder import Artifact
 from strop.compiler.artifact.report.worst import worst_of
-from strop.compiler.driver.clock import turns
+from strop.compiler.driver.clock import turn, turns
 from strop.compiler.driver.driver import build
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.frontend.model import Model
@@ -55,7 +55,7 @@ class Workshop:
         with _built(self.source, recipe, self.progress) as artifact:
             found = _of(artifact)
             with open_isolated(artifact.path, artifact.target) as session:
-                rounds = turns(session, self.base, self.feeds)
+                rounds = turns(turn(session, self.feeds), turn(self.base, self.feeds))
                 return found | {"latency": statistics.median(a / b for a, b in rounds)}
 
 

@@ -41,6 +41,7 @@ class Target:
         weight_groups: how many input channels of packed weights may share a scale; () where it
             takes groups of any size.
         caches: whether it has attention that reads and continues a cache.
+        int8_caches: whether such a cache may be in int8, and is read faster than one in float.
         runs_on_stand_in: whether users may open its files where there is no such device: what runs
             them instead says so itself.
         several_programs: whether an artifact may hold several programs that share weights.
@@ -61,6 +62,7 @@ class Target:
     weight_zero_points: bool
     weight_groups: tuple[int, ...] = field(default=(), kw_only=True)
     caches: bool = field(default=False, kw_only=True)
+    int8_caches: bool = field(default=False, kw_only=True)
     runs_on_stand_in: bool = field(default=False, kw_only=True)
     several_programs: bool = field(default=False, kw_only=True)
 
@@ -140,6 +142,7 @@ CPU = OnnxTarget(
     weight_bits=8,
     weight_zero_points=True,
     caches=True,
+    int8_caches=True,
     opset=23,
     contrib=True,
     packed_biases=True,
@@ -151,6 +154,7 @@ ONNX = replace(
     name="onnx",
     dynamic_int8=False,
     static_int8=("asymmetric", "symmetric"),
+    int8_caches=False,
     contrib=False,
 )
 # TensorRT takes no zero points, and biases in float.
@@ -166,6 +170,8 @@ CUDA = replace(
     fused_dtypes=frozenset({"float16", "float32"}),
     dynamic_int8=False,
     static_int8=(),
+    # Its operator has them, too; nothing was run on a GPU.
+    int8_caches=False,
     weight_zero_points=False,
     weight_groups=(32,),
     packed_biases=False,

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from strop.compiler.ir.builder import fake_result
-from strop.compiler.ir.contract import DTYPE_NAMES, Contract, Dim, Padded, TensorSpec
+from strop.compiler.ir.contract import DTYPE_NAMES, Contract, Dim, Padded, Stored, TensorSpec
 from strop.compiler.ir.data_sizes import made_symbols
 from strop.compiler.ir.nodes import arguments, expression
 from strop.compiler.ir.program import Origin, Program
@@ -165,6 +165,15 @@ class _Reader:
         assert isinstance(size, torch.SymInt)
         return size
 
+    def _extent(self, text: str) -> Any:
+        """A size of an input: a symbol, or a sum of symbols and numbers, ``2*s0 + s1 + 1``."""
+        total: Any = 0
+        for term in text.split(" + "):
+            *times, name = term.split("*")
+            factor = math.prod(map(int, times))
+            total = total + factor * (int(name) if name.isdecimal() else self.sizes[name])
+        return total
+
     def _add(self, values: NodeValues, program: Program) -> None:
         if values.op == "output":
             raise UsageError("it returns before its last node")
@@ -199,7 +208,7 @@ class _Reader:
         if node.op == "placeholder":
             if values.dtype is None:
                 raise UsageError(f"the input %{node.name} has no dtype")
-            shape = [s if isinstance(s, int) else self.sizes[s] for s in values.shape]
+            shape = [s if isinstance(s, int) else self._extent(s) for s in values.shape]
             with self.mode:
                 return torch.empty(shape, dtype=_DTYPES[values.dtype])
         if isinstance(node.target, OpOverload):
@@ -314,4 +323,6 @@ def _contract(values: ContractValues) -> Contract:
 
 def _spec(values: SpecValues) -> TensorSpec:
     padded = None if values.padded is None else Padded(values.padded.mask, values.padded.value)
-    return TensorSpec(values.name, values.dtype, tuple(values.shape), values.tap, padded)
+    kept = values.stored
+    stored = None if kept is None else Stored(kept.of, tuple(kept.scales))
+    return TensorSpec(values.name, values.dtype, tuple(values.shape), values.tap, padded, stored)

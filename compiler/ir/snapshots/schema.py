@@ -48,6 +48,13 @@ class PaddedValues(Strict):
     value: Literal[0, 1]
 
 
+class StoredValues(Strict):
+    """How a cache is kept where that is not as the model has it."""
+
+    of: Dtype
+    scales: list[float] = []
+
+
 class SpecValues(Strict):
     """An input or output; sizes are numbers or in the user's names."""
 
@@ -56,6 +63,7 @@ class SpecValues(Strict):
     shape: list[Size | str]
     tap: bool = False
     padded: PaddedValues | None = None
+    stored: StoredValues | None = None
 
 
 class ContractValues(Strict):

@@ -59,15 +59,19 @@ def _symbols(program: Program) -> dict[str, dict[str, Any]]:
     for node in program.graph.find_nodes(op="placeholder"):
         for size in node.meta["val"].shape:
             if isinstance(size, torch.SymInt):
-                name = str(expression(size))
-                bounds = size.node.shape_env.bound_sympy(expression(size))
-                found[name] = {
-                    "name": program.symbols.get(name, name),
-                    "min": int(bounds.lower),
-                    "max": int(bounds.upper) if bounds.upper.is_Integer else None,
-                    "hint": int(size.node.hint),
-                }
-    return found
+                # A size may be a sum of dims.
+                for symbol in expression(size).free_symbols:
+                    name = str(symbol)
+                    found[name] = _symbol(symbol, size.node.shape_env)
+                    found[name]["name"] = program.symbols.get(name, name)
+    return dict(sorted(found.items()))
+
+
+def _symbol(symbol: Any, env: Any) -> dict[str, Any]:
+    bounds = env.bound_sympy(symbol)
+    most = int(bounds.upper) if bounds.upper.is_Integer else None
+    hint = int(env.guarding_hint_or_throw(symbol))
+    return {"min": int(bounds.lower), "max": most, "hint": hint}
 
 
 def _node(node: Node, program: Program) -> dict[str, Any]:

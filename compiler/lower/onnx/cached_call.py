@@ -31,6 +31,8 @@ class CachedCall:
     kv_heads: int
     scale: float
     softcap: float
+    k_scale: Node | None = None
+    v_scale: Node | None = None
 
     @property
     def packed(self) -> bool:

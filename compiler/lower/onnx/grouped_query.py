@@ -124,6 +124,9 @@ def grouped_query(
         given.total,
         *given.tables,
         given.bias,
+        None,
+        on.value(call.k_scale),
+        on.value(call.v_scale),
         domain=MICROSOFT,
         num_heads=call.q_heads,
         kv_num_heads=call.kv_heads,
@@ -131,10 +134,19 @@ def grouped_query(
         softcap=call.softcap,
         local_window_size=-1 if window is None else window,
         do_rotary=None if given.turned is None else 1,
+        **_kept(call),
         outputs=3,
     )
     out = made[0] if call.packed else split(on, made[0], call.q_heads, call.size)
     return out, made[1], made[2]
+
+
+def _kept(call: CachedCall) -> dict[str, Any]:
+    """How the operator keeps the caches; in their own floats by default."""
+    if call.k_scale is None:
+        return {}
+    each = "PER_CHANNEL"
+    return {"k_quant_type": each, "v_quant_type": each, "kv_cache_bit_width": 8}
 
 
 def _new(on: Emitter, call: CachedCall, given: Given) -> tuple[list[Any], float]:

@@ -68,6 +68,8 @@ def result_types(
     if op_type in _INTEGER:
         return [ir.DataType.INT64]
     first = _deciding(op_type, types)
+    if op_type == "GroupQueryAttention":  # the caches stay as they were given
+        return [first, *types[3:5]]
     return [first, *[ir.DataType.INT64 if op_type in ("TopK", "Unique") else first] * (outputs - 1)]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from strop.compiler.ir.nodes import dtype_of
+from strop.compiler.lower.onnx.attention_call import joined, split
 from strop.compiler.lower.onnx.attention_inputs import full_mask, scaled, sized
 from strop.compiler.lower.onnx.branches import either
 from strop.compiler.lower.onnx.cached_call import (
@@ -69,6 +71,8 @@ def _in_buffer(on: Emitter, call: CachedCall, read: Given) -> tuple[Any, ...]:
 
 def _exact(on: Emitter, call: CachedCall, past_k: Any, past_v: Any) -> tuple[Any, ...]:
     """``Attention`` of the standard, whose caches hold nothing but what there is."""
+    if call.k_scale is not None:
+        return _exact_int8(on, call, past_k, past_v)
     q, scale = scaled(on, call.q, call.scale)
     made: tuple[Any, ...] = on.op(
         "Attention",
@@ -84,3 +88,27 @@ def _exact(on: Emitter, call: CachedCall, past_k: Any, past_v: Any) -> tuple[Any
         outputs=3,
     )
     return made
+
+
+def _exact_int8(on: Emitter, call: CachedCall, past_k: Any, past_v: Any) -> tuple[Any, ...]:
+    """The same with caches in int8, which it does not take: it sees what they stand for."""
+    q, scale = scaled(on, call.q, call.scale)
+    heads = (call.q_heads, call.kv_heads, call.kv_heads)
+    new = [q, on.value(call.k), on.value(call.v)]
+    if call.packed:
+        new = [split(on, x, count, call.size) for x, count in zip(new, heads)]
+    scales = on.value(call.k_scale), on.value(call.v_scale)
+    longer = [
+        on.op("Concat", past, _int8(on, x, of), axis=2)
+        for past, x, of in zip((past_k, past_v), new[1:], scales)
+    ]
+    seen = [on.op("Mul", on.cast(x, dtype_of(call.q)), of) for x, of in zip(longer, scales)]
+    mask = full_mask(on, call.mask, call.q, call.sizes[2])
+    out = on.op("Attention", new[0], *seen, mask, scale=scale, softcap=call.softcap)
+    return joined(on, out, call.q_heads, call.size) if call.packed else out, *longer
+
+
+def _int8(on: Emitter, x: Any, scale: Any) -> Any:
+    steps = on.op("Round", on.op("Div", x, scale))
+    ends = (on.constant(end, torch.float32) for end in (-128.0, 127.0))
+    return on.cast(on.op("Clip", steps, *ends), torch.int8)
