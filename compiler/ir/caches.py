@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch.fx.node import Node
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
-from strop.compiler.ir.nodes import arguments
+from strop.compiler.ir.nodes import arg, arguments
 from strop.compiler.ir.program import Program
 
 _CACHED = torch.ops.strop.cached_attention.default
@@ -17,3 +19,23 @@ def cache_inputs(program: Program) -> list[Node]:
     calls = [arguments(node) for node in program.find(_CACHED)]
     found = [call[name] for call in calls for name in ("past_k", "past_v")]
     return [node for node in dict.fromkeys(found) if node.op == "placeholder"]
+
+
+def why_not_stored(call: Node, outputs: Collection[Node]) -> str | None:
+    """Why a call's caches cannot be kept in another dtype, or None where they can.
+
+    Args:
+        call: of ``strop::cached_attention``.
+        outputs: of the program.
+    """
+    given = arguments(call)
+    pasts = [given["past_k"], given["past_v"]]
+    if given["k_scale"] is not None:
+        return "its caches are quantized already"
+    if any(past.op != "placeholder" or len(past.users) > 1 for past in pasts):
+        return "its caches are no inputs that it alone reads"
+    if any(past.meta["val"].dtype != torch.float32 for past in pasts):
+        return "its caches are not in float32"
+    if {1, 2} - {arg(user, 1) for user in call.users if user in outputs}:
+        return "the longer caches are no outputs"
+    return None

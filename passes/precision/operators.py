@@ -25,7 +25,7 @@ from strop.compiler.ir.families import (
     VIEWS,
     ZEROS,
 )
-from strop.compiler.ir.nodes import dtype_of, has_floats, input_node
+from strop.compiler.ir.nodes import arguments, dtype_of, has_floats, input_node
 
 aten = torch.ops.aten
 strop = torch.ops.strop
@@ -49,13 +49,14 @@ _HEAVY = frozenset((
     *PRODUCTS, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, aten.addmm.default, aten.baddbmm.default,
     aten.einsum.default, aten.embedding.default, aten.group_norm.default, aten.layer_norm.default,
     aten.linear.default, aten.rms_norm.default, aten.scaled_dot_product_attention.default,
-    strop.attention.default, strop.grouped_matmul.default, strop.linear_fp8.default,
-    strop.linear_nbits.default, strop.linear_w8a8.default, strop.linear_w8a8_rows.default,
-    strop.padded_conv.default, strop.skip_layer_norm.default, strop.skip_rms_norm.default,
+    strop.attention.default, strop.cached_attention.default, strop.grouped_matmul.default,
+    strop.linear_fp8.default, strop.linear_nbits.default, strop.linear_w8a8.default,
+    strop.linear_w8a8_rows.default, strop.padded_conv.default, strop.skip_layer_norm.default,
+    strop.skip_rms_norm.default,
 ))  # fmt: skip
 _LIGHT = frozenset((
     *CASTS, *COPIES, *DROPOUTS, *EXPANSIONS, *PADS, *VIEWS, *ZEROS,
-    strop.bias_gelu.default, strop.gated.default, strop.rotary.default,
+    strop.bias_gelu.default, strop.gated.default, strop.last_token.default, strop.rotary.default,
 ))  # fmt: skip
 _LIGHT_PACKETS = frozenset((
     aten.abs, aten.add, aten.cat, aten.chunk, aten.clamp, aten.clamp_max, aten.clamp_min,
@@ -78,6 +79,12 @@ _ON_STORED = (
     strop.linear_fp8.default, strop.linear_nbits.default, strop.linear_w8a8.default,
     strop.linear_w8a8_rows.default,
 )  # fmt: skip
+
+_MASKS = {
+    aten.scaled_dot_product_attention.default: "attn_mask",
+    strop.attention.default: "mask",
+    strop.cached_attention.default: "mask",
+}
 
 _RANGE = "its results, or those of its steps, leave the range of 16 bits"
 _SUMS = "rounding adds up over a sum of many"
@@ -113,6 +120,8 @@ def kind_of(node: Node) -> Kind:
         return Kind.LIGHT
     if not isinstance(target, OpOverload) or not has_floats(node):
         return Kind.WIDE
+    if target is strop.cached_attention.default and arguments(node)["k_scale"] is not None:
+        return Kind.WIDE  # scales of its caches are float32
     if target in _HEAVY:
         return Kind.HEAVY
     return Kind.LIGHT if _is_light(node, target) else Kind.WIDE
@@ -165,9 +174,9 @@ def is_bounded(node: Node) -> bool:
 
 def mask_of(node: Node) -> Node | None:
     """The float mask that a call of attention adds to its scores."""
-    if node.target not in (aten.scaled_dot_product_attention.default, strop.attention.default):
+    if node.target not in _MASKS:
         return None
-    mask = node.args[3] if len(node.args) > 3 else None
+    mask = arguments(node)[_MASKS[node.target]]
     return mask if isinstance(mask, Node) and has_floats(mask) else None
 
 

@@ -10,6 +10,7 @@ import torch
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import Pass
 from strop.compiler.rewriting.rules import Log
+from strop.passes.precision.caches import cached_calls, narrow_caches
 from strop.passes.precision.narrowing import Narrowing
 from strop.passes.precision.plan import plan_of
 from strop.passes.quantize.selection import Selection
@@ -18,6 +19,8 @@ from strop.passes.quantize.selection import Selection
 @dataclass(frozen=True)
 class Precision(Pass):
     """Compute in 16 bits what a model computes in float32; inputs and outputs keep their dtypes.
+
+    Caches alone do not: attention in 16 bits reads and continues caches in 16 bits.
 
     Weights become casts of weights, which are evaluated when the file is written, and can still be
     trained. Operators that 16 bits would make wrong keep float32, with casts around them
@@ -44,7 +47,9 @@ class Precision(Pass):
         selection = Selection(keep=self.keep)
         selection.require_matches(program)
         plan = plan_of(program, dtype, selection)
+        cached = cached_calls(program, plan.narrow)
         narrowing = Narrowing(program, dtype, plan.unbounded)
         for node in plan.narrow:
             narrowing.rewrite(node, log)
+        narrow_caches(program, cached, dtype)
         log.notes.extend(plan.notes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
-from strop.compiler.ir.contract import DTYPE_NAMES, Contract, Stored, TensorSpec
+from strop.compiler.ir.caches import why_not_stored
+from strop.compiler.ir.contract import DTYPE_NAMES, Stored
 from strop.compiler.ir.dialect.attention import split_heads
 from strop.compiler.ir.nodes import arg, arguments, shape_of
 from strop.compiler.ir.program import Program
+from strop.compiler.ir.stored import storing
 from strop.compiler.rewriting.context import Context, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
 from strop.compiler.rewriting.pattern import NEAR, Miss
@@ -90,7 +92,7 @@ class QuantizeCache(LearningPass):
         for call in _quantizable(program, log):
             log.rewrote(self.name, call)
             kept |= _keep_in_int8(call, program, outputs, learned.tensors)
-        program.contract = _with_stored(program.contract, kept)
+        program.contract = storing(program.contract, torch.int8, kept)
 
 
 class _Tops:
@@ -116,17 +118,7 @@ def _quantizable(program: Program, log: Log) -> list[Node]:
     """The calls whose caches are inputs in float32; why others are left is noted."""
     found, outputs = [], set(program.outputs)
     for call in program.find(_CACHED):
-        given = arguments(call)
-        pasts = [given[past] for past, *_ in _CACHES]
-        reason = None
-        if given["k_scale"] is not None:
-            reason = "its caches are quantized already"
-        elif any(past.op != "placeholder" or len(past.users) > 1 for past in pasts):
-            reason = "its caches are no inputs that it alone reads"
-        elif any(past.meta["val"].dtype != torch.float32 for past in pasts):
-            reason = "its caches are not in float32"
-        elif {1, 2} - {arg(user, 1) for user in call.users if user in outputs}:
-            reason = "the longer caches are no outputs"
+        reason = why_not_stored(call, outputs)
         if reason is None:
             found.append(call)
         else:
@@ -154,15 +146,3 @@ def _keep_in_int8(
         program.graph.erase_node(user)
     program.graph.erase_node(call)
     return kept
-
-
-def _with_stored(contract: Contract, kept: Mapping[str, Stored]) -> Contract:
-    """The same with these inputs and outputs in int8."""
-
-    def changed(spec: TensorSpec) -> TensorSpec:
-        if spec.name not in kept:
-            return spec
-        return replace(spec, dtype=DTYPE_NAMES[torch.int8], stored=kept[spec.name])
-
-    inputs, outputs = (tuple(map(changed, s)) for s in (contract.inputs, contract.outputs))
-    return replace(contract, inputs=inputs, outputs=outputs)
