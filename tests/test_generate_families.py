@@ -11,6 +11,7 @@ from transformers import GenerationMixin
 from strop.compiler import build, load
 from strop.compiler.frontend.stepped import Original
 from strop.compiler.generate.beams import beam_search
+from strop.compiler.generate.loop import Loop
 from strop.compiler.generate.prompts import Batch
 from strop.compiler.generate.settings import Settings
 
@@ -47,6 +48,35 @@ def test_four_beams_of_the_programs_in_torch_are_those_of_generate(family, tmp_p
         found = beam_search(decoder, batch, called, settings, COUNT)
     expected = theirs(original, source, num_beams=4)
     assert found == [new_tokens(row, called.start, called.eos) for row in expected]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [{"suppress_tokens": [7, 50]}, {"begin_suppress_tokens": [7]}, {"forced_eos_token_id": 3}],
+)
+def test_tokens_that_are_ruled_out_are_those_of_transformers(settings, beams, tmp_path) -> None:
+    free = texts(*programs(tmp_path / "free", "t5"), beams)
+    ruled = {name: [*{row[0] for row in free}] for name in settings if "suppress" in name}
+    original, made = programs(tmp_path / "ruled", "t5", **settings | ruled)
+    found = texts(original, made, beams)
+    called = made.generation
+    expected = theirs(original, source_of("t5"), num_beams=beams)
+    assert found == [new_tokens(row, called.start, called.eos) for row in expected]
+    assert found != free
+
+
+def texts(original, made, beams):
+    """New tokens of each text, by the loop of strop and the modules in torch."""
+    source, called = source_of("t5"), made.generation
+    stepped, start = Original(made, called), np.array([called.start] * 2, np.int64)
+    batch = Batch(start, np.ones_like(start))
+    with torch.no_grad():
+        decoder = stepped.decoder(stepped.fixed({n: t.numpy() for n, t in source.items()}))
+        if beams > 1:
+            return beam_search(decoder, batch, called, Settings(beams=beams), COUNT)
+        steps = list(Loop(decoder, batch, called, Settings(), COUNT))
+    return [[step[row] for step in steps if row in step] for row in range(2)]
 
 
 @pytest.mark.slow

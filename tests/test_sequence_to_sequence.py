@@ -193,9 +193,10 @@ def test_forced_tokens_of_whisper_follow_the_first(tmp_path: Path) -> None:
     assert made.generation.start == (2, 8, 9, 11)
 
 
-def test_tokens_that_transformers_never_gives_are_told(tmp_path: Path) -> None:
-    _, made = programs(tmp_path / "model", "whisper", suppress_tokens=[5, 6])
-    assert any("suppress_tokens" in note and "not heeded" in note for note in made.notes)
+def test_settings_that_no_artifact_heeds_are_told(tmp_path: Path) -> None:
+    _, made = programs(tmp_path / "model", "t5", no_repeat_ngram_size=3, repetition_penalty=1.0)
+    (note,) = [note for note in made.notes if "the artifact does not" in note]
+    assert note.startswith("no_repeat_ngram_size in the folder's settings")
 
 
 def test_a_folder_without_a_task_is_built_for_what_its_class_does(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def genai_config(
     past, present = _patterns(list(generation.caches)), _patterns(list(generation.caches.values()))
     if generation.cross or len(kept) != 1 or past is None or present is None:
         return None
+    if generation.suppressed or generation.suppressed_first or generation.last is not None:
+        return None
     ((heads, size),) = kept
     if not (isinstance(heads, int) and isinstance(size, int)):
         return None

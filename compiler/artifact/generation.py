@@ -30,6 +30,8 @@ def generation_values(
         "sizes": dict(generation.sizes),
         "eos": list(generation.eos),
         "start": list(generation.start),
+        "suppressed": list(generation.suppressed),
+        "suppressed_first": list(generation.suppressed_first),
         "shared_buffers": shared_buffers,
         "prefill": prefill,
     }

@@ -181,6 +181,9 @@ class GenerationValues(_Open):
     pad: Count
     bos: Count | None
     start: list[Count]
+    suppressed: list[Count] = []
+    suppressed_first: list[Count] = []
+    last: Count | None = None
     ids: str
     mask: str
     logits: str

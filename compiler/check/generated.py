@@ -12,10 +12,11 @@ import numpy as np
 from strop.compiler.check.comparison import Comparison, compare
 from strop.compiler.frontend.cases import Case
 from strop.compiler.frontend.texts import Text, Texts
+from strop.compiler.generate.allowed import Allowed
 from strop.compiler.generate.forced import forced_scores, perplexity
 from strop.compiler.generate.prepared import Arrays
 from strop.compiler.recipes.budget import Budget
-from strop.compiler.targets.decoding import Decoder
+from strop.compiler.targets.decoding import Called, Decoder
 from strop.compiler.util.errors import BudgetError
 from strop.compiler.util.numerics import Array
 
@@ -108,17 +109,21 @@ def check_texts(texts: Texts, open_decoder: OpenDecoder) -> Generated:
     Raises:
         RuntimeRefusedError: the runtime does not run it.
     """
-    checks = [_check_text(text, open_decoder(text.source, text.fixed)) for text in texts.made]
+    called = texts.generation
+    checks = [
+        _check_text(text, open_decoder(text.source, text.fixed), called) for text in texts.made
+    ]
     known = None
     if texts.text is not None:
         known = (texts.perplexity, perplexity(open_decoder({}, {}), texts.text))
     return Generated(checks, known, texts.left_out)
 
 
-def _check_text(text: Text, decoder: Decoder) -> TextCheck:
+def _check_text(text: Text, decoder: Decoder, called: Called) -> TextCheck:
     steps = forced_scores(decoder, text.batch, text.tokens)
     scores = np.stack([one.copy() for one in steps])
-    chosen = scores.argmax(-1).T
+    allowed = Allowed(called, len(scores))
+    chosen = np.stack([allowed(s, number).argmax(-1) for number, s in enumerate(scores, 1)]).T
     case = Case(f"generate {text.name}", {}, {"logits": text.scores})
     (comparison,) = compare(case, {"logits": scores})
     equal = int((chosen == text.tokens).sum())

@@ -23,6 +23,9 @@ class Generation:
         pad: the id that fills rows; its places are 0 in the mask.
         bos: the id that texts start with, where there is one.
         start: ids that a decoder starts with; () where it starts with the prompt.
+        suppressed: ids that no text may hold.
+        suppressed_first: ids that no text may begin with, beside those.
+        last: the id of the last token of a text that its length ends; None where it may be any.
         ids: the name of the input for ids.
         mask: the name of the input for the mask.
         logits: the name of the output for scores.
@@ -38,6 +41,9 @@ class Generation:
     pad: int = 0
     bos: int | None = None
     start: Sequence[int] = ()
+    suppressed: Sequence[int] = ()
+    suppressed_first: Sequence[int] = ()
+    last: int | None = None
     ids: str = "input_ids"
     mask: str = "attention_mask"
     logits: str = "logits"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from strop.compiler.generate.allowed import Allowed
 from strop.compiler.generate.prompts import Batch
 from strop.compiler.generate.sampling import require_number
 from strop.compiler.generate.settings import Settings
@@ -62,14 +63,14 @@ def beam_search(
     Raises:
         RuntimeRefusedError: the runtime does not run the decoder, or its scores are no numbers.
     """
-    beams = settings.beams
+    beams, allowed = settings.beams, Allowed(called, count)
     searches = [_new(beams) for _ in range(batch.rows)]
     logits = decoder.step(batch.ids, batch.mask)
     decoder.repeat(beams)
     logits = logits.repeat(beams, 0)
     mask = np.concatenate([batch.mask, np.ones((batch.rows, count), np.int64)], 1).repeat(beams, 0)
     for length in range(1, count + 1):
-        scored = _log_probabilities(logits).reshape(batch.rows, beams, -1)
+        scored = allowed(_log_probabilities(logits), length).reshape(batch.rows, beams, -1)
         rows = [
             number * beams + origin
             for number, search in enumerate(searches)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from strop.compiler.generate.allowed import Allowed
 from strop.compiler.generate.prompts import Batch
 from strop.compiler.generate.sampling import Chooser
 from strop.compiler.generate.settings import Settings
@@ -33,6 +34,7 @@ class Loop:
         """
         self.ended = [False] * batch.rows
         self._decoder, self._called, self._count = decoder, called, count
+        self._allowed = Allowed(called, count)
         self._choose, self._ids = Chooser(settings, batch.rows), batch.ids
         new = np.ones((batch.rows, count), np.int64)
         self._mask, self._total = np.concatenate([batch.mask, new], 1), batch.longest
@@ -46,9 +48,9 @@ class Loop:
             RuntimeRefusedError: the runtime does not run the decoder, or its scores are no numbers.
         """
         for number in range(1, self._count + 1):
-            logits = self._decoder.step(self._ids, self._mask[:, : self._total])
+            scores = self._decoder.step(self._ids, self._mask[:, : self._total])
             rows = [row for row, ended in enumerate(self.ended) if not ended]
-            tokens = dict(zip(rows, self._choose(logits, rows)))
+            tokens = dict(zip(rows, self._choose(self._allowed(scores, number), rows)))
             for row, token in tokens.items():
                 self.ended[row] = token in self._called.eos or number == self._count
             yield tokens

@@ -50,6 +50,15 @@ class Called(Protocol):
     def start(self) -> Sequence[int]: ...  # noqa: D102
 
     @property
+    def suppressed(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def suppressed_first(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def last(self) -> int | None: ...  # noqa: D102
+
+    @property
     def ids(self) -> str: ...  # noqa: D102
 
     @property

@@ -17,6 +17,14 @@ from strop.compiler.util.errors import UsageError
 
 # For a model that has no limit of its own.
 _USUAL_CONTEXT = 2048
+# Settings of generation that no artifact knows, and their values without effect.
+_UNHEEDED = {
+    "bad_words_ids": None,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+}
 _SIZES = ("num_attention_heads", "num_hidden_layers", "hidden_size", "vocab_size")
 
 
@@ -81,7 +89,7 @@ def describe(
     settings, config = settings_of(module, tokenizer), text_config(module.config)
     words = number(config, "vocab_size") or 0
     ends = token_ids(settings, "eos_token_id")
-    eos = tuple(token for token in ends if token < words)
+    eos = _within(ends, words)
     pad = token_ids(settings, "pad_token_id")
     bos = token_ids(settings, "bos_token_id")
     first = next(iter(caches.values()))
@@ -93,6 +101,9 @@ def describe(
         # Its places are masked: any token of the vocabulary will do.
         pad=next((token for token in (*pad, *eos) if token < words), 0),
         bos=bos[0] if bos else None,
+        suppressed=_within(token_ids(settings, "suppress_tokens"), words),
+        suppressed_first=_within(token_ids(settings, "begin_suppress_tokens"), words),
+        last=next(iter(_within(token_ids(settings, "forced_eos_token_id"), words)), None),
         family=str(module.config.model_type),
         sizes={name: value for name, value in sizes.items() if value is not None}
         | {"num_key_value_heads": first.shape[1], "head_size": first.shape[3]},
@@ -103,9 +114,30 @@ def describe(
         for token in ends
         if token not in eos
     ]
+    notes += _unheeded(settings)
     if tokenizer is None:
         notes.append("there is no tokenizer in the folder: the artifact takes and gives ids only")
     return generation, notes
+
+
+def _unheeded(settings: Sequence[Any]) -> list[str]:
+    """A note on what changes transformers' texts of this model, and no artifact's."""
+    found = [
+        name
+        for name, usual in _UNHEEDED.items()
+        if any(getattr(one, name, None) not in (None, usual, []) for one in settings)
+    ]
+    if not found:
+        return []
+    return [
+        f"{', '.join(found)} in the folder's settings: transformers heeds them when it generates, "
+        "the artifact does not"
+    ]
+
+
+def _within(tokens: Sequence[int], words: int) -> tuple[int, ...]:
+    """Those ids that are tokens of a vocabulary of so many."""
+    return tuple(token for token in tokens if token < words)
 
 
 def settings_of(module: Any, tokenizer: Any) -> list[Any]:

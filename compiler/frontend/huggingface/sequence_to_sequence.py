@@ -118,7 +118,7 @@ def sequence_to_sequence(
             "decoder": _decoder_model(decoder, inputs_at, source),
         },
         generation,
-        notes=[*checkpoint.notes, *examples.notes, *notes, *more, *_unheeded(module)],
+        notes=[*checkpoint.notes, *examples.notes, *notes, *more],
     )
 
 
@@ -169,19 +169,6 @@ def _start(module: Any, tokenizer: Any, request: Request) -> tuple[int, ...]:
     # Whisper's: without it, times stand between the words.
     behind += [t for t in token_ids(settings, "no_timestamps_token_id") if t not in behind]
     return (*first[:1], *token_ids(settings, "forced_bos_token_id"), *behind)
-
-
-def _unheeded(module: Any) -> list[str]:
-    """A note on tokens that transformers never gives for this model, and an artifact may."""
-    names = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
-    settings = settings_of(module, None)
-    found = [n for n in names if any(getattr(s, n, None) for s in settings)]
-    if not found:
-        return []
-    return [
-        f"{', '.join(found)} in the folder's settings are not heeded: transformers gives these "
-        "tokens the score of minus infinity, the artifact gives them their own"
-    ]
 
 
 def _require_equal(inputs_at: DecoderInputs, source: _Source, whole: Any, request: Request) -> None:
