@@ -49,7 +49,8 @@ def saved(folder: Path, family: str, **more: Any) -> Any:
     torch.manual_seed(0)
     module = getattr(transformers, kind)(getattr(transformers, config)(**settings | more)).eval()
     for weight in module.parameters():
-        if weight.dim() > 1:  # larger than usual, so that texts do not repeat one token
+        # Larger than usual, so that texts do not repeat one token; fixed ones are not saved.
+        if weight.dim() > 1 and weight.requires_grad:
             torch.nn.init.normal_(weight, std=0.3)
     module.save_pretrained(folder)
     return module

@@ -26,6 +26,7 @@ def own_limit(module: Any, tokenizer: Any) -> int | None:
     for value in (
         number(text, "max_position_embeddings"),
         number(text, "n_positions") if _has_positions(module) else None,
+        number(text, "max_seq_len"),
         number(tokenizer, "model_max_length"),
     ):
         if value and value < _SANE:
