@@ -42,7 +42,7 @@ CONTEXTS = (128, 1024)
 # New tokens of a timed text: the first is timed by itself.
 COUNT = 24
 # Tokens that must be equal, and rows of 128 held-out tokens that perplexity is taken of.
-SAME, ROWS = 200, 16
+SAME, ROWS = 200, 64
 Texts = Mapping[tuple[str, int], Sequence[Text]]
 
 
@@ -85,9 +85,11 @@ def engines(folder: Path, in_float: bool) -> list[Decoding]:
     return [*int4, Artifact(FLOAT, folder / FLOAT), Transformers(EAGER, folder / "checkpoint")]
 
 
-def timed(taking_part: Sequence[Decoding], rounds: int) -> tuple[Texts, dict[str, int]]:
+def timed(
+    taking_part: Sequence[Decoding], rounds: int, contexts: Sequence[int] = CONTEXTS
+) -> tuple[Texts, dict[str, int]]:
     """Texts of every engine after every prompt, one after the other; and its peak memory."""
-    prompts = {length: prompt_of(length) for length in CONTEXTS}
+    prompts = {length: prompt_of(length) for length in contexts}
     found: dict[tuple[str, int], list[Text]] = {}
     with ExitStack() as stack:
         running = [DecodingWorker(engine) for engine in taking_part]
