@@ -157,8 +157,7 @@ def test_gradients_reach_everything() -> None:
 CALLS = [
     Call(window=3),
     Call(packed=False, heads=6, kv_heads=1, size=72, softcap=2.0),
-    Call(scale=-0.3, mask="float"),
-    Call(kv_heads=4, mask="bias", window=30),
+    Call(scale=-0.3),
 ]
 MORE_CALLS = [
     Call(),
@@ -167,7 +166,7 @@ MORE_CALLS = [
     Call(heads=1, kv_heads=1, size=64),
     Call(heads=2, kv_heads=2, size=256),
     Call(window=1, packed=False),
-    Call(window=3, softcap=2.0, mask="float"),
+    Call(window=3, softcap=2.0),
     Call(scale=-0.3, packed=False),
 ]
 
@@ -199,6 +198,8 @@ APART = [
     (Call(size=12), "a head that is no multiple of 8"),
     (Call(size=16, value_size=8), "values of another size"),
     (Call(mask="everything"), "a mask that shows what comes later"),
+    (Call(kv_heads=4, mask="bias", window=30), "a mask of other numbers"),
+    (Call(mask="float"), "a float mask, by which a row that sees nothing is a mean"),
 ]
 
 

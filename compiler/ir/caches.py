@@ -21,6 +21,11 @@ def cache_inputs(program: Program) -> list[Node]:
     return [node for node in dict.fromkeys(found) if node.op == "placeholder"]
 
 
+def _readers(cache: Node) -> list[Node]:
+    """What reads a cache, and not its size alone."""
+    return [user for user in cache.users if user.target is not torch.ops.aten.sym_size.int]
+
+
 def why_not_stored(call: Node, outputs: Collection[Node]) -> str | None:
     """Why a call's caches cannot be kept in another dtype, or None where they can.
 
@@ -32,7 +37,7 @@ def why_not_stored(call: Node, outputs: Collection[Node]) -> str | None:
     pasts = [given["past_k"], given["past_v"]]
     if given["k_scale"] is not None:
         return "its caches are quantized already"
-    if any(past.op != "placeholder" or len(past.users) > 1 for past in pasts):
+    if any(past.op != "placeholder" or len(_readers(past)) > 1 for past in pasts):
         return "its caches are no inputs that it alone reads"
     if any(past.meta["val"].dtype != torch.float32 for past in pasts):
         return "its caches are not in float32"

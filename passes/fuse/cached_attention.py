@@ -84,7 +84,9 @@ def _why_no_cache(longer: Node, root: Node, program: Program) -> str | None:
     if program.outputs.count(longer) > 1:
         return "the longer cache is an output more than once"
     end = program.graph.output_node()
-    others = [u for u in (*longer.users, *parts[0].users) if u not in (root, end, longer)]
+    # How long it is, the mask says, too.
+    readers = [u for u in (*longer.users, *parts[0].users) if u.target is not aten.sym_size.int]
+    others = [u for u in readers if u not in (root, end, longer)]
     if others:
         return f"the cache is also read by %{others[0].name}"
     if parts[0] in program.outputs:

@@ -69,7 +69,7 @@ def seen(on: Emitter, call: CachedCall) -> Seen | None:
 
     The operator hides what comes after a token by itself, so it takes only masks that do so too.
     """
-    mask = cache_mask_in(call.mask, on.program)
+    mask = cache_mask_in(call.mask)
     if mask is None or len(shape_of(call.mask)) != 4:
         return None
     if any(past.op != "placeholder" for past in (call.past_k, call.past_v)):
