@@ -78,7 +78,8 @@ class QuantizeCache(LearningPass):
                 cache = given[past]
                 tops[cache] = _Tops(*(int(s) for s in shape_of(cache)[1::2]))
                 places += [(cache, tops[cache]), (given[new], tops[cache])]
-        observe(program, places, context, self.batches)
+        if places:
+            observe(program, places, context, self.batches)
         return Learned({str(cache.target): self._scale(one) for cache, one in tops.items()})
 
     def _scale(self, tops: _Tops) -> Tensor:
