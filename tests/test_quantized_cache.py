@@ -135,6 +135,15 @@ def test_scales_are_those_of_each_channel_with_some_room(packed: bool) -> None:
     torch.testing.assert_close(result.program.weights["past_k.scale"], expected)
 
 
+def test_a_channel_that_the_data_does_not_move_has_room_all_the_same() -> None:
+    call = Call()
+    given = call.inputs(2, 6, 3)
+    given["k"][..., 5] = given["past_k"][:, 0, :, 5] = 0
+    result = QuantizeCache().run(call.program(), context=Context(calibration=[given]))
+    scale = result.program.weights["past_k.scale"][0, 0, 0]
+    assert float(scale[5]) == pytest.approx(float(scale.max()) / 64)
+
+
 def test_a_program_takes_the_models_caches_and_compares_in_its_numbers() -> None:
     call = Call()
     before, result = quantized(call, room=3.0)

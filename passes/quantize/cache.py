@@ -28,6 +28,8 @@ from strop.passes.quantize.calibration import Seeing, observe
 from strop.passes.quantize.grid import Grid
 
 _CACHED = torch.ops.strop.cached_attention.default
+# Of the largest number of its head, each channel is taken to reach this share.
+_LEAST = 1 / 64
 # Of a call: the cache, what is added to it, and the result that continues it.
 _CACHES = (("past_k", "k", 1), ("past_v", "v", 2))
 
@@ -83,7 +85,8 @@ class QuantizeCache(LearningPass):
         return Learned({str(cache.target): self._scale(one) for cache, one in tops.items()})
 
     def _scale(self, tops: _Tops) -> Tensor:
-        most = tops.most * self.room
+        # A channel that the data hardly moved may be moved by other data.
+        most = tops.most.maximum(tops.most.amax(1, keepdim=True) * _LEAST) * self.room
         return Grid().parameters(-most, most)[0][None, :, None]
 
     def apply_learned(self, program: Program, log: Log, learned: Learned) -> None:
