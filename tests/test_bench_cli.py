@@ -181,8 +181,8 @@ def test_a_missing_or_broken_engine_costs_its_row(
 ) -> None:
     gone = Peer(peers._eager, (), ("no_such_package",), "pip install 'strop[nothing]'")
     broken = Peer(peers._onnx("nothing.onnx"), ())
-    monkeypatch.setattr(peers, "PEERS", peers.PEERS | {"gone": gone, "broken": broken})
-    monkeypatch.setattr("strop.bench.harness.duel.PEERS", peers.PEERS)
+    monkeypatch.setitem(peers.PEERS, "gone", gone)
+    monkeypatch.setitem(peers.PEERS, "broken", broken)
     result = strop(
         "bench", out, "--source", source, "--against", "gone,broken,eager", "--rounds", 1,
         "--bouts", 1, "--patience", 0, "--json", "a.json", "--fail-if", "speedup<0.1",

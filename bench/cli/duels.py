@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 
 from strop.bench.cli.values import size_combinations
@@ -11,6 +12,9 @@ from strop.bench.harness.duel import duel
 from strop.bench.harness.listener import listening
 from strop.bench.harness.peers import DEFAULT, PEERS
 from strop.bench.harness.setup import DuelSetup
+from strop.bench.harness.subject import Sizes
+from strop.bench.harness.text_peers import TEXT_DEFAULT, TEXT_PEERS, checkpoint_of
+from strop.bench.harness.texts import makes_texts, sizes_of_prompts
 from strop.bench.pages import tables
 from strop.bench.pages.page import duel_section, page
 from strop.bench.records.conditions import Condition, parse_condition
@@ -66,12 +70,14 @@ def run_duel(wanted: Wanted) -> None:
 
 def _setup(wanted: Wanted) -> DuelSetup:
     """What to measure, with the artifact read and all names and sizes checked."""
-    peers = wanted.peers()
     # `--shapes batch=1 seq=16` comes as an option with one value, and a word.
     separated = [w for w in wanted.words if wanted.shapes and WORD.fullmatch(w)]
     artifact = _artifact([w for w in wanted.words if w not in separated])
     dims = artifact.program(wanted.program)["contract"]["dims"]
     sizes = size_combinations([*wanted.shapes, *separated], dims)
+    if makes_texts(artifact) and not wanted.program:
+        return _text_setup(wanted, artifact, sizes)
+    peers = wanted.peers()
     source = wanted.source or recall_source(artifact.path)
     if source is None and peers:
         raise UsageError(
@@ -86,6 +92,25 @@ def _setup(wanted: Wanted) -> DuelSetup:
     return DuelSetup(
         artifacts, source, against, sizes, wanted.plan, in_openvino, artifact.choose(wanted.program)
     )
+
+
+def _text_setup(wanted: Wanted, artifact: Artifact, sizes: Sequence[Sizes]) -> DuelSetup:
+    """The same where each token of texts is timed."""
+    peers = wanted.peers(TEXT_PEERS)
+    if wanted.plan.threads != [os.cpu_count()]:
+        raise UsageError("--threads: texts are timed on all cores; leave it out")
+    source = wanted.source or recall_source(artifact.path)
+    known = source is not None and checkpoint_of(source) is not None
+    if not known and (peers or wanted.source):
+        raise UsageError(
+            f"{', '.join(peers or TEXT_DEFAULT)} run a checkpoint folder of transformers, and "
+            f"{source or f'the source of {artifact.path}'} is none that is on this machine: give "
+            "--source hf:PATH#text-generation"
+        )
+    against = (TEXT_DEFAULT if peers is None else peers) if known else ()
+    prompts = sizes_of_prompts(artifact, sizes)
+    plan, source = wanted.plan, source if known else None
+    return DuelSetup({SUBJECT: artifact}, source, against, prompts, plan, texts=True)
 
 
 def _is_standard(artifact: Artifact) -> bool:

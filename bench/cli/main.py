@@ -13,7 +13,8 @@ from strop.compiler.util.terminal import write
 DUEL = "duel"
 MORE = """Peers: eager, compile, ort (torch.onnx.export), ort-optimizer
 (onnxruntime.transformers.optimizer), ort-dynamic (quantize_dynamic), hf (transformers.exporters
-with ort_fusions), hf-dynamic, openvino, openvino-nncf.
+with ort_fusions), hf-dynamic, openvino, openvino-nncf. Of an artifact that makes texts: eager,
+genai (onnxruntime-genai's own builder, int4), genai-int8, genai-fp32.
 
 strop bench compare A.json B.json says what got worse from one --json to another."""
 

@@ -14,11 +14,16 @@ Source = Annotated[
 Program = Annotated[str, typer.Option(help="Which one, where the artifact holds several.")]
 Against = Annotated[
     str | None,
-    typer.Option(help="Peers, by commas; the first is the baseline. Default: eager,ort."),
+    typer.Option(
+        help="Peers, by commas; the first is the baseline. Default: eager,ort or eager,genai."
+    ),
 ]
 Shapes = Annotated[
     list[str] | None,
-    typer.Option(help="Sizes of dims, batch=1,8 seq=16,128. Default: the example's."),
+    typer.Option(
+        help="Sizes of dims, batch=1,8 seq=16,128; of prompts where texts are made. "
+        "Default: the example's; prompts of 128 and 1024 tokens."
+    ),
 ]
 Threads = Annotated[str, typer.Option(help="Of every engine, 1,2. Default: all cores.")]
 Rounds = Annotated[

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from strop.bench.cli.values import parse_threads
-from strop.bench.harness.peers import check_names
+from strop.bench.harness.peers import PEERS, check_names
 from strop.bench.pages.page import require_plotting
 from strop.bench.records.record import Plan
 from strop.compiler.util.files.writing import require_writable
@@ -43,8 +43,8 @@ class Wanted:
         if self.html:
             require_plotting()
 
-    def peers(self) -> list[str] | None:
-        """The peers of ``--against``, each once; None if it was not given.
+    def peers(self, known: Collection[str] = PEERS) -> list[str] | None:
+        """The peers of ``--against`` among the known, each once; None if it was not given.
 
         Raises:
             UsageError: no such peer.
@@ -52,7 +52,7 @@ class Wanted:
         if self.against is None:
             return None
         names = list(dict.fromkeys(n.strip() for n in self.against.split(",") if n.strip()))
-        check_names(names)
+        check_names(names, known)
         return names
 
 

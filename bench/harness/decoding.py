@@ -1,77 +1,94 @@
-"""Engines that make text token by token, each in a process of its own, and what a token takes."""
+"""Engines that make text token by token, and what the first token and each further one takes."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
-from multiprocessing.connection import Connection
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from strop.bench.processes.memory import own_peak
-from strop.bench.processes.spawned import Process
+import numpy as np
 
-Tokens = Sequence[int]
+from strop.bench.harness.engines import Engine, Runner
+from strop.bench.harness.subject import Feeds
+from strop.compiler.artifact.generating import opened_for_texts
+from strop.compiler.artifact.loaded import load
+from strop.compiler.generate.generator import generate
+from strop.compiler.generate.settings import Settings
+from strop.compiler.util.numerics import Array
 
-
-@dataclass(frozen=True)
-class Text:
-    """Tokens that an engine made, most likely ones, and when.
-
-    Attributes:
-        tokens: the new ones.
-        first: milliseconds from the prompt to the first of them.
-        others: milliseconds from each to the next.
-    """
-
-    tokens: Tokens
-    first: float
-    others: Sequence[float]
+PROMPT, CACHED = "prompt", "cached"
+"""What is timed behind given tokens, [batch, tokens] int64: the first new one, or those after it,
+for which the caches hold the given ones already."""
+# The most tokens of one text that are timed after its first new one.
+NEW = 16
 
 
-class Writer(ABC):
-    """A loaded engine."""
+class Writer(Runner):
+    """A loaded engine. No token ends a text, so that every text has as many tokens as wanted."""
 
     @abstractmethod
-    def tokens(self, prompt: Tokens, count: int) -> Iterator[int]:
-        """At most so many tokens after a prompt, each the most likely one."""
+    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
+        """New tokens one after the other, the most likely ones.
+
+        Args:
+            prompts: [batch, tokens] int64.
+            count: how many to make behind each prompt.
+
+        Yields:
+            one token for each prompt.
+        """
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """The first new tokens behind the given ones, [batch, 1 + NEW] int64."""
+        (prompts,) = feeds.values()
+        return [np.array(list(self.tokens(prompts, 1 + NEW)), np.int64).T]
+
+    def times(self, feeds: Feeds, count: int) -> list[float]:
+        """Seconds to the first token of each of ``count`` texts, or of up to NEW later tokens."""
+        if PROMPT in feeds:
+            return [self._seconds(feeds[PROMPT], 1)[0] for _ in range(count)]
+        return self._seconds(feeds[CACHED], 1 + min(count, NEW))[1:]
+
+    def _seconds(self, prompts: Array, count: int) -> list[float]:
+        """How long each token of one text took."""
+        stamps = [time.perf_counter()]
+        for _ in self.tokens(prompts, count):
+            stamps.append(time.perf_counter())
+        return [later - earlier for earlier, later in pairwise(stamps)]
 
 
 @dataclass(frozen=True)
-class Decoding(ABC):
-    """What to load, and what to call it; travels to the process.
+class Decoding(Engine):
+    """What to load; on all cores.
 
     Attributes:
-        name: for tables.
         folder: its files.
     """
 
-    name: str
     folder: Path
-
-    @property
-    @abstractmethod
-    def runtime(self) -> str:
-        """The package to import before the engine is loaded."""
 
     @abstractmethod
     def load(self) -> Writer:
         """Load the engine into this process."""
 
+    def size(self) -> int | None:
+        """The ONNX files and their weights."""
+        return sum(file.stat().st_size for file in self.folder.glob("*.onnx*"))
+
 
 @dataclass(frozen=True)
-class Artifact(Decoding):
+class Loop(Decoding):
     """An artifact of strop's, run by strop's own loop."""
 
     runtime = "onnxruntime"
 
     def load(self) -> Writer:
         """Open it."""
-        return _Loaded(self.folder)
+        return _Loop(self.folder)
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,7 @@ class Genai(Decoding):
 
 @dataclass(frozen=True)
 class Transformers(Decoding):
-    """A checkpoint in eager torch, with transformers' own cache."""
+    """A checkpoint in eager torch in float32, with transformers' own cache."""
 
     runtime = "transformers"
 
@@ -95,16 +112,23 @@ class Transformers(Decoding):
         """Load the module."""
         return _Eager(self.folder)
 
+    def size(self) -> None:
+        """It has no files of its own."""
 
-class _Loaded(Writer):
+
+class _Loop(Writer):
     def __init__(self, folder: Path) -> None:
-        from strop.compiler import load
+        loaded = load(folder)
+        manifest = loaded.artifact.manifest
+        endless = manifest | {"generation": manifest["generation"] | {"eos": []}}
+        sessions = {name: program.session for name, program in loaded.programs.items()}
+        opened = opened_for_texts(replace(loaded.artifact, manifest=endless), sessions)
+        # Ids alone, as the others give them.
+        self.opened = replace(opened, tokenizer=None)
 
-        self.artifact = load(folder)
-
-    def tokens(self, prompt: Tokens, count: int) -> Iterator[int]:
-        for token in self.artifact.generate(list(prompt), max_new=count):
-            yield token.id
+    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
+        made = generate(self.opened, prompts.tolist(), Settings(max_new=count))
+        return ([token.id for token in step] for step in zip(*[made] * len(prompts)))
 
 
 class _Genai(Writer):
@@ -114,81 +138,43 @@ class _Genai(Writer):
         self.genai: Any = genai
         self.model = genai.Model(str(folder))
 
-    def tokens(self, prompt: Tokens, count: int) -> Iterator[int]:
-        import numpy as np
-
+    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
+        batch, given = prompts.shape
         params = self.genai.GeneratorParams(self.model)
-        params.set_search_options(max_length=len(prompt) + count, do_sample=False)
+        # It ends no text that is shorter than the least length.
+        whole = given + count
+        params.set_search_options(
+            batch_size=batch, max_length=whole, min_length=whole, do_sample=False
+        )
         generator = self.genai.Generator(self.model, params)
-        generator.append_tokens(np.array(prompt, np.int32))
-        while not generator.is_done():
+        generator.append_tokens(prompts.astype(np.int32))
+        for _ in range(count):
             generator.generate_next_token()
-            yield int(generator.get_next_tokens()[0])
+            yield generator.get_next_tokens().tolist()
 
 
 class _Eager(Writer):
     def __init__(self, folder: Path) -> None:
+        import torch
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
         kind: Any = transformers.AutoModelForCausalLM
-        self.module = kind.from_pretrained(folder, local_files_only=True).eval()
-        eos = self.module.generation_config.eos_token_id
-        self.eos = set(eos if isinstance(eos, list) else [eos])
+        module = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        self.module = module.eval()
 
-    def tokens(self, prompt: Tokens, count: int) -> Iterator[int]:
+    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
         import torch
 
-        ids, cache = torch.tensor([list(prompt)]), None
+        ids, cache = torch.from_numpy(prompts), None
         with torch.inference_mode():
             for _ in range(count):
                 # Of the prompt, too, the vocabulary is scored for the last place only.
                 found = self.module(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 ids, cache = found.logits[:, -1].argmax(1, keepdim=True), found.past_key_values
-                yield int(ids)
-                if int(ids) in self.eos:
-                    return
+                yield ids[:, 0].tolist()
 
 
-class DecodingWorker:
-    """One engine's process, as its parent sees it."""
-
-    def __init__(self, engine: Decoding, timeout: float = 600.0) -> None:
-        self.engine = engine
-        self._process = Process(partial(_serve, engine), timeout)
-
-    def text(self, prompt: Tokens, count: int) -> Text:
-        """At most so many tokens after a prompt.
-
-        Raises:
-            EngineError: the engine does not load or run.
-        """
-        tokens, first, others = self._process.ask(list(prompt), count)
-        return Text(tokens, first, others)
-
-    def peak_memory(self) -> int:
-        """The most memory that the process has had so far, in bytes, its runtime included."""
-        result: int = self._process.ask([], 0)
-        return result
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.stop()
-
-
-def _serve(engine: Decoding, pipe: Connection) -> None:
-    """In the child: load, then answer until the parent closes the pipe."""
-    import_module(engine.runtime)
-    writer = engine.load()
-    while True:
-        prompt, count = pipe.recv()
-        pipe.send(_timed(writer, prompt, count) if count else own_peak())
-
-
-def _timed(writer: Writer, prompt: Tokens, count: int) -> tuple[list[int], float, list[float]]:
-    tokens, stamps = [], [time.perf_counter()]
-    for token in writer.tokens(prompt, count):
-        stamps.append(time.perf_counter())
-        tokens.append(token)
-    first, *others = [1000 * (b - a) for a, b in zip(stamps, stamps[1:])]
-    return tokens, first, others
+def written(engine: Decoding, prompts: Array, count: int) -> Array:
+    """New tokens behind each of the prompts, [batch, count] int64; for a process of its own."""
+    return np.array(list(engine.load().tokens(prompts, count)), np.int64).T

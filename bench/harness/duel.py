@@ -15,10 +15,11 @@ from pathlib import Path
 
 from strop.bench.harness.bout import Bout, Samples
 from strop.bench.harness.canary import canary
+from strop.bench.harness.decoding import Loop
 from strop.bench.harness.engines import Engine, OnnxFile, OpenVino
 from strop.bench.harness.listener import Listener
 from strop.bench.harness.log import DuelLog
-from strop.bench.harness.peers import PEERS, Preparations
+from strop.bench.harness.peers import Preparations
 from strop.bench.harness.setup import DuelSetup, references_of
 from strop.bench.harness.workers import Worker, workers
 from strop.bench.processes.spawned import EngineError
@@ -47,7 +48,7 @@ def prepared(setup: DuelSetup, listener: Listener) -> Iterator[DuelSession]:
         listener.stage("running the original")
         log = DuelLog(setup, references_of(setup))
         preparations = Preparations(
-            setup.source or "", setup.program, Path(folder), setup.plan.timeout
+            setup.peers, setup.source or "", setup.program, Path(folder), setup.plan.timeout
         )
         session = DuelSession(setup, log, preparations)
         for name in setup.against:
@@ -70,7 +71,7 @@ class DuelSession:
 
     def prepare(self, name: str) -> None:
         """Prepare a peer, or put on record why it cannot take part."""
-        if lack := PEERS[name].lacks():
+        if lack := self.setup.peers[name].lacks():
             self.log.drop(name, "missing", lack)
         elif failure := self._preparations.prepare(name):
             self.log.drop(name, "failed", failure)
@@ -80,6 +81,8 @@ class DuelSession:
         return [self._engine(name, threads) for name in self.log.taking_part]
 
     def _engine(self, name: str, threads: int) -> Engine:
+        if name in self.setup.artifacts and self.setup.texts:
+            return Loop(name, threads, self.setup.artifacts[name].path)
         if name in self.setup.artifacts:
             kind = OpenVino if name in self.setup.in_openvino else OnnxFile
             return kind(name, threads, self.setup.artifacts[name].path_of(self.setup.program))

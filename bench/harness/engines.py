@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from strop.bench.harness.subject import Feeds
 from strop.compiler.util.numerics import Array
 
+# Untimed runs at the start of every request: caches and thread pools wake up.
+WARM_UP = 2
+
 
 class Runner(ABC):
     """A loaded engine."""
@@ -18,6 +22,17 @@ class Runner(ABC):
     @abstractmethod
     def run(self, feeds: Feeds) -> list[Array]:
         """Run once; outputs in the model's order."""
+
+    def times(self, feeds: Feeds, count: int) -> list[float]:
+        """Run ``count`` times after a warm-up; seconds of each."""
+        for _ in range(WARM_UP):
+            self.run(feeds)
+        times = []
+        for _ in range(count):
+            start = time.perf_counter()
+            self.run(feeds)
+            times.append(time.perf_counter() - start)
+        return times
 
 
 @dataclass(frozen=True)

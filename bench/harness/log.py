@@ -18,6 +18,7 @@ from strop.bench.records.record import (
     EngineOutcome,
     EngineRow,
     Fidelity,
+    InputKind,
     Result,
     counted,
     is_calm,
@@ -111,11 +112,17 @@ class DuelLog:
         return DuelRecord(
             environment=environment,
             plan=plan,
-            inputs="made up" if self.setup.source is None else "the model's",
+            inputs=self._inputs,
             baseline=self._baseline,
             engines=[self._row(name, log, sizes) for name, log in self.engines.items()],
             cases=[self.case(t, case) for t in plan.threads for case in self.references],
         )
+
+    @property
+    def _inputs(self) -> InputKind:
+        if self.setup.texts:
+            return "prompts"
+        return "made up" if self.setup.source is None else "the model's"
 
     @property
     def _baseline(self) -> str | None:

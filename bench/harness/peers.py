@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,21 +88,24 @@ PEERS: dict[str, Peer] = {
 DEFAULT = ("eager", "ort")
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
     """Refuse names that are no peers.
 
     Raises:
         UsageError: there is no such peer.
     """
     for name in names:
-        if name not in PEERS:
-            raise UsageError(f"--against: no engine '{name}'{did_you_mean(name, list(PEERS))}")
+        if name not in known:
+            raise UsageError(f"--against: no engine '{name}'{did_you_mean(name, list(known))}")
 
 
 class Preparations:
     """Prepares peers in a folder; a step that several need is done once."""
 
-    def __init__(self, source: str, program: str, folder: Path, timeout: float) -> None:
+    def __init__(
+        self, peers: Mapping[str, Peer], source: str, program: str, folder: Path, timeout: float
+    ) -> None:
+        self._peers = peers
         self.source = source
         self.program = program
         self.folder = folder
@@ -111,7 +114,7 @@ class Preparations:
 
     def prepare(self, name: str) -> str | None:
         """Prepare one peer; returns why that does not work, or None."""
-        for step in PEERS[name].steps:
+        for step in self._peers[name].steps:
             if step not in self._outcomes:
                 self._outcomes[step] = self._do(step)
             if self._outcomes[step]:
@@ -120,7 +123,7 @@ class Preparations:
 
     def engine(self, name: str, threads: int) -> Engine:
         """The engine of a prepared peer."""
-        return PEERS[name].engine(name, threads, self)
+        return self._peers[name].engine(name, threads, self)
 
     def _do(self, step: Step) -> str | None:
         try:

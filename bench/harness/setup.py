@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.bench.harness.peers import PEERS, Peer
 from strop.bench.harness.subject import Reference, Sizes, made_up, references
+from strop.bench.harness.text_peers import TEXT_PEERS, checkpoint_of
+from strop.bench.harness.texts import prompts
 from strop.bench.processes.spawned import EngineError, isolated
 from strop.bench.records.record import Plan
 from strop.compiler.artifact.folder import Artifact
 from strop.compiler.util.errors import UsageError
+from strop.compiler.util.files.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class DuelSetup:
         against: names of peers; the first that runs is the baseline.
         sizes: the cases; the example's own sizes if there are none.
         plan: how to measure.
+        texts: whether tokens of texts are timed, not single runs of a program. ``sizes`` are those
+            of prompts then, and the source is a checkpoint folder.
     """
 
     artifacts: Mapping[str, Artifact]
@@ -34,6 +40,12 @@ class DuelSetup:
     plan: Plan
     in_openvino: frozenset[str] = frozenset()
     program: str = ""
+    texts: bool = False
+
+    @property
+    def peers(self) -> Mapping[str, Peer]:
+        """Those that can take part."""
+        return TEXT_PEERS if self.texts else PEERS
 
 
 def references_of(setup: DuelSetup) -> list[Reference]:
@@ -42,7 +54,12 @@ def references_of(setup: DuelSetup) -> list[Reference]:
     Raises:
         UsageError: the original does not run, or is not what the artifact was built from.
     """
-    contract = next(iter(setup.artifacts.values())).program(setup.program)["contract"]
+    artifact = next(iter(setup.artifacts.values()))
+    if setup.texts:
+        if setup.source is not None:
+            _require_config(setup.source, artifact)
+        return prompts(artifact, setup.sizes)
+    contract = artifact.program(setup.program)["contract"]
     if setup.source is None:
         return made_up(contract, setup.sizes)
     source, timeout = setup.source, setup.plan.timeout
@@ -55,6 +72,19 @@ def references_of(setup: DuelSetup) -> list[Reference]:
     _require_names(found[0], contract, source)
     _require_shapes(found[0], contract, source)
     return found
+
+
+def _require_config(source: str, artifact: Artifact) -> None:
+    """Refuse a checkpoint whose config has other sizes than the artifact's."""
+    folder = checkpoint_of(source)
+    assert folder is not None
+    config = read_json(folder / "config.json", "the file")
+    for name, want in artifact.manifest["generation"]["sizes"].items():
+        if (got := config.get(name, want)) != want:
+            raise UsageError(
+                f"{source} is not what the artifact was built from: its {name} is {got}, the "
+                f"artifact's is {want}. Give its own --source."
+            )
 
 
 def _require_names(found: Reference, contract: Mapping[str, Any], source: str) -> None:

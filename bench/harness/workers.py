@@ -9,14 +9,11 @@ from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 
-from strop.bench.harness.engines import Engine, Runner
+from strop.bench.harness.engines import Engine
 from strop.bench.harness.subject import Feeds
 from strop.bench.processes.memory import own_peak
 from strop.bench.processes.spawned import EngineError, Process
 from strop.compiler.util.numerics import Array
-
-# Untimed runs at the start of every request: caches and thread pools wake up.
-WARM_UP = 2
 
 
 class Worker:
@@ -42,7 +39,7 @@ class Worker:
         return result
 
     def times(self, case: str, count: int) -> list[float]:
-        """Run ``count`` times after a warm-up; seconds of each."""
+        """Run about ``count`` times; seconds of each, as ``Runner.times``."""
         result: list[float] = self._process.ask("times", case, count)
         return result
 
@@ -90,15 +87,4 @@ def _serve(engine: Engine, pipe: Connection) -> None:
         elif kind == "outputs":
             pipe.send(runner.run(feeds[case]))
         else:
-            pipe.send(_times(runner, feeds[case], count))
-
-
-def _times(runner: Runner, feeds: Feeds, count: int) -> list[float]:
-    for _ in range(WARM_UP):
-        runner.run(feeds)
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        runner.run(feeds)
-        times.append(time.perf_counter() - start)
-    return times
+            pipe.send(runner.times(feeds[case], count))

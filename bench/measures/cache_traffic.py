@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from strop.bench.harness.decoding import Artifact
-from strop.bench.measures.generation import Texts, record, timed
+from strop.bench.harness.decoding import Loop
+from strop.bench.measures.generation import CORES, Texts, record, timed
 from strop.bench.models import smollm
 from strop.bench.processes.launch import strop_command
 from strop.bench.processes.memory import watch
@@ -101,7 +101,7 @@ def main(
         folder = Path(name)
         made(folder)
         places = {name: bytes_per_place(folder / name) for name in MORE}
-        engines = [Artifact(name, folder / name) for name in MORE]
+        engines = [Loop(name, CORES, folder / name) for name in MORE]
         texts, memory = timed(engines, rounds, CONTEXTS)
         speed = isolated(bandwidth, timeout=120)
     found = list(figures(texts, places, speed))

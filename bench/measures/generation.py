@@ -8,47 +8,66 @@ take part, and onnxruntime-genai runs strop's folder as it is.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from strop.bench.harness import perplexities
 from strop.bench.harness.decoding import (
-    Artifact,
+    CACHED,
+    NEW,
+    PROMPT,
     Decoding,
-    DecodingWorker,
     Genai,
-    Text,
-    Tokens,
+    Loop,
     Transformers,
+    written,
 )
+from strop.bench.harness.workers import workers
 from strop.bench.models import smollm
 from strop.bench.processes.launch import strop_command
 from strop.bench.processes.memory import Watched, watch
 from strop.bench.processes.spawned import isolated
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, console, show_and_save
 from strop.bench.records.machine import environment
+from strop.compiler.util.numerics import Array
 
 INT4, FLOAT, PEER, EAGER, OURS = "strop", "strop fp32", "genai", "eager", "genai on strop's folder"
 RECIPES = {INT4: "cpu-llm-int4", FLOAT: "cpu-fp32"}
 CONTEXTS = (128, 1024)
-# New tokens of a timed text: the first is timed by itself.
-COUNT = 24
+CORES, TIMEOUT = os.cpu_count() or 1, 900.0
 # Tokens that must be equal, and rows of 128 held-out tokens that perplexity is taken of.
 SAME, ROWS = 200, 64
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the tokens of one engine took in one round, in milliseconds.
+
+    Attributes:
+        first: from the prompt to the first token.
+        others: from each token to the next.
+    """
+
+    first: float
+    others: Sequence[float]
+
+
 Texts = Mapping[tuple[str, int], Sequence[Text]]
 
 
-def prompt_of(length: int) -> list[int]:
-    """Held-out text of so many tokens."""
-    return smollm.rows("test", -(-length // smollm.LENGTH)).flatten()[:length].tolist()
+def prompt_of(length: int) -> Array:
+    """Held-out text of so many tokens: [1, length] int64."""
+    rows = smollm.rows("test", -(-length // smollm.LENGTH))
+    return rows.reshape(1, -1)[:, :length].numpy()
 
 
 def made(folder: Path, recipes: Mapping[str, str]) -> dict[str, Watched]:
@@ -79,39 +98,32 @@ def made(folder: Path, recipes: Mapping[str, str]) -> dict[str, Watched]:
 
 def engines(folder: Path, in_float: bool) -> list[Decoding]:
     """Everything that writes."""
-    int4: list[Decoding] = [Artifact(INT4, folder / INT4), Genai(PEER, folder / PEER)]
+    int4 = [Loop(INT4, CORES, folder / INT4), Genai(PEER, CORES, folder / PEER)]
     if not in_float:
         return int4
-    return [*int4, Artifact(FLOAT, folder / FLOAT), Transformers(EAGER, folder / "checkpoint")]
+    original = Transformers(EAGER, CORES, folder / "checkpoint")
+    return [*int4, Loop(FLOAT, CORES, folder / FLOAT), original]
 
 
 def timed(
     taking_part: Sequence[Decoding], rounds: int, contexts: Sequence[int] = CONTEXTS
 ) -> tuple[Texts, dict[str, int]]:
-    """Texts of every engine after every prompt, one after the other; and its peak memory."""
-    prompts = {length: prompt_of(length) for length in contexts}
+    """Times of every engine after every prompt, one after the other; and its peak memory."""
+    feeds = {f"{kind} {n}": {kind: prompt_of(n)} for n in contexts for kind in (PROMPT, CACHED)}
     found: dict[tuple[str, int], list[Text]] = {}
-    with ExitStack() as stack:
-        running = [DecodingWorker(engine) for engine in taking_part]
-        for worker in running:
-            stack.callback(worker.stop)
+    with workers(taking_part, feeds, TIMEOUT) as (running, refused):
+        if refused:
+            raise SystemExit("; ".join(f"{name} {reason}" for name, reason in refused.items()))
         for number in range(rounds + 1):  # the first one warms up
             with console.status(f"round {number} of {rounds}"):
-                for length, prompt in prompts.items():
-                    for worker in running:
-                        text = worker.text(prompt, COUNT)
+                for length in contexts:
+                    for name, worker in running.items():
+                        (first,) = worker.times(f"{PROMPT} {length}", 1)
+                        others = worker.times(f"{CACHED} {length}", NEW)
                         if number:
-                            found.setdefault((worker.engine.name, length), []).append(text)
-        return found, {worker.engine.name: worker.peak_memory() for worker in running}
-
-
-def written(engine: Decoding, prompt: Tokens, count: int) -> Tokens:
-    """One text of an engine."""
-    worker = DecodingWorker(engine)
-    try:
-        return worker.text(prompt, count).tokens
-    finally:
-        worker.stop()
+                            text = Text(1000 * first, [1000 * t for t in others])
+                            found.setdefault((name, length), []).append(text)
+        return found, {name: worker.peak_memory() for name, worker in running.items()}
 
 
 def faster(texts: Texts, mine: str, other: str, length: int) -> tuple[float, float]:
@@ -151,24 +163,22 @@ def quality(folder: Path) -> dict[str, float]:
     found = {}
     for name, (function, path) in asked.items():
         with console.status(f"perplexity of {name}"):
-            found[name] = isolated(function, path, ids, timeout=900)
+            found[name] = isolated(function, path, ids, timeout=TIMEOUT)
     return found
 
 
 def equal(folder: Path, in_float: bool) -> Iterator[Figure]:
     """How many of the first tokens are the same."""
     prompt, int4 = prompt_of(CONTEXTS[0]), folder / INT4
-    pairs: dict[str, tuple[Decoding, Decoding]] = {
-        f"{OURS} and strop's loop, int4": (Genai(OURS, int4), Artifact(INT4, int4))
-    }
+    both = Genai(OURS, CORES, int4), Loop(INT4, CORES, int4)
+    pairs: dict[str, tuple[Decoding, Decoding]] = {f"{OURS} and strop's loop, int4": both}
     if in_float:
-        original = Transformers(EAGER, folder / "checkpoint")
-        pairs[f"{EAGER} and strop, fp32"] = original, Artifact(FLOAT, folder / FLOAT)
-    for what, both in pairs.items():
-        a, b = (written(engine, prompt, SAME) for engine in both)
-        same = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-        wanted = SAME if len(a) == len(b) == SAME else max(len(a), len(b))
-        yield Figure(f"greedy tokens that are equal, {what}", same, at_least=wanted)
+        original = Transformers(EAGER, CORES, folder / "checkpoint")
+        pairs[f"{EAGER} and strop, fp32"] = original, Loop(FLOAT, CORES, folder / FLOAT)
+    for what, pair in pairs.items():
+        a, b = (isolated(written, one, prompt, SAME, timeout=TIMEOUT) for one in pair)
+        same = int(np.logical_and.accumulate(a[0] == b[0]).sum())
+        yield Figure(f"greedy tokens that are equal, {what}", same, at_least=SAME)
 
 
 def figures(

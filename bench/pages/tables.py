@@ -61,6 +61,7 @@ class TextTable:
 def latency(record: DuelRecord) -> TextTable:
     """Milliseconds case by case, and how many times faster than the baseline each engine is."""
     faster = [f"× {record.baseline}"] if record.baseline else []
+    of_texts = record.inputs == "prompts"
     rows = [
         TableRow(
             [
@@ -69,13 +70,24 @@ def latency(record: DuelRecord) -> TextTable:
                 _ms(result.milliseconds.median),
                 f"{_ms(result.milliseconds.low)} – {_ms(result.milliseconds.high)}",
                 *([f"{result.speedup.median:.2f}"] if result.speedup else []),
+                *([_rate(case, result)] if of_texts else []),
             ],
             record.engine(name).subject,
         )
         for case in record.cases
         for i, (name, result) in enumerate(case.results.items())
     ]
-    return TextTable("latency", ["case", "engine", "ms, median", "quartiles", *faster], rows, 2)
+    heads = ["case", "engine", "ms, median", "quartiles", *faster]
+    if not of_texts:
+        return TextTable("latency", heads, rows, 2)
+    title = "past=0: to the first token; seq=1: each further token"
+    return TextTable(title, [*heads, "tokens/s"], rows, 2)
+
+
+def _rate(case: BenchCase, result: Result) -> str:
+    """Tokens that go through the model in a second, those of the prompt or new ones."""
+    tokens = case.sizes["batch"] * case.sizes["seq"]
+    return f"{1000 * tokens / result.milliseconds.median:.0f}"
 
 
 def _ms(value: float) -> str:

@@ -19,6 +19,7 @@ CALM = 1.2
 # The share of all rounds that are calm on a quiet machine.
 QUIET = 2 / 3
 EngineOutcome = Literal["ran", "missing", "failed"]
+InputKind = Literal["the model's", "made up", "prompts"]
 Bouts = Sequence[Sequence[float]]
 """Milliseconds of every round, one list for each bout."""
 
@@ -114,8 +115,9 @@ class DuelRecord(_Part):
     environment: dict[str, Any]
     """The machine and the versions."""
     plan: Plan
-    inputs: Literal["the model's", "made up"]
-    """"made up" where the original is not known."""
+    inputs: InputKind
+    """"made up" where the original is not known. "prompts": drawn token ids that texts go on with;
+    cases with past=0 are the time to the first token, those with seq=1 that of each further one."""
     baseline: str | None
     """The engine that speedups are relative to."""
     engines: list[EngineRow]
