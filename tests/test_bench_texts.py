@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from strop.bench.harness import decoding, text_peers
 from strop.bench.harness.decoding import CACHED, NEW, PROMPT, Genai, Loop, Transformers, written
 from strop.bench.harness.peers import Peer
-from strop.bench.harness.texts import prompts, sizes_of_prompts
+from strop.bench.harness.texts import makes_texts, prompts, sizes_of_prompts
 from strop.bench.records.reading import read_record
 from strop.compiler import build
 from strop.compiler.artifact.folder import Artifact
@@ -76,6 +76,8 @@ def test_both_kinds_of_tokens_are_timed_against_eager_torch(
     result = record.cases[1].results["strop"]
     assert f"{1000 / result.milliseconds.median:.0f}" in found.out
     assert "<svg" in (tmp_path / "a.html").read_text()
+    same = strop("bench", "compare", tmp_path / "a.json", tmp_path / "a.json")
+    assert (same.code, "nothing got worse" in same.out) == (0, True)
 
 
 @pytest.mark.slow
@@ -91,6 +93,23 @@ def test_the_builders_of_the_real_package_take_part(
     record = read_record(tmp_path / "a.json")
     assert [row.outcome for row in record.engines] == ["ran"] * 4, found.out
     assert len({record.engine(name).bytes for name in record.peers}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+def test_openvino_genai_takes_part_with_one_text_at_a_time(
+    strop: Strop, out: Path, checkpoint: Path, tmp_path: Path, batch: int
+) -> None:
+    for package in ("openvino_genai", "optimum.exporters.openvino"):
+        pytest.importorskip(package, reason="pip install openvino-genai optimum-intel")
+    found = strop(
+        "bench", out, "--source", f"hf:{checkpoint}", "--against", "openvino-genai",
+        "--shapes", f"batch={batch}", *FEW, "--json", tmp_path / "a.json",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    row = read_record(tmp_path / "a.json").engine("openvino-genai")
+    assert row.outcome == ("ran" if batch == 1 else "failed"), row.reason
+    assert batch == 1 or "time batch=1" in (row.reason or "")
 
 
 def test_the_engines_make_the_same_tokens(out: Path, checkpoint: Path) -> None:
@@ -132,22 +151,25 @@ def test_no_token_ends_a_text_in_the_real_package(out: Path, tmp_path: Path) -> 
 
 
 class Slow(decoding.Writer):
-    """On a clock of its own: 7 seconds to the first token, then 1, 2, 3, ... to each further."""
+    """On a clock of its own: some time to the first token, then 1, 2, 3, ... s to each further."""
 
-    def __init__(self) -> None:
-        self.now, self.asked = 0.0, [0]
+    def __init__(self, first: float) -> None:
+        self.now, self.asked, self.first = 0.0, [0], first
 
-    def tokens(self, prompts: Any, count: int) -> Iterator[Sequence[int]]:
+    def write(self, prompts: Any, count: int, told: decoding.Told) -> None:
         self.asked.append(count)
         for number in range(count):
-            self.now += number or 7
-            yield [number] * len(prompts)
+            self.now += number or self.first
+            told([number] * len(prompts))
 
 
 def test_the_first_token_and_later_ones_are_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = Slow()
+    writer = Slow(first=0.25)
     monkeypatch.setattr("strop.bench.harness.decoding.time.perf_counter", lambda: writer.now)
-    assert writer.times({PROMPT: PROMPT_IDS}, 3) == [7, 7, 7]
+    assert writer.times({PROMPT: PROMPT_IDS}, 3) == [0.25] * 3
+    assert writer.times({PROMPT: PROMPT_IDS}, 9) == [0.25] * 4  # a second
+    writer.first = 7
+    assert writer.times({PROMPT: PROMPT_IDS}, 3) == [7]
     assert writer.times({CACHED: PROMPT_IDS}, 3) == [1, 2, 3]
     assert writer.times({CACHED: PROMPT_IDS}, 99) == list(range(1, NEW + 1))
     assert writer.asked[-1] == NEW + 1
@@ -202,6 +224,15 @@ def test_prompts_without_room_are_refused(
         sizes_of_prompts(described(context), given)
 
 
+def test_one_decoder_makes_texts() -> None:
+    decoder = described().manifest
+    assert makes_texts(Artifact(Path("out"), decoder))
+    assert not makes_texts(Artifact(Path("out"), decoder | {"generation": None}))
+    assert not makes_texts(Artifact(Path("out"), {"contract": decoder["contract"]}))
+    both = {"encoder": decoder, "decoder": decoder}
+    assert not makes_texts(Artifact(Path("out"), decoder | {"programs": both}))
+
+
 def test_prompts_are_drawn_from_tokens_that_are_words() -> None:
     first, later = prompts(described(), [{"batch": 3, "seq": 50}])
     assert (first.sizes, later.sizes) == (
@@ -221,7 +252,10 @@ def test_prompts_are_drawn_from_tokens_that_are_words() -> None:
         (["--shapes", "seq=64"], f"{63 - NEW} is the longest prompt"),
         (["--shapes", "past=4"], "'past' follows from the prompts"),
         (["--shapes", "sq=4"], "no dim 'sq'; did you mean 'seq'?"),
-        (["--against", "ort"], "no engine 'ort'; known: eager, genai, genai-fp32, genai-int8"),
+        (
+            ["--against", "ort"],
+            "no engine 'ort'; known: eager, genai, genai-fp32, genai-int8, openv",
+        ),
         (["--against", "genia"], "no engine 'genia'; did you mean 'genai'?"),
         (["--against", "eager"], "eager run a checkpoint folder of transformers, and the source"),
         (["--source", "model.py:make"], "and model.py:make is none that is on this machine"),
@@ -270,4 +304,5 @@ def test_one_program_of_it_is_timed_as_a_whole(strop: Strop, out: Path, tmp_path
     found = strop("bench", out, "--program", "model", *few)
     assert found.code == 0, found.err
     record = read_record(tmp_path / "a.json")
-    assert (record.inputs, record.cases[0].label) == ("made up", "batch=1 seq=3 past=5 threads=2")
+    sizes = {"batch": 1, "seq": 3, "past": 5}
+    assert (record.inputs, record.cases[0].sizes) == ("made up", sizes)

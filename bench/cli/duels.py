@@ -13,7 +13,7 @@ from strop.bench.harness.listener import listening
 from strop.bench.harness.peers import DEFAULT, PEERS
 from strop.bench.harness.setup import DuelSetup
 from strop.bench.harness.subject import Sizes
-from strop.bench.harness.text_peers import TEXT_DEFAULT, TEXT_PEERS, checkpoint_of
+from strop.bench.harness.text_peers import TEXT_DEFAULT, TEXT_PEERS, names_checkpoint
 from strop.bench.harness.texts import makes_texts, sizes_of_prompts
 from strop.bench.pages import tables
 from strop.bench.pages.page import duel_section, page
@@ -100,7 +100,7 @@ def _text_setup(wanted: Wanted, artifact: Artifact, sizes: Sequence[Sizes]) -> D
     if wanted.plan.threads != [os.cpu_count()]:
         raise UsageError("--threads: texts are timed on all cores; leave it out")
     source = wanted.source or recall_source(artifact.path)
-    known = source is not None and checkpoint_of(source) is not None
+    known = source is not None and names_checkpoint(source)
     if not known and (peers or wanted.source):
         raise UsageError(
             f"{', '.join(peers or TEXT_DEFAULT)} run a checkpoint folder of transformers, and "

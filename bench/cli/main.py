@@ -14,7 +14,7 @@ DUEL = "duel"
 MORE = """Peers: eager, compile, ort (torch.onnx.export), ort-optimizer
 (onnxruntime.transformers.optimizer), ort-dynamic (quantize_dynamic), hf (transformers.exporters
 with ort_fusions), hf-dynamic, openvino, openvino-nncf. Of an artifact that makes texts: eager,
-genai (onnxruntime-genai's own builder, int4), genai-int8, genai-fp32.
+genai (onnxruntime-genai's own builder, int4), genai-int8, genai-fp32, openvino-genai (int4).
 
 strop bench compare A.json B.json says what got worse from one --json to another."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from strop.bench.harness.engines import Engine, Runner
 from strop.bench.harness.subject import Feeds
+from strop.bench.processes.spawned import EngineError
 from strop.compiler.artifact.generating import opened_for_texts
 from strop.compiler.artifact.loaded import load
 from strop.compiler.generate.generator import generate
@@ -23,41 +24,50 @@ from strop.compiler.util.numerics import Array
 PROMPT, CACHED = "prompt", "cached"
 """What is timed behind given tokens, [batch, tokens] int64: the first new one, or those after it,
 for which the caches hold the given ones already."""
+Told = Callable[[Sequence[int]], None]
 # The most tokens of one text that are timed after its first new one.
 NEW = 16
+# Seconds after which a prompt is not given again.
+LONG = 1.0
 
 
 class Writer(Runner):
     """A loaded engine. No token ends a text, so that every text has as many tokens as wanted."""
 
     @abstractmethod
-    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
-        """New tokens one after the other, the most likely ones.
+    def write(self, prompts: Array, count: int, told: Told) -> None:
+        """Make new tokens one after the other, the most likely ones.
 
         Args:
             prompts: [batch, tokens] int64.
             count: how many to make behind each prompt.
-
-        Yields:
-            one token for each prompt.
+            told: called with one new token of each prompt as soon as they are there.
         """
+
+    def texts(self, prompts: Array, count: int) -> Array:
+        """New tokens behind each prompt, [batch, count] int64."""
+        made: list[Sequence[int]] = []
+        self.write(prompts, count, made.append)
+        return np.array(made, np.int64).T
 
     def run(self, feeds: Feeds) -> list[Array]:
         """The first new tokens behind the given ones, [batch, 1 + NEW] int64."""
         (prompts,) = feeds.values()
-        return [np.array(list(self.tokens(prompts, 1 + NEW)), np.int64).T]
+        return [self.texts(prompts, 1 + NEW)]
 
     def times(self, feeds: Feeds, count: int) -> list[float]:
-        """Seconds to the first token of each of ``count`` texts, or of up to NEW later tokens."""
-        if PROMPT in feeds:
-            return [self._seconds(feeds[PROMPT], 1)[0] for _ in range(count)]
-        return self._seconds(feeds[CACHED], 1 + min(count, NEW))[1:]
+        """Seconds to the first token of up to ``count`` texts, or of up to NEW later tokens."""
+        if CACHED in feeds:
+            return self._seconds(feeds[CACHED], 1 + min(count, NEW))[1:]
+        taken = self._seconds(feeds[PROMPT], 1)
+        while len(taken) < count and sum(taken) < LONG:
+            taken += self._seconds(feeds[PROMPT], 1)
+        return taken
 
     def _seconds(self, prompts: Array, count: int) -> list[float]:
         """How long each token of one text took."""
         stamps = [time.perf_counter()]
-        for _ in self.tokens(prompts, count):
-            stamps.append(time.perf_counter())
+        self.write(prompts, count, lambda _: stamps.append(time.perf_counter()))
         return [later - earlier for earlier, later in pairwise(stamps)]
 
 
@@ -103,6 +113,21 @@ class Genai(Decoding):
 
 
 @dataclass(frozen=True)
+class OpenVinoGenai(Decoding):
+    """A folder that OpenVINO GenAI runs, one text at a time."""
+
+    runtime = "openvino_genai"
+
+    def load(self) -> Writer:
+        """Open it."""
+        return _OpenVinoGenai(self.folder)
+
+    def size(self) -> int:
+        """The model's file and its weights."""
+        return sum(file.stat().st_size for file in self.folder.glob("openvino_model.*"))
+
+
+@dataclass(frozen=True)
 class Transformers(Decoding):
     """A checkpoint in eager torch in float32, with transformers' own cache."""
 
@@ -126,9 +151,10 @@ class _Loop(Writer):
         # Ids alone, as the others give them.
         self.opened = replace(opened, tokenizer=None)
 
-    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
+    def write(self, prompts: Array, count: int, told: Told) -> None:
         made = generate(self.opened, prompts.tolist(), Settings(max_new=count))
-        return ([token.id for token in step] for step in zip(*[made] * len(prompts)))
+        for step in zip(*[made] * len(prompts)):
+            told([token.id for token in step])
 
 
 class _Genai(Writer):
@@ -138,7 +164,7 @@ class _Genai(Writer):
         self.genai: Any = genai
         self.model = genai.Model(str(folder))
 
-    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
+    def write(self, prompts: Array, count: int, told: Told) -> None:
         batch, given = prompts.shape
         params = self.genai.GeneratorParams(self.model)
         # It ends no text that is shorter than the least length.
@@ -150,7 +176,41 @@ class _Genai(Writer):
         generator.append_tokens(prompts.astype(np.int32))
         for _ in range(count):
             generator.generate_next_token()
-            yield generator.get_next_tokens().tolist()
+            told(generator.get_next_tokens().tolist())
+
+
+class _OpenVinoGenai(Writer):
+    def __init__(self, folder: Path) -> None:
+        import openvino_genai as genai
+
+        # By default it would know a prompt that it was given before.
+        scheduler = genai.SchedulerConfig()
+        scheduler.enable_prefix_caching = False
+        self.genai: Any = genai
+        self.pipeline = genai.LLMPipeline(str(folder), "CPU", scheduler_config=scheduler)
+
+    def write(self, prompts: Array, count: int, told: Told) -> None:
+        import openvino
+
+        if len(prompts) > 1:
+            raise EngineError("OpenVINO GenAI gives the tokens of one text at a time; time batch=1")
+        config = self.genai.GenerationConfig(max_new_tokens=count, ignore_eos=True, do_sample=False)
+        config.apply_chat_template = False
+        self.pipeline.generate(openvino.Tensor(prompts), config, _streamer(self.genai, told))
+
+
+def _streamer(genai: Any, told: Told) -> Any:
+    """What OpenVINO GenAI tells of each token."""
+
+    class Streamer(genai.StreamerBase):  # type: ignore[misc]
+        def write(self, token: int | Sequence[int]) -> Any:
+            told([token] if isinstance(token, int) else token)
+            return genai.StreamingStatus.RUNNING
+
+        def end(self) -> None:
+            pass
+
+    return Streamer()
 
 
 class _Eager(Writer):
@@ -163,7 +223,7 @@ class _Eager(Writer):
         module = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self.module = module.eval()
 
-    def tokens(self, prompts: Array, count: int) -> Iterator[Sequence[int]]:
+    def write(self, prompts: Array, count: int, told: Told) -> None:
         import torch
 
         ids, cache = torch.from_numpy(prompts), None
@@ -172,9 +232,9 @@ class _Eager(Writer):
                 # Of the prompt, too, the vocabulary is scored for the last place only.
                 found = self.module(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 ids, cache = found.logits[:, -1].argmax(1, keepdim=True), found.past_key_values
-                yield ids[:, 0].tolist()
+                told(ids[:, 0].tolist())
 
 
 def written(engine: Decoding, prompts: Array, count: int) -> Array:
-    """New tokens behind each of the prompts, [batch, count] int64; for a process of its own."""
-    return np.array(list(engine.load().tokens(prompts, count)), np.int64).T
+    """New tokens behind each prompt, [batch, count] int64; for a process of its own."""
+    return engine.load().texts(prompts, count)

@@ -137,7 +137,7 @@ def convert_openvino(source: str, folder: Path, program: str) -> None:
     import openvino
     import torch
 
-    _decline_telemetry()
+    decline_telemetry()
     original = load_original(source, program)
     args, kwargs = _call_with(original)
     with quiet_torch(), torch.no_grad():
@@ -150,7 +150,7 @@ def convert_openvino(source: str, folder: Path, program: str) -> None:
 
 def quantize_openvino(source: str, folder: Path, program: str) -> None:
     """NNCF's post-training int8 quantization of the OpenVINO file, on the model's calibration."""
-    _decline_telemetry()
+    decline_telemetry()
     import nncf
     import openvino
 
@@ -169,7 +169,7 @@ def quantize_openvino(source: str, folder: Path, program: str) -> None:
     openvino.save_model(quantized, folder / NNCF, compress_to_fp16=False)
 
 
-def _decline_telemetry() -> None:
+def decline_telemetry() -> None:
     """OpenVINO's tools send nothing from a CI job."""
     os.environ["CI"] = "true"
 

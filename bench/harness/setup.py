@@ -8,7 +8,7 @@ from typing import Any
 
 from strop.bench.harness.peers import PEERS, Peer
 from strop.bench.harness.subject import Reference, Sizes, made_up, references
-from strop.bench.harness.text_peers import TEXT_PEERS, checkpoint_of
+from strop.bench.harness.text_peers import CONFIG, TEXT_PEERS, checkpoint_of
 from strop.bench.harness.texts import prompts
 from strop.bench.processes.spawned import EngineError, isolated
 from strop.bench.records.record import Plan
@@ -76,9 +76,7 @@ def references_of(setup: DuelSetup) -> list[Reference]:
 
 def _require_config(source: str, artifact: Artifact) -> None:
     """Refuse a checkpoint whose config has other sizes than the artifact's."""
-    folder = checkpoint_of(source)
-    assert folder is not None
-    config = read_json(folder / "config.json", "the file")
+    config = read_json(checkpoint_of(source) / CONFIG, "the file")
     for name, want in artifact.manifest["generation"]["sizes"].items():
         if (got := config.get(name, want)) != want:
             raise UsageError(

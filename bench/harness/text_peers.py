@@ -6,28 +6,27 @@ import runpy
 import sys
 from pathlib import Path
 
-from strop.bench.harness.decoding import Genai, Transformers
+from strop.bench.harness.decoding import Genai, OpenVinoGenai, Transformers
 from strop.bench.harness.engines import Engine
+from strop.bench.harness.exports import decline_telemetry
 from strop.bench.harness.peers import Make, Peer, Preparations
 from strop.compiler.frontend.huggingface.request import parse_request
 
-
-def checkpoint_of(source: str) -> Path | None:
-    """The checkpoint folder that a source names; None where it names something else."""
-    if not source.startswith("hf:"):
-        return None
-    folder = parse_request(source.removeprefix("hf:")).path
-    return folder if (folder / "config.json").is_file() else None
+_FOLDER, CONFIG = "hf:", "config.json"
 
 
-def _checkpoint(source: str) -> Path:
-    folder = checkpoint_of(source)
-    assert folder is not None, f"{source} was checked to be a checkpoint folder"
-    return folder
+def names_checkpoint(source: str) -> bool:
+    """Whether a source is a checkpoint folder that is there."""
+    return source.startswith(_FOLDER) and (checkpoint_of(source) / CONFIG).is_file()
+
+
+def checkpoint_of(source: str) -> Path:
+    """The checkpoint folder that a source names."""
+    return parse_request(source.removeprefix(_FOLDER)).path
 
 
 def _eager(name: str, threads: int, made: Preparations) -> Engine:
-    return Transformers(name, threads, _checkpoint(made.source))
+    return Transformers(name, threads, checkpoint_of(made.source))
 
 
 def _genai(precision: str) -> Make:
@@ -51,17 +50,41 @@ def build_fp32(source: str, folder: Path, program: str) -> None:
 
 def _build_genai(source: str, folder: Path, precision: str) -> None:
     """The builder's own command, in this process."""
-    places = ["-i", str(_checkpoint(source)), "-o", str(folder / precision)]
+    places = ["-i", str(checkpoint_of(source)), "-o", str(folder / precision)]
     sys.argv = ["builder", *places, "-c", str(folder / "cache"), "-p", precision, "-e", "cpu"]
     runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
 
 
+def export_openvino(source: str, folder: Path, program: str) -> None:
+    """optimum-intel's export, int4 weights."""
+    decline_telemetry()
+    from optimum.exporters.openvino import main_export
+    from optimum.intel import OVConfig, OVWeightQuantizationConfig
+
+    main_export(
+        str(checkpoint_of(source)),
+        output=folder / "openvino",
+        task="text-generation-with-past",
+        local_files_only=True,
+        ov_config=OVConfig(quantization_config=OVWeightQuantizationConfig(bits=4)),
+    )
+
+
+def _openvino(name: str, threads: int, made: Preparations) -> Engine:
+    return OpenVinoGenai(name, threads, made.folder / "openvino")
+
+
+_OPENVINO = (
+    ("openvino_genai", "optimum.exporters.openvino"),
+    "pip install openvino-genai optimum-intel (which takes transformers below 5.6)",
+)
 _GENAI = (("onnxruntime_genai",), "pip install 'strop[genai]'")
 TEXT_PEERS: dict[str, Peer] = {
     "eager": Peer(_eager),
     "genai": Peer(_genai("int4"), (build_int4,), *_GENAI),
     "genai-int8": Peer(_genai("int8"), (build_int8,), *_GENAI),
     "genai-fp32": Peer(_genai("fp32"), (build_fp32,), *_GENAI),
+    "openvino-genai": Peer(_openvino, (export_openvino,), *_OPENVINO),
 }
 # The peers where none is named; the first is the baseline.
 TEXT_DEFAULT = ("eager", "genai")

@@ -58,6 +58,9 @@ class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
         """No largest length: -1."""
         return -1
 
+    # Its name in older releases of transformers.
+    get_max_cache_shape = get_max_length
+
 
 def growing_cache() -> Any:
     """A cache that makes a layer for each one that asks for it."""
