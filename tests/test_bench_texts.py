@@ -21,6 +21,7 @@ from strop.bench.harness import decoding, text_peers
 from strop.bench.harness.decoding import CACHED, NEW, PROMPT, Genai, Loop, Transformers, written
 from strop.bench.harness.peers import Peer
 from strop.bench.harness.texts import makes_texts, prompts, sizes_of_prompts
+from strop.bench.processes.spawned import isolated
 from strop.bench.records.reading import read_record
 from strop.compiler import build
 from strop.compiler.artifact.folder import Artifact
@@ -95,13 +96,25 @@ def test_the_builders_of_the_real_package_take_part(
     assert len({record.engine(name).bytes for name in record.peers}) == 3
 
 
+def require_openvino_genai() -> None:
+    for package in ("openvino_genai", "optimum.exporters.openvino"):
+        pytest.importorskip(package, reason="pip install openvino-genai optimum-intel")
+
+
+@pytest.mark.slow
+def test_weights_for_openvino_genai_are_of_few_bits(checkpoint: Path, tmp_path: Path) -> None:
+    require_openvino_genai()
+    isolated(text_peers.export_openvino, f"hf:{checkpoint}", tmp_path, "", timeout=300)
+    weights = tmp_path / "openvino" / "openvino_model.bin"
+    assert weights.stat().st_size < (checkpoint / "model.safetensors").stat().st_size / 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2])
 def test_openvino_genai_takes_part_with_one_text_at_a_time(
     strop: Strop, out: Path, checkpoint: Path, tmp_path: Path, batch: int
 ) -> None:
-    for package in ("openvino_genai", "optimum.exporters.openvino"):
-        pytest.importorskip(package, reason="pip install openvino-genai optimum-intel")
+    require_openvino_genai()
     found = strop(
         "bench", out, "--source", f"hf:{checkpoint}", "--against", "openvino-genai",
         "--shapes", f"batch={batch}", *FEW, "--json", tmp_path / "a.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -49,25 +50,25 @@ def build_fp32(source: str, folder: Path, program: str) -> None:
 
 
 def _build_genai(source: str, folder: Path, precision: str) -> None:
-    """The builder's own command, in this process."""
     places = ["-i", str(checkpoint_of(source)), "-o", str(folder / precision)]
-    sys.argv = ["builder", *places, "-c", str(folder / "cache"), "-p", precision, "-e", "cpu"]
-    runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
+    how = ["-c", str(folder / "cache"), "-p", precision, "-e", "cpu"]
+    _run("onnxruntime_genai.models.builder", *places, *how)
+
+
+def _run(module: str, *arguments: str) -> None:
+    """A module's own command line, in this process."""
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__")
 
 
 def export_openvino(source: str, folder: Path, program: str) -> None:
-    """optimum-intel's export, int4 weights."""
+    """optimum-intel's export, int4 weights, in smaller groups where the usual do not fit."""
     decline_telemetry()
-    from optimum.exporters.openvino import main_export
-    from optimum.intel import OVConfig, OVWeightQuantizationConfig
-
-    main_export(
-        str(checkpoint_of(source)),
-        output=folder / "openvino",
-        task="text-generation-with-past",
-        local_files_only=True,
-        ov_config=OVConfig(quantization_config=OVWeightQuantizationConfig(bits=4)),
-    )
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    how = ["--task", "text-generation-with-past", "--weight-format", "int4"]
+    how += ["--group-size-fallback", "adjust"]
+    places = ["-m", str(checkpoint_of(source)), str(folder / "openvino")]
+    _run("optimum.commands.optimum_cli", "export", "openvino", *how, *places)
 
 
 def _openvino(name: str, threads: int, made: Preparations) -> Engine:
@@ -75,7 +76,7 @@ def _openvino(name: str, threads: int, made: Preparations) -> Engine:
 
 
 _OPENVINO = (
-    ("openvino_genai", "optimum.exporters.openvino"),
+    ("openvino_genai", "optimum.exporters.openvino", "nncf"),
     "pip install openvino-genai optimum-intel (which takes transformers below 5.6)",
 )
 _GENAI = (("onnxruntime_genai",), "pip install 'strop[genai]'")
