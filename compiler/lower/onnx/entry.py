@@ -11,12 +11,14 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.caches import cache_inputs
+from strop.compiler.ir.nodes import arguments
 from strop.compiler.ir.printer import module_path, source_line
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices, shipped
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.onnx.emitter import MADE_FROM
 from strop.compiler.lower.onnx.lowering import SHARED_CACHES, lower_to_onnx
+from strop.compiler.lower.onnx.rules.weight_only import FAST_IN_FLOAT
 from strop.compiler.lower.onnx.table import choose
 from strop.compiler.lower.onnx.write import write_beside, write_model
 from strop.compiler.lower.provenance import CAPTURE, Provenance
@@ -105,7 +107,8 @@ def _differ(program: Program, few: Choices, many: Choices) -> bool:
 
     Only those of packed weights: two graphs of plain weights would each keep a copy in memory.
     """
-    if not program.find(_PACKED) or not cache_inputs(program):
+    widths = [int(arguments(node)["bits"]) for node in program.find(_PACKED)]
+    if not any(bits <= FAST_IN_FLOAT for bits in widths) or not cache_inputs(program):
         return False
     return choose(_PACKED, few) is not choose(_PACKED, many)
 
