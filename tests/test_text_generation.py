@@ -14,6 +14,8 @@ from decoders import greedy
 from folder_inputs import tokenizer
 from folder_settings import GROUPED
 from folder_tools import generated
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from strop.bench.models.tiny import tiny_config
 from strop.compiler import Model
@@ -162,6 +164,17 @@ def test_a_folder_without_a_tokenizer_is_built_with_a_note(tmp_path: Path) -> No
     saved(tmp_path / "model", "llama")
     model = load_folder(f"{tmp_path / 'model'}#text-generation")
     assert any("there is no tokenizer in the folder" in note for note in model.notes)
+
+
+def test_a_tokenizer_that_makes_few_tokens_of_texts_is_enough(tmp_path: Path) -> None:
+    original = saved(tmp_path, "llama")
+    whole = Tokenizer(WordLevel({"[UNK]": 3}, unk_token="[UNK]"))  # a text is one token
+    transformers.PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="[UNK]").save_pretrained(
+        tmp_path
+    )
+    model = load_folder(f"{tmp_path}#text-generation")
+    assert isinstance(model, Model)
+    same_tokens(model, original)
 
 
 def test_a_length_bounds_the_past_and_the_new_tokens_together(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def _require_equal(inputs_at: DecoderInputs, source: _Source, whole: Any, reques
     Raises:
         UsageError: they do not.
     """
-    context = min(inputs_at.generation.context, 12)
+    context = min(inputs_at.generation.context, inputs_at.text.shape[1], 12)
     seq = max(context // 4, 1)
     sizes = {"batch": 1, "seq": seq, "past": context - seq} | source.lengths
     with torch.no_grad():

@@ -79,7 +79,7 @@ def _require_equal(inputs_at: DecoderInputs, language_model: Any, request: Reque
     Raises:
         UsageError: it does not.
     """
-    context = min(inputs_at.generation.context, 12)
+    context = min(inputs_at.generation.context, inputs_at.text.shape[1], 12)
     seq = max(context // 4, 1)
     inputs = inputs_at({"batch": 2, "seq": seq, "past": context - seq})
     with torch.no_grad():
