@@ -177,6 +177,7 @@ def test_the_manifest_says_how_the_programs_generate(built: Artifact) -> None:
     manifest = json.loads((built.path / "manifest.json").read_text())
     assert manifest["generation"] == {
         "caches": {}, "context": 8, "eos": [], "pad": 0, "bos": None, "start": [],
+        "suppressed": [], "suppressed_first": [], "last": None,
         "ids": "input_ids", "mask": "attention_mask", "logits": "logits",
         "cross": {"cross_key": "key", "cross_value": "value"}, "family": "", "sizes": {},
         "shared_buffers": False, "prefill": "",

@@ -167,6 +167,8 @@ class _Reader:
 
     def _extent(self, text: str) -> Any:
         """A size of an input: a symbol, or a sum of symbols and numbers, ``2*s0 + s1 + 1``."""
+        if text.isdecimal():
+            raise UsageError(f"the size '{text}' is written as text")
         total: Any = 0
         for term in text.split(" + "):
             *times, name = term.split("*")
