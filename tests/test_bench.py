@@ -138,6 +138,7 @@ def test_a_path_inside_a_file_is_found(tmp_path: Path) -> None:
     assert reproducible.paths_inside(tmp_path) == ["dirty: /home/someone/model.py"]
 
 
+@pytest.mark.slow
 def test_two_builds_of_a_tiny_model_are_the_same(tmp_path: Path) -> None:
     source = tmp_path / "tiny_model.py"
     source.write_text(FACTORY)

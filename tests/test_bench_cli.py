@@ -176,6 +176,7 @@ def test_a_regression_is_exit_3_and_nothing_in_common_is_exit_2(
     assert (result.code, "no engine and case in common" in result.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_missing_or_broken_engine_costs_its_row(
     strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_missing_or_broken_engine_costs_its_row(
     assert (result.code, "cannot be told, gone did not run" in result.err) == (3, True)
 
 
+@pytest.mark.slow
 def test_a_preparation_that_crashes_costs_its_rows(
     strop: Strop, out: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +273,7 @@ def test_an_original_with_other_outputs_is_refused(strop: Strop, out: Path, writ
     assert "its output 'output' has the shape [3, 10]" in result.err
 
 
+@pytest.mark.slow
 def test_the_reason_for_which_an_engine_failed_is_kept(
     strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +311,7 @@ def test_rounds_that_do_not_count_are_not_in_the_median(out: Path, source: str) 
     assert found.results["strop"].milliseconds.median == 2.5
 
 
+@pytest.mark.slow
 def test_a_file_in_standard_form_is_also_run_by_openvino(
     strop: Strop, out: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

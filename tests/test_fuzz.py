@@ -241,6 +241,7 @@ def test_random_models_keep_their_numbers_in_float(recipe: Recipe) -> None:
     hold_float(fuzz_of(recipe), every_stop=False)
 
 
+@pytest.mark.slow
 @FAST
 @given(RECIPES)
 def test_random_models_run_in_int8(recipe: Recipe) -> None:

@@ -250,6 +250,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 def test_known_mutants_of_a_module_meet_the_fate_they_should(toy: Path) -> None:
     index = read_index(["tests/test_toy.py"], ["toy.py"], toy / "kept", 1, toy)
     every = {(m.before, m.after): m for seed in range(20) for m in drawn(toy, seed)}

@@ -93,6 +93,7 @@ def built(folder: Path, recipe: str, **budget: Any) -> Any:
     return build(model, folder / "out", str(file)).manifest
 
 
+@pytest.mark.slow
 def test_a_decoder_for_cuda_keeps_its_caches_in_float16(tmp_path: Path) -> None:
     manifest = built(tmp_path, "cuda-fp16", min_cosine=0.999, min_token_agreement=0.95)
     caches = manifest["generation"]["caches"]

@@ -87,6 +87,7 @@ typer.run(__main__.main)
 """
 
 
+@pytest.mark.slow
 def test_the_command_counts_what_became_of_each_graph(tmp_path: Path) -> None:
     """Alone: it forks, and a copy of a process whose other threads hold locks may wait forever."""
     record = tmp_path / "rows.json"
