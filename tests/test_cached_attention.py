@@ -303,6 +303,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = 
     return strop.attention(q, k, v, mask, 4, 2, 0.25, causal)
 
 
+def test_how_long_a_cache_is_may_be_read_beside_attention() -> None:
+    program = cached(
+        lambda given, k, v: attend(given["q"], k, v, seen(given)) + given["past_k"].shape[2]
+    )
+    result = FuseCachedAttention().run(program)
+    assert counts(result) == {"cached-attention": 1}
+    session, file = file_of(result.program)
+    assert file.meta["strop.shared_caches"] == set(CACHES)
+    given = Call(packed=False).inputs(1, 5, 9, "none")
+    with torch.no_grad():
+        want = result.program.run(**given)[0]
+    got = torch.tensor(run_shared(session, given, CACHES)["out"])
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-5)
+
+
 LEFT_ALONE: list[tuple[Any, Any, str]] = [
     (lambda given, k, v: attend(given["q"], k, v, None), ("k", "v"), "it has no mask"),
     (
