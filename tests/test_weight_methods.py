@@ -181,3 +181,10 @@ def test_what_is_chosen_lies_on_its_grid(method: MethodName, symmetric: bool) ->
     if found.weight is not None:
         again = of.rounded(found.weight, found.scale, found.zero_point)
         torch.testing.assert_close(again, found.weight, rtol=0, atol=1e-5)
+
+
+def test_hqq_fits_scales_of_either_sign() -> None:
+    of = layer(symmetric=True)
+    start, _ = least_error(of)
+    moved = chosen("hqq", of, Settings()).scale != start
+    assert all(bool(moved[sign].any()) for sign in (start > 0, start < 0))
