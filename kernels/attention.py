@@ -20,10 +20,8 @@ from strop.kernels.examples import tensor
 from strop.kernels.heads import check_scale, head_block, load_rows, store_rows, strides, vector
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
+from strop.kernels.masks import check_mask, has_own, load_mask, mask_bytes, mask_strides
 from strop.kernels.online_softmax import HIDDEN, LOG2E, fold, mean
-
-# Float masks below count as this, so that they stay finite in units of the scores.
-LOWEST_MASK: tl.constexpr = tl.constexpr(-1e30)
 
 
 @triton.jit
@@ -49,29 +47,6 @@ def key_bounds(
         seen_by_all = tl.minimum(keys, block * BLOCK_M + 1)
         seen = tl.minimum(keys, (block + 1) * BLOCK_M)
     return seen_by_all // BLOCK_N * BLOCK_N, seen
-
-
-@triton.jit
-def load_mask(
-    mask, row, key, rows, keys, row_stride, scale,
-    PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr, EDGE: tl.constexpr,
-):  # fmt: skip
-    """What a mask adds to q k^T: 0 or -inf if it is bool, mask / scale if it is float.
-
-    Rows and keys that are not there get another's mask: they are stored nowhere, or hidden later.
-    """
-    at = tl.zeros((1, 1), tl.int64)
-    if PER_QUERY:
-        at += tl.minimum(row, rows - 1).to(tl.int64)[:, None] * row_stride
-    if PER_KEY:
-        at += (tl.minimum(key, keys - 1) if EDGE else key)[None, :]
-    values = tl.broadcast_to(tl.load(mask + at), (row.shape[0], key.shape[0]))
-    if mask.dtype.element_ty == tl.int1:
-        added = tl.where(values, 0.0, HIDDEN)
-    else:
-        values = values.to(tl.float32)
-        added = tl.where(values == HIDDEN, HIDDEN, tl.maximum(values, LOWEST_MASK) * (1 / scale))
-    return added
 
 
 @triton.jit
@@ -156,11 +131,7 @@ def _cost(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Cost:
         pairs = square * (square + 1) // 2 + (queries - square) * keys
     rows = heads * queries * (itemsizes["q"] + itemsizes["out"])
     shared = heads // sizes["group"] * keys * (itemsizes["k"] + itemsizes["v"])
-    mask = itemsizes.get("mask", 0)
-    mask *= sizes["batch"] if sizes["mask_batch_stride"] else 1
-    mask *= sizes["heads"] if sizes["mask_head_stride"] else 1
-    mask *= queries if sizes["PER_QUERY"] else 1
-    mask *= keys if sizes["PER_KEY"] else 1
+    mask = mask_bytes(sizes, itemsizes) * (queries if sizes["PER_QUERY"] else 1)
     return Cost(4 * heads * pairs * sizes["SIZE"], (rows + shared) * sizes["SIZE"] + mask)
 
 
@@ -258,42 +229,29 @@ def attention(
         ValueError: the head size or the scale is out of range, or the mask's last stride is not 1.
     """
     batch, heads, queries, size = q.shape
-    check_scale(scale)
-    if mask is not None and not _broadcast(mask, 3) and mask.stride(-1) != 1:
-        raise ValueError("the numbers of a mask for keys that follow each other have to do so too")
     out = buffers.empty(q, (batch, queries, heads, size) if packed else q.shape)
+    launch_attention(q, k, v, mask, out.transpose(1, 2) if packed else out, scale, causal)
+    return out.flatten(2) if packed else out
+
+
+def launch_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, out: Tensor, scale: float, causal: bool
+) -> None:
+    """Write ``attention`` of these to ``out``, [batch, heads, queries, size] with any strides."""
+    check_scale(scale)
+    check_mask(mask)
+    batch, heads, queries, size = q.shape
     unit = vector(q, k, v, out)
     arguments = {
         "q": q, "k": k, "v": v, "mask": mask, "out": out,
         "batch": batch, "heads": heads, "group": heads // k.shape[1],
         "queries": queries, "keys": k.shape[2],
         **strides("q", q, unit), **strides("k", k, unit), **strides("v", v, unit),
-        **_mask_strides(mask),
-        **strides("out", out.transpose(1, 2) if packed else out, unit),
+        **mask_strides(mask), **strides("out", out, unit),
         "scale": scale,
     }  # fmt: skip
     constants = {
         "VECTOR": unit, "SIZE": size, "HEAD": head_block(q), "BYTES": q.element_size(),
-        "CAUSAL": causal, "PER_QUERY": _own(mask, 2), "PER_KEY": _own(mask, 3),
+        "CAUSAL": causal, "PER_QUERY": has_own(mask, 2), "PER_KEY": has_own(mask, 3),
     }  # fmt: skip
     launch(ATTENTION, arguments, constants)
-    return out.flatten(2) if packed else out
-
-
-def _mask_strides(mask: Tensor | None) -> dict[str, int]:
-    return {
-        f"mask_{axis}_stride": (
-            0 if mask is None or _broadcast(mask, i) else mask.stride(i - 4 + mask.dim())
-        )
-        for i, axis in enumerate(("batch", "head", "row"))
-    }
-
-
-def _own(mask: Tensor | None, axis: int) -> bool:
-    return mask is not None and not _broadcast(mask, axis)
-
-
-def _broadcast(mask: Tensor, axis: int) -> bool:
-    """Whether one mask is for all along an axis of the four; a symbolic size is no such one."""
-    place = axis - 4 + mask.dim()
-    return place < 0 or (isinstance(mask.shape[place], int) and mask.shape[place] == 1)

@@ -32,6 +32,18 @@ def whole(*lengths: int) -> Tensor:
     return torch.tensor(lengths, dtype=torch.int32, device=device())
 
 
+def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """[batch, heads, size], in float64; zeros where a mask hides every key."""
+    group = q.shape[1] // k.shape[1]
+    keys, values = (t.double().repeat_interleave(group, 1) for t in (k, v))
+    scores = SCALE * q.double()[:, :, None] @ keys.mT
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    else:
+        scores = scores + mask.double()
+    return (scores.softmax(-1).nan_to_num(0.0) @ values)[:, :, 0]
+
+
 def reference(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float = SCALE) -> Tensor:
     """[batch, heads, size], in float64; zeros where there are no keys."""
     out = torch.zeros_like(q, dtype=torch.float64)
@@ -106,7 +118,7 @@ def test_splits_behind_the_length_are_not_written(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(buffers, "empty", full)
     decode_attention(*inputs(2, 1, 600, batch=1), whole(256), SCALE)
     # Three splits, of which the first has keys.
-    for part in made[:3]:
+    for part in made[1:4]:
         assert (part[:, :, 1:] == 7).all() and (part[:, :, 0] != 7).all()
 
 
@@ -139,6 +151,83 @@ def test_caches_may_be_int8(dtype: torch.dtype, size: int, monkeypatch: pytest.M
     wanted = reference(q, *exact, whole(290))
     close(out[:, :2], wanted[:, :2])
     close(out[:, 2:], wanted[:, 2:])
+
+
+@pytest.mark.parametrize("dtype", float_dtypes(), ids=str)
+@pytest.mark.parametrize("keys", [1, 5, 123, 257])
+def test_padding_on_the_left_is_hidden(
+    dtype: torch.dtype, keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = inputs(4, 2, keys, dtype=dtype, batch=3)
+    place = torch.arange(keys, device=device())
+    starts = torch.tensor([0, keys // 2, keys - 1], device=device())
+    mask = (place >= starts[:, None])[:, None, None]
+    with guarded(monkeypatch):
+        out = decode_attention(q, k, v, None, SCALE, mask=mask)
+    close(out, masked(q, k, v, mask))
+
+
+def test_keys_before_a_window_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole split is hidden, and one for all samples and heads is read."""
+    q, k, v = inputs(2, 1, 600)
+    mask = (torch.arange(600, device=device()) >= 590).view(1, 1, 1, 600)
+    with guarded(monkeypatch):
+        out = decode_attention(q, k, v, None, SCALE, mask=mask)
+    close(out, masked(q, k, v, mask))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize(("heads", "keys"), [(4, 300), (1, 300), (4, 1), (1, 1)])
+def test_what_a_mask_adds_may_be_of_heads_and_of_keys(
+    dtype: torch.dtype, heads: int, keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = inputs(4, 2, 300)
+    mask = random(2, heads, 1, keys, dtype=dtype, seed=3)
+    if keys > 1:
+        mask[0, :, :, ::3] = torch.finfo(dtype).min
+        mask[1, :, :, 7:] = float("-inf")
+    with guarded(monkeypatch):
+        out = decode_attention(q, k, v, None, SCALE, mask=mask)
+    close(out, masked(q, k, v, mask))
+
+
+def test_a_mask_and_lengths_hide_what_either_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = inputs(2, 1, 300, batch=2)
+    place = torch.arange(300, device=device())
+    mask = (place % 2 == 0).view(1, 1, 1, 300)
+    lengths = whole(300, 9)
+    seen = mask & (place < lengths[:, None])[:, None, None]
+    with guarded(monkeypatch):
+        out = decode_attention(q, k, v, lengths, SCALE, mask=mask)
+    close(out, masked(q, k, v, seen))
+
+
+def test_queries_that_see_nothing_give_zeros() -> None:
+    q, k, v = inputs(2, 1, 600)
+    mask = torch.ones(2, 1, 1, 600, dtype=torch.bool, device=device())
+    mask[1] = False
+    out = decode_attention(q, k, v, None, SCALE, mask=mask)
+    assert not out[1].any() and out[0].any()
+    hidden = torch.zeros(2, 1, 1, 600, device=device()).masked_fill(~mask, float("-inf"))
+    assert torch.equal(decode_attention(q, k, v, None, SCALE, mask=hidden), out)
+
+
+@pytest.mark.parametrize("lowest", [torch.finfo(torch.float32).min, -1e30])
+def test_the_lowest_number_at_every_key_gives_their_mean(lowest: float) -> None:
+    q, k, v = inputs(2, 1, 300)
+    mask = torch.full((2, 1, 1, 300), lowest, device=device())
+    out = decode_attention(q, k, v, None, SCALE, mask=mask)
+    close(out, v.double().mean(2).expand(2, 2, 32))
+
+
+def test_masks_with_gaps_between_rows_are_read_where_they_lie() -> None:
+    q, k, v = inputs(4, 2, 123)
+    mask = random(2, 4, 1, 130, dtype=torch.float16, seed=3)[..., 5:128]
+    close(decode_attention(q, k, v, None, SCALE, mask=mask), masked(q, k, v, mask))
+    with pytest.raises(ValueError, match="follow each other"):
+        decode_attention(
+            q, k, v, None, SCALE, mask=mask.mT.contiguous().mT.expand(2, 4, 1, 123)[..., ::2]
+        )
 
 
 def test_scores_of_sixty_thousand() -> None:
