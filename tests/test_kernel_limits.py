@@ -34,7 +34,18 @@ def attention(q_heads: int, kv_heads: int, scale: float = 1.0) -> Callable[..., 
     return attend
 
 
+def cached(softcap: float = 0.0) -> Callable[..., Tensor]:
+    """Attention of two heads over a cache of 5 places of one; scales make it one in int8."""
+
+    def attend(q: Tensor, k: Tensor, mask: Tensor, past: Tensor, *scales: Tensor) -> Tensor:
+        made = strop.cached_attention(q, k, k, past, past, mask, 2, 1, 1.0, softcap, *scales)
+        return made[0]  # type: ignore[no-any-return]
+
+    return attend
+
+
 Q = (2, 3, 8)
+NEW = (ones(1, 2, 3, 8), ones(1, 1, 3, 8), ones(1, 1, 3, 8))
 TAKEN: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "LayerNorm": (lambda x: F.layer_norm(x, (8,)), (ones(*Q),)),
     "RMSNorm": (lambda x: F.rms_norm(x, (8,)), (ones(*Q),)),
@@ -46,6 +57,7 @@ TAKEN: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "a gate": (lambda x: strop.gated(x, x, "silu"), (ones(1, 20_000),)),
     "packed heads": (attention(2, 1), (ones(*Q), ones(2, 5, 4), ones(2, 5, 4))),
     "split heads": (attention(2, 2), (ones(1, 2, 3, 256),) * 3),
+    "attention over a cache": (cached(), (*NEW, ones(1, 1, 5, 8))),
     "rotary": (lambda x, c: strop.rotary(x, c, c, 2), (ones(*Q), ones(1, 3, 2))),
     "rows in int8": (lambda x: strop.quantize_rows(x)[0], (ones(*Q),)),
 }
@@ -110,6 +122,26 @@ LEFT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], str]] = {
         attention(2, 2),
         (ones(1, 2, 3, 8), ones(1, 2, 5, 8), ones(1, 2, 5, 4)),
         "heads of queries, keys and values have 8, 8, 4 channels",
+    ),
+    "scores over a cache that a tanh bounds": (
+        cached(softcap=5.0),
+        (*NEW, ones(1, 1, 5, 8)),
+        "its scores are bounded by a tanh, which no kernel computes",
+    ),
+    "a cache in int8": (
+        cached(),
+        (*NEW, ones(1, 1, 5, 8, dtype=torch.int8), *[ones(1, 1, 1, 8)] * 2),
+        "its caches are in int8 with a scale for each channel, and kernels continue floats",
+    ),
+    "a cache of another dtype": (
+        cached(),
+        (*NEW, ones(1, 1, 5, 8, dtype=torch.float32)),
+        "its caches are in torch.float32, and queries in another dtype",
+    ),
+    "large heads of a cache": (
+        cached(),
+        tuple(ones(*x.shape[:-1], 257) for x in NEW[:2]) + (NEW[2], ones(1, 1, 5, 257)),
+        "heads have 257 channels of torch.float16, and a kernel takes 256 at most",
     ),
     "large rotated heads": (
         lambda x, c: strop.rotary(x, c, c, 1),

@@ -9,12 +9,13 @@ import pytest
 import torch
 from test_triton_recipes import optimized
 from torch import Tensor
-from triton_tools import kernels_of, session_of
+from triton_tools import plan_of, session_of
 
 from strop.compiler import Model
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
+from strop.compiler.targets.triton.plan import ChoiceValues, all_steps
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [0, 0, 13, 14]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
@@ -30,10 +31,17 @@ def lowered() -> tuple[Model, Program]:
     return model, optimized(program, "triton-fp16")
 
 
-def test_attention_over_the_longer_cache_is_a_kernel() -> None:
-    steps = kernels_of(lowered()[1])
-    assert steps.count("attention") == decoders.Sizes().layers
-    assert "aten.softmax.int" not in steps
+def test_attention_over_the_cache_is_a_kernel_for_one_token_or_for_many() -> None:
+    program, layers = lowered()[1], decoders.Sizes().layers
+    plan, _ = plan_of(program)
+    choices = [step for step in plan.steps if isinstance(step, ChoiceValues)]
+    assert [(step.when, step.sizes) for step in choices] == [
+        ("queries == 1", {"queries": "seq"})
+    ] * layers
+    made = [[one.kernel for one in all_steps(step.then)] for step in choices]  # type: ignore[union-attr]
+    assert made == [["decode_attention", "merge_splits"]] * layers
+    made = [[one.kernel for one in all_steps(step.otherwise)] for step in choices]  # type: ignore[union-attr]
+    assert made == [["attention"]] * layers
 
 
 @pytest.mark.slow
@@ -43,7 +51,9 @@ def test_a_prompt_and_the_tokens_after_it_give_what_the_module_gives() -> None:
     called = model.generation
     assert called is not None and isinstance(model.example_inputs, dict)
     empty = {name: model.example_inputs[name][:, :, :0] for name in called.caches}
-    theirs, ours, mask = dict(empty), dict(empty), MASK
+    # The plan keeps its caches in float16.
+    theirs, mask = dict(empty), MASK
+    ours = {name: cache.half() for name, cache in empty.items()}
     for ids in (IDS, *NEXT.split(1, 1)):
         if ids is not IDS:
             mask = torch.cat([mask, torch.ones_like(ids)], 1)

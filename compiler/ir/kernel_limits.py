@@ -126,6 +126,17 @@ def _attention(values: dict[str, Any]) -> str | None:
     return _why_not_head(sizes[0], dtype_of(q))
 
 
+@_check(strop.cached_attention.default)
+def _cached_attention(values: dict[str, Any]) -> str | None:
+    if values["softcap"]:
+        return "its scores are bounded by a tanh, which no kernel computes"
+    if values["k_scale"] is not None:
+        return "its caches are in int8 with a scale for each channel, and kernels continue floats"
+    if dtype_of(values["past_k"]) != dtype_of(values["q"]):
+        return f"its caches are in {dtype_of(values['past_k'])}, and queries in another dtype"
+    return _attention(values)
+
+
 def _why_not_head(size: int | None, dtype: torch.dtype) -> str | None:
     most = largest_head(dtype.itemsize)
     if size is None:

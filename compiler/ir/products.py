@@ -144,6 +144,14 @@ def _fused_attention(call: _Call) -> Work:
     return Work(math.prod(query[:-1]) * keys * (query[-1] + call.result[-1]))
 
 
+@_row(strop.cached_attention.default)
+def _cached_attention(call: _Call) -> Work:
+    """The same, over the keys of the cache and those of the new tokens."""
+    query, past = call.shapes["q"], call.shapes["past_k"][-2]
+    keys = past + query[-2]
+    return Work(math.prod(query[:-1]) * keys * (query[-1] + call.result[-1]))
+
+
 @_row(*RECURRENT)
 def _recurrent(call: _Call) -> Work:
     """Every step of every row is multiplied by all weights."""

@@ -195,6 +195,7 @@ SM80 = TritonTarget(
     fp8=False,
     weight_bits=8,
     weight_zero_points=True,
+    caches=True,
     runs_on_stand_in=True,
     arch="sm80",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from strop.compiler.lower.triton.rules import (
     attention,
+    cached_attention,
     embedding,
     fp8,
     gated,
@@ -17,6 +18,7 @@ from strop.compiler.lower.triton.rules import (
 
 __all__ = [
     "attention",
+    "cached_attention",
     "embedding",
     "fp8",
     "gated",

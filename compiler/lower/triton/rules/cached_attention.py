@@ -1,0 +1,45 @@
+"""Attention over a cache that it continues."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strop.compiler.lower.triton.layouts import dense, split_heads
+from strop.compiler.lower.triton.refusal import NotLowered
+from strop.compiler.lower.triton.table import lowers
+from strop.compiler.lower.triton.tracer import Tracer
+from strop.kernels.cached_attention import cached_attention
+
+aten = torch.ops.aten
+
+
+@lowers(torch.ops.strop.cached_attention.default)
+def _cached_attention(
+    on: Tracer,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    past_k: Tensor,
+    past_v: Tensor,
+    mask: Tensor,
+    q_heads: int,
+    kv_heads: int,
+    scale: float,
+    softcap: float,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    # As ``kernel_limits`` tells the user.
+    if softcap or past_k.dtype != q.dtype or past_v.dtype != q.dtype:
+        raise NotLowered("kernels take no soft cap, and no caches of another dtype than queries")
+    packed = q.dim() == 3
+    counts = (q_heads, kv_heads, kv_heads)
+    q, k, v = (
+        split_heads(on, x, heads) if packed else dense(on, x) for x, heads in zip((q, k, v), counts)
+    )
+    keys, values = (
+        on.call(aten.cat.default, [past, new], 2) for past, new in ((past_k, k), (past_v, v))
+    )
+    out = on.launch(cached_attention, q, keys, values, dense(on, mask), scale, packed)
+    return out, keys, values
