@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import decoders
+import numpy as np
 import pytest
 import torch
 from test_triton_recipes import optimized
@@ -15,7 +16,10 @@ from strop.compiler import Model
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
+from strop.compiler.targets.decoding import FedDecoder, Start, names_of
+from strop.compiler.targets.triton.decoder import PlanDecoder
 from strop.compiler.targets.triton.plan import ChoiceValues, all_steps
+from strop.compiler.util.errors import RuntimeRefusedError
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [0, 0, 13, 14]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
@@ -68,6 +72,37 @@ def test_a_prompt_and_the_tokens_after_it_give_what_the_module_gives() -> None:
             assert error <= 1e-2 * tensor.abs().max(), name
         theirs = {name: wanted[called.caches[name]] for name in empty}
         ours = {name: found[called.caches[name]] for name in empty}
+
+
+@pytest.mark.slow
+def test_caches_stay_with_the_plan_from_token_to_token() -> None:
+    model, program = lowered()
+    called, session = model.generation, session_of(program)
+    assert called is not None and isinstance(model.example_inputs, dict)
+    empty = {n: model.example_inputs[n][:1, :, :0].half().numpy() for n in called.caches}
+    names, start = names_of(called), Start(empty)
+    kept, fed = PlanDecoder(session, names, start), FedDecoder(session.run, names, start)
+    ids, mask = IDS[1:].numpy(), MASK[1:].numpy()
+    for change in ("", "repeat", "reorder"):
+        for decoder in (kept, fed):
+            if change == "repeat":
+                decoder.repeat(2)
+            elif change == "reorder":
+                decoder.reorder([1, 0, 3, 2])
+        if change == "repeat":
+            ids, mask = ids[:, :1].repeat(2, 0), mask.repeat(2, 0)
+        if change:
+            mask = np.concatenate([mask, np.ones_like(ids)], 1)
+        np.testing.assert_array_equal(kept.step(ids, mask), fed.step(ids, mask))
+
+
+def test_what_does_not_fit_a_plan_is_refused() -> None:
+    model, program = lowered()
+    assert model.generation is not None
+    names = names_of(model.generation)
+    wide = {name: np.zeros((1, 2, 0, 8), np.float32) for name in names.caches}
+    with pytest.raises(RuntimeRefusedError, match="float32, it has to be f16"):
+        PlanDecoder(session_of(program), names, Start(wide))
 
 
 def mask_of(name: str, tensor: Tensor, mask: Tensor) -> Tensor:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from strop.compiler.targets.decoding import Decoder, Names, Start
 from strop.compiler.targets.runtime import Session, runtime_of
+from strop.compiler.targets.served import Arrays, ServedDecoder
 from strop.compiler.targets.target import Target, get_target
 from strop.compiler.util.array_pipe import Message, receive, send
 from strop.compiler.util.errors import RuntimeRefusedError
 from strop.compiler.util.latency import quick_look
-from strop.compiler.util.numerics import Array
-
-Arrays = dict[str, Array]
 
 
 def serve(pipe: Connection) -> None:
@@ -42,7 +40,7 @@ class _Opened:
     def __init__(self, folder: Path, target: Target, program: str) -> None:
         self.runtime = runtime_of(target)
         self.session: Session = self.runtime.open(folder, target, program)
-        self._decoder: Decoder | None = None
+        self._decoder = ServedDecoder(partial(self.runtime.decoder, self.session))
 
     def answer(self, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
         """What a message asks for; ``do`` says what that is."""
@@ -52,25 +50,4 @@ class _Opened:
         if do == "time":
             took = quick_look(lambda: self.session.run(arrays, message["what"]))
             return {"milliseconds": took}, {}
-        if do == "decode":
-            self._decode(message, arrays)
-            return {}, {}
-        return {}, self._stepped(do, message, arrays)
-
-    def _decode(self, message: Message, arrays: Arrays) -> None:
-        """Start a decoder anew."""
-        names = Names(**message["names"])
-        empty = {name: arrays[name] for name in names.caches}
-        fixed = {name: array for name, array in arrays.items() if name not in empty}
-        start, shared = Start(empty, fixed), message["shared"]
-        self._decoder = self.runtime.decoder(self.session, names, start, shared)
-
-    def _stepped(self, do: str, message: Message, arrays: Arrays) -> Arrays:
-        assert self._decoder is not None
-        if do == "step":
-            return {"scores": self._decoder.step(arrays["ids"], arrays["mask"])}
-        if do == "repeat":
-            self._decoder.repeat(message["times"])
-        else:
-            self._decoder.reorder(message["rows"])
-        return {}
+        return {}, self._decoder.answer(message, arrays)

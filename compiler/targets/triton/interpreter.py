@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from strop.compiler.targets.served import ASKED, ServedDecoder
 from strop.compiler.targets.triton.bound import BoundLaunch
+from strop.compiler.targets.triton.decoder import PlanDecoder
 from strop.compiler.targets.triton.session import PlanSession, open_plan
 from strop.compiler.util.array_pipe import receive, send
 from strop.compiler.util.errors import RuntimeRefusedError
@@ -24,18 +26,26 @@ def serve(pipe: Connection) -> None:
     """
     os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
     session: PlanSession | None = None
+    decoder: ServedDecoder | None = None
     while True:
         message, feeds = receive(pipe)
         try:
-            if session is None:
+            if session is None or decoder is None:
                 session = interpreting(Path(message["folder"]))
+                decoder = _decoding(session)
                 send(pipe, {"inputs": list(session.inputs), "outputs": list(session.outputs)})
             elif message.get("values"):
                 send(pipe, {}, session.values(feeds))
+            elif message["do"] in ASKED:
+                send(pipe, {}, decoder.answer(message, feeds))
             else:
                 send(pipe, {}, session.run(feeds, message["what"]))
         except RuntimeRefusedError as error:
             send(pipe, {"refused": str(error)})
+
+
+def _decoding(session: PlanSession) -> ServedDecoder:
+    return ServedDecoder(lambda names, start, _: PlanDecoder(session, names, start))
 
 
 def interpreting(folder: Path) -> PlanSession:

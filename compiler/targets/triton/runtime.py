@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from strop.compiler.targets.decoding import Decoder, FedDecoder, Names, Start
+from strop.compiler.targets.decoding import Decoder, Names, Start
 from strop.compiler.targets.runtime import Runtime, Session, StandIn, Trace
 from strop.compiler.targets.target import MAIN, PLAN_FILE, Target
 from strop.compiler.util.errors import RuntimeRefusedError
@@ -43,8 +43,19 @@ class TritonRuntime:
         return InterpretedSession(folder, target)
 
     def decoder(self, session: Session, names: Names, start: Start, shared: bool) -> Decoder:
-        """A decoder that copies its caches: a plan has an arena of its own for every call."""
-        return FedDecoder(session.run, names, start)
+        """A decoder whose caches stay on the device, or in the interpreter's process.
+
+        ``shared`` says nothing here: plans make longer caches anew.
+        """
+        from strop.compiler.targets.triton.decoder import PlanDecoder
+        from strop.compiler.targets.triton.interpreted import InterpretedSession
+        from strop.compiler.targets.triton.session import PlanSession
+
+        if isinstance(session, InterpretedSession):
+            return session.decoder(names, start, shared)
+
+        assert isinstance(session, PlanSession)
+        return PlanDecoder(session, names, start)
 
     def values(
         self, folder: Path, feeds: Mapping[str, Array], program: str = MAIN

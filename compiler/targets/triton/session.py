@@ -104,7 +104,7 @@ class PlanSession:
             RuntimeRefusedError: inputs do not fit, or a step fails.
         """
         with refusing(what):
-            found = self.run_tensors([self._given(name, feeds) for name in self.inputs])
+            found = self.run_tensors([self.given(name, feeds) for name in self.inputs])
             return {name: to_array(t.cpu()) for name, t in zip(self.outputs, found)}
 
     def values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -119,7 +119,7 @@ class PlanSession:
             seen[name] = to_array(tensor.cpu()).copy()
 
         with refusing("all values"):
-            inputs = [self._given(name, feeds) for name in self.inputs]
+            inputs = [self.given(name, feeds) for name in self.inputs]
             bound = self.bound(inputs)
             outputs = self.walk(bound, inputs, watch)
             seen |= {name: to_array(t.cpu()) for name, t in zip(self.outputs, outputs)}
@@ -127,6 +127,10 @@ class PlanSession:
 
     def run_tensors(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Run once on tensors of the device; the outputs are new ones."""
+        return self.walk_tensors(inputs)
+
+    def walk_tensors(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As ``run_tensors``, step by step on every device."""
         with torch.no_grad():
             return self.walk(self.bound(inputs), inputs)
 
@@ -166,7 +170,7 @@ class PlanSession:
         ]
         self.device.launch(step, given)
 
-    def _given(self, name: str, feeds: Mapping[str, Any]) -> Tensor:
+    def given(self, name: str, feeds: Mapping[str, Any]) -> Tensor:
         """An input on the device, contiguous, of its dtype, and aligned as kernels want it."""
         known = self.plan.inputs[list(self.inputs).index(name)]
         if name not in feeds:
