@@ -301,8 +301,10 @@ def launch_decode(
     }  # fmt: skip
     sizes = {"SIZE": int(size), "HEAD": head_block(q)}
     rows = max(LEAST, next_power_of_2(int(group)))
-    more = {"VECTOR": unit, "ROWS": rows, "BYTES": q.element_size()}
-    own = {"PER_HEAD": has_own(mask, 1), "PER_KEY": has_own(mask, 3)}
-    launch(DECODE_ATTENTION, arguments, sizes | more | own)
+    constants = {
+        **sizes, "VECTOR": unit, "ROWS": rows, "BYTES": q.element_size(),
+        "PER_HEAD": has_own(mask, 1), "PER_KEY": has_own(mask, 3),
+    }  # fmt: skip
+    launch(DECODE_ATTENTION, arguments, constants)
     parts = {"sums": sums, "tops": tops, "totals": totals, "lengths": lengths, "out": out}
     launch(MERGE_SPLITS, parts | common, sizes)
