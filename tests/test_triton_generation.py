@@ -7,6 +7,7 @@ from pathlib import Path
 import decoders
 import pytest
 import torch
+from test_narrow_cache import built
 
 from strop.compiler import build, load
 
@@ -26,3 +27,16 @@ def test_texts_of_several_lengths_are_those_of_the_module(tmp_path: Path) -> Non
     mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
     wanted = decoders.greedy(model.module, model, ids, mask, COUNT).tolist()
     assert found == [one[: one.index(2) + 1] if 2 in one else one for one in wanted]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:there is no CUDA device")
+def test_weights_in_4_bits_for_texts_are_a_recipe(tmp_path: Path) -> None:
+    # The tiny decoder knows nothing: its tokens hang on the last digits.
+    manifest = built(tmp_path, "triton-llm-w4a16", min_token_agreement=0.1, max_perplexity=3.0)
+    passes = {step["name"] for step in manifest["passes"] if step["modified"]}
+    assert {"cached-attention", "quantize-weights-narrow", "precision"} <= passes
+    caches = manifest["generation"]["caches"]
+    specs = {spec["name"]: spec for spec in manifest["contract"]["inputs"]}
+    assert all(specs[name]["dtype"] == "f16" for name in caches)
+    assert 0 < len(list(load(tmp_path / "out").generate([[5, 6]], max_new=3))) <= 3
