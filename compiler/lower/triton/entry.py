@@ -49,7 +49,7 @@ class LoweredToPlan:
 
     @property
     def shared_caches(self) -> frozenset[str]:
-        """None: a plan has no attention over a cache."""
+        """None: a plan makes longer caches anew."""
         return frozenset()
 
     def provenance(self) -> list[Provenance]:
