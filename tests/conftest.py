@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -65,6 +66,17 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """What strop remembers of builds, and what passes learn, stays within the tests."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setenv("STROP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def earlier_objects_left_alone() -> None:
+    """Collections walk over what a file of tests made, and not over all that was there before.
+
+    Every build ends with a full one, and the modules and caches of torch, transformers and
+    earlier files are a million objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -40,8 +40,12 @@ def both_values(program: Program, inputs: dict[str, Any], folder: Path) -> tuple
     return values(program, inputs), under_ir_names(found, program)
 
 
-@pytest.mark.parametrize("stop", ["capture", "cse-last"])
-@pytest.mark.parametrize("name", ["bert", "llama", "t5", "swin", "textbook", "mobilenet-v2"])
+@pytest.mark.parametrize("stop", [pytest.param("capture", marks=pytest.mark.slow), "cse-last"])
+@pytest.mark.parametrize(
+    "name",
+    ["bert", "llama", "swin", "mobilenet-v2"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("t5", "textbook")],
+)
 def test_a_value_of_the_file_is_the_programs_value_of_that_name(
     name: str, stop: str, tmp_path: Path
 ) -> None:

@@ -55,7 +55,10 @@ def in_blocks(x: Tensor, size: int) -> Tensor:
     return mixed.reshape(x.shape[0], count * size, x.shape[2])[:, :length]
 
 
-@pytest.mark.parametrize("size", [4, 16], ids=["three blocks", "one block"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(4, id="three blocks"), pytest.param(16, id="one block", marks=pytest.mark.slow)],
+)
 def test_blocks_of_a_sequence_of_any_length(size: int) -> None:
     axes = {"x": {0: ("batch", 1, 2), 1: ("seq", 1, 35)}}
     file = File(lambda x: in_blocks(x, size), (x(2, 9, 4),), axes)

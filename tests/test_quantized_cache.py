@@ -230,6 +230,7 @@ def test_the_real_package_runs_the_folder(out: Path) -> None:
     assert theirs.get_sequence(0)[5 : 5 + len(ours)].tolist() == ours
 
 
+@pytest.mark.slow
 def test_files_that_keep_caches_in_two_dtypes_are_not_compared(
     out: Path, tmp_path: Path, strop: Strop
 ) -> None:

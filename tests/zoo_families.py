@@ -8,10 +8,10 @@ import pytest
 
 from strop.bench.models.zoo import ZOO
 
-# Their layers are those of a sibling: BERT, Llama, BART or ViT.
+# Their layers are those of a sibling: BERT, Llama, Whisper or ViT.
 SIBLINGS = (
     "distilbert", "roberta", "electra", "gpt-neox", "mistral", "qwen2", "gemma", "phi", "marian",
-    "clip",
+    "clip", "qwen3", "bart",
 )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def _class(
 
 def _known_class(transformers: Any, request: Request, name: str, values: dict[str, Any]) -> Any:
     # The name is untrusted: it is looked up among the classes of models, and nowhere else.
-    kind = getattr(transformers, name, None) if name in dir(transformers) else None
+    kind = getattr(transformers, name, None) if name in transformers.__all__ else None
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         code = " and comes with code of its own" if values.get("auto_map") else ""
         raise UsageError(
