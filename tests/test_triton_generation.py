@@ -8,8 +8,10 @@ import decoders
 import pytest
 import torch
 from test_narrow_cache import built
+from test_text_generation import FAMILIES, saved
 
 from strop.compiler import build, load
+from strop.compiler.frontend.huggingface import load_folder
 
 PROMPTS = [[5, 6, 7, 8], [13, 14]]
 COUNT = 4
@@ -40,3 +42,19 @@ def test_weights_in_4_bits_for_texts_are_a_recipe(tmp_path: Path) -> None:
     specs = {spec["name"]: spec for spec in manifest["contract"]["inputs"]}
     assert all(specs[name]["dtype"] == "f16" for name in caches)
     assert 0 < len(list(load(tmp_path / "out").generate([[5, 6]], max_new=3))) <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "gemma2"])
+@pytest.mark.filterwarnings("ignore:there is no CUDA device")
+def test_a_folder_of_transformers_gives_the_tokens_of_generate(family: str, tmp_path: Path) -> None:
+    original = saved(tmp_path / "model", family, **FAMILIES[family])
+    model = load_folder(f"{tmp_path / 'model'}#text-generation,max-length=24")
+    loaded = load(build(model, recipe="triton-fp16", out=tmp_path / "out").path)
+    for beams in (1, 4):
+        found = [t.id for t in loaded.generate([PROMPTS[0]], max_new=COUNT, beams=beams)]
+        with torch.no_grad():
+            wanted = original.generate(
+                torch.tensor([PROMPTS[0]]), max_new_tokens=COUNT, do_sample=False, num_beams=beams
+            )
+        assert found == wanted[0, len(PROMPTS[0]) :].tolist()
