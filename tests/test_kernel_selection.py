@@ -81,10 +81,11 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> dict[int, Checked | CompileErro
     is well."""
     outcomes: dict[int, Checked | CompileError | str] = {}
 
-    seen: dict[int, set[Variant]] = {}
+    # By the object and not its id, which a later one may have again.
+    seen: dict[Readers, set[Variant]] = {}
 
     def instead(readers: Readers, variants: Sequence[Variant]) -> list[Checked | CompileError]:
-        before = seen.setdefault(id(readers), set())
+        before = seen.setdefault(readers, set())
         assert not before.intersection(variants), "compiled twice"
         assert len(set(variants)) == len(variants)
         before.update(variants)
