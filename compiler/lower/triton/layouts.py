@@ -47,6 +47,19 @@ def split_heads(on: Tracer, x: Tensor, heads: int) -> Tensor:
     return moved
 
 
+def all_heads(
+    on: Tracer, q: Tensor, k: Tensor, v: Tensor, q_heads: int, kv_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, packed or split, as [batch, heads, seq, size]."""
+    if q.dim() == 3:
+        return (
+            split_heads(on, q, q_heads),
+            split_heads(on, k, kv_heads),
+            split_heads(on, v, kv_heads),
+        )
+    return dense(on, q), dense(on, k), dense(on, v)
+
+
 def like(on: Tracer, made: Tensor, x: Tensor) -> Tensor:
     """Rows that a kernel made, [rows, columns], as [..., columns] with the axes of x."""
     return with_axes(on, made, x.shape[:-1])

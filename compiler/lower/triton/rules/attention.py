@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strop.compiler.lower.triton.layouts import dense, split_heads
+from strop.compiler.lower.triton.layouts import all_heads, dense
 from strop.compiler.lower.triton.table import lowers
 from strop.compiler.lower.triton.tracer import Tracer
 from strop.kernels.attention import attention
@@ -24,10 +24,7 @@ def _attention(
     causal: bool,
 ) -> Tensor:
     packed = q.dim() == 3
-    counts = (q_heads, kv_heads, kv_heads)
-    parts = [
-        split_heads(on, x, heads) if packed else dense(on, x) for x, heads in zip((q, k, v), counts)
-    ]
+    parts = all_heads(on, q, k, v, q_heads, kv_heads)
     seen = None if mask is None else dense(on, mask)
     made: Tensor = on.launch(attention, *parts, seen, scale, causal, packed)
     return made

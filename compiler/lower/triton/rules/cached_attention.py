@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strop.compiler.lower.triton.layouts import dense, split_heads
+from strop.compiler.lower.triton.layouts import all_heads, dense
 from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.lower.triton.table import lowers
 from strop.compiler.lower.triton.tracer import Tracer
@@ -34,10 +34,7 @@ def _cached_attention(
     if softcap or past_k.dtype != q.dtype or past_v.dtype != q.dtype:
         raise NotLowered("kernels take no soft cap, and no caches of another dtype than queries")
     packed = q.dim() == 3
-    counts = (q_heads, kv_heads, kv_heads)
-    q, k, v = (
-        split_heads(on, x, heads) if packed else dense(on, x) for x, heads in zip((q, k, v), counts)
-    )
+    q, k, v = all_heads(on, q, k, v, q_heads, kv_heads)
     keys, values = (
         on.call(aten.cat.default, [past, new], 2) for past, new in ((past_k, k), (past_v, v))
     )
