@@ -14,6 +14,10 @@ from torch import Tensor
 from triton_tools import kernels_of, run_plan
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the operators)
+from strop.compiler.lower.triton.refusal import NotLowered
+from strop.compiler.lower.triton.table import TABLE
+from strop.compiler.lower.triton.tracer import Tracer
+from strop.kernels import softmax as softmax_kernel
 
 strop = torch.ops.strop
 BATCHES = {0: {0: ("batch", 1, 8), 1: ("seq", 1, 32)}}
@@ -209,3 +213,53 @@ def test_what_no_kernel_takes_is_run_by_torch() -> None:
     ]  # fmt: skip
     for found, wanted in zip(run_plan(program, x), program.run(input_0=x), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+# Refused -----------------------------------------------------------------------------------------
+
+
+def test_heads_that_no_kernel_takes_join_their_cache_once() -> None:
+    def attend(q: Tensor, k: Tensor, mask: Tensor, past: Tensor) -> Any:
+        return strop.cached_attention(q, k, k, past, past * 2, mask, 2, 1, 0.1, 0.0)[0]
+
+    given = (
+        values(1, 2, 1, 257),
+        values(1, 1, 1, 257, seed=1),
+        values(1, 1, 1, 6, seed=2),
+        values(1, 1, 5, 257, seed=3),
+    )
+    program = program_of(attend, *given)
+    assert kernels_of(program).count("aten.cat.default") == 2
+    assert torch.equal(run_plan(program, *given)[0], attend(*given))
+
+
+@pytest.mark.parametrize("kept", ["soft cap", "int8", "float32"])
+def test_caches_that_no_kernel_continues_are_continued_by_torch(kept: str) -> None:
+    def attend(q: Tensor, k: Tensor, mask: Tensor, past: Tensor, *scales: Tensor) -> Any:
+        cap = 2.0 if kept == "soft cap" else 0.0
+        return strop.cached_attention(q, k, k, past, past * 2, mask, 2, 1, 0.1, cap, *scales)[0]
+
+    dtype = {"int8": torch.int8, "float32": torch.float32}.get(kept, HALF)
+    scales = [torch.full((1, 1, 1, 32), 0.05, dtype=HALF)] * 2 if kept == "int8" else []
+    given = [
+        values(1, 2, 1, 32),
+        values(1, 1, 1, 32, seed=1),
+        values(1, 1, 1, 6, seed=2),
+        (10 * values(1, 1, 5, 32, seed=3)).to(dtype),
+        *scales,
+    ]
+    program = program_of(attend, *given)
+    assert "decode_attention" not in kernels_of(program)
+    torch.testing.assert_close(run_plan(program, *given)[0], attend(*given), rtol=0, atol=0)
+
+
+def test_the_steps_of_a_row_that_refuses_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(on: Tracer, x: Tensor, axis: int, dtype: Any) -> Any:
+        on.launch(softmax_kernel.softmax, on.call(torch.ops.aten.cat.default, [x, x], -1))
+        raise NotLowered("it is not right")
+
+    monkeypatch.setitem(TABLE, torch.ops.aten.softmax.int, refuses)
+    x = values(3, 40)
+    program = program_of(lambda x: F.layer_norm(x.softmax(-1), (40,)), x)
+    assert kernels_of(program) == ["aten.softmax.int", "norm"]
+    assert torch.equal(run_plan(program, x)[0], F.layer_norm(x.softmax(-1), (40,)))

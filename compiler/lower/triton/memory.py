@@ -105,6 +105,17 @@ class Memory:
             self.values.append((place, self._described(key)))
         return self._numbers[key]
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """How many values and buffers there are; for ``cut``."""
+        return len(self.values), len(self.buffers)
+
+    def cut(self, extent: tuple[int, int]) -> None:
+        """Take back the values and buffers that were added since: no step names them any more."""
+        values, buffers = extent
+        del self.values[values:], self.buffers[buffers:]
+        self._numbers = {key: n for key, n in self._numbers.items() if n < values}
+
     def _described(self, key: Any) -> TensorValues:
         place, dtype, shape, stride, offset = key
         return TensorValues(

@@ -159,7 +159,15 @@ class Tracer:
             raise NotLowered("; ".join([*refusals, str(reason)])) from reason
 
     def _by_row(self, row: Any, given: Sequence[Any]) -> Any:
-        return row(self, *given)
+        """What a row of the table makes; where it refuses, its steps are taken back."""
+        steps, launches = len(self.steps), len(self.launches.recorded)
+        memory = self.memory.extent
+        try:
+            return row(self, *given)
+        except NotLowered:
+            del self.steps[steps:], self.origins[steps:], self.launches.recorded[launches:]
+            self.memory.cut(memory)
+            raise
 
     def launch(self, launcher: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a launcher and take down its launches.
