@@ -20,12 +20,10 @@ from strop.passes.prune.groups import groups
 
 from program_tools import session  # isort: skip
 from prune_tools import assert_pruned_as_masked, pruned  # isort: skip
-from zoo_families import SIBLINGS  # isort: skip
+from zoo_families import one_of_each_family  # isort: skip
 
-
-# Their structures are those of BERT, Llama and T5, in more nodes.
-SLOW = (*SIBLINGS, "whisper", "textbook")
-NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ZOO]
+# The structures of the two are those of T5, in more nodes.
+NAMES = one_of_each_family("whisper", "textbook")
 
 
 @cache

@@ -15,6 +15,7 @@ SIBLINGS = (
 )  # fmt: skip
 
 
-def one_of_each_family() -> list[Any]:
-    """Names of all models as parameters; siblings of others are slow."""
-    return [pytest.param(n, marks=pytest.mark.slow) if n in SIBLINGS else n for n in ZOO]
+def one_of_each_family(*others: str) -> list[Any]:
+    """Names of all models as parameters; siblings of others are slow, and the others named."""
+    slow = {*SIBLINGS, *others}
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in ZOO]
