@@ -14,11 +14,11 @@ from strop.kernels.kernel import Configuration, Launch
 from strop.kernels.variant import ABSENT, ALIGNMENT, Variant
 
 _LARGEST = 2**31 - 1
+# Not float64: kernels compute in float32, torch does not.
 _DTYPES = {
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
     torch.float32: "fp32",
-    torch.float64: "fp64",
     torch.float8_e4m3fn: "fp8e4nv",
     torch.float8_e5m2: "fp8e5",
     torch.int8: "i8",

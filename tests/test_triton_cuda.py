@@ -71,6 +71,18 @@ def test_runs_at_sizes_that_were_seen_repeat_a_graph() -> None:
     assert len(session.graphs) == 2
 
 
+def test_a_prepared_run_reads_its_inputs_anew() -> None:
+    session = session_of(program_of(block, torch.ones(2, 5, 16), dims=DIMS, w=torch.ones(16)))
+    given = torch.zeros(2, 5, 16, device=session.device.device)
+    prepared = session.prepared([given])
+    for _ in range(3):
+        x = torch.randn(2, 5, 16)
+        prepared.inputs[0].copy_(x)
+        (found,) = prepared.run()
+        torch.testing.assert_close(found.cpu(), block(x, torch.ones(16)), rtol=1e-4, atol=1e-4)
+    assert not given.any()
+
+
 @need_gpu
 def test_no_more_graphs_are_kept_than_that() -> None:
     session = session_of(program_of(block, torch.ones(2, 5, 16), dims=DIMS, w=torch.ones(16)))

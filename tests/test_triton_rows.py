@@ -215,6 +215,13 @@ def test_what_no_kernel_takes_is_run_by_torch() -> None:
         torch.testing.assert_close(found, wanted)
 
 
+def test_numbers_of_64_bits_stay_with_torch() -> None:
+    # A kernel would compute in float32.
+    x = values(3, 24, dtype=torch.float64)
+    program = program_of(lambda x: F.layer_norm(x, (24,)), x)
+    assert kernels_of(program) == ["aten.layer_norm.default"]
+
+
 # Refused -----------------------------------------------------------------------------------------
 
 

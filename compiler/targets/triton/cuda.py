@@ -16,7 +16,7 @@ from strop.compiler.targets.target import TritonTarget, get_target
 from strop.compiler.targets.triton.bound import BoundLaunch
 from strop.compiler.targets.triton.driver import CompiledKernel, driver_version
 from strop.compiler.targets.triton.plan import Plan, kernel_file
-from strop.compiler.targets.triton.session import PlanSession, open_plan
+from strop.compiler.targets.triton.session import PlanSession, Prepared, open_plan
 from strop.compiler.util.errors import RuntimeRefusedError, UsageError
 from strop.compiler.util.files.reading import MEBIBYTE, read_bytes
 
@@ -99,11 +99,16 @@ class CudaDevice:
 
 @dataclass(frozen=True)
 class Captured:
-    """A run at given sizes that can be repeated."""
+    """A run at given sizes as one launch."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
+
+    def run(self) -> Sequence[Tensor]:
+        """Run once; the next run overwrites the outputs."""
+        self.graph.replay()
+        return self.outputs
 
 
 class CudaSession(PlanSession):
@@ -132,12 +137,24 @@ class CudaSession(PlanSession):
         captured = self.graphs[key]
         for kept, given in zip(captured.inputs, inputs):
             kept.copy_(given)
-        captured.graph.replay()
-        return [output.clone() for output in captured.outputs]
+        return [output.clone() for output in captured.run()]
+
+    def prepared(self, inputs: Sequence[Tensor]) -> Prepared:
+        """A run at the sizes of these inputs: a CUDA graph, where it can be captured."""
+        super().run_tensors(inputs)  # sets up libraries, as above
+        return self._captured(inputs) or super().prepared(inputs)
 
     def _keep(self, key: tuple[int, ...], inputs: Sequence[Tensor]) -> None:
         if len(self.graphs) >= MOST_GRAPHS:
             self.graphs.popitem(last=False)
+        captured = self._captured(inputs)
+        if captured is not None:
+            self.graphs[key] = captured
+
+    def _captured(self, inputs: Sequence[Tensor]) -> Captured | None:
+        """A graph at the sizes of these inputs; None where the model cannot be captured."""
+        if not self._is_captured:
+            return None
         own = [tensor.clone() for tensor in inputs]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -151,5 +168,5 @@ class CudaSession(PlanSession):
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return
-        self.graphs[key] = Captured(graph, own, outputs)
+            return None
+        return Captured(graph, own, outputs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +48,19 @@ class Device(Protocol):
 
     def launch(self, launch: BoundLaunch, arguments: Sequence[Any]) -> None:
         """Run a launch whose grid has programs; arguments are in order, views as tensors."""
+        ...
+
+
+class Prepared(Protocol):
+    """A run at given sizes that is made again and again."""
+
+    @property
+    def inputs(self) -> Sequence[Tensor]:
+        """Its own tensors, in order: what the next run reads."""
+        ...
+
+    def run(self) -> Sequence[Tensor]:
+        """Run once; the next run may overwrite the outputs."""
         ...
 
 
@@ -134,6 +148,16 @@ class PlanSession:
         with torch.no_grad():
             return self.walk(self.bound(inputs), inputs)
 
+    def prepared(self, inputs: Sequence[Tensor]) -> Prepared:
+        """A run at the sizes of these inputs, which it starts with copies of."""
+        return Walked(self, [tensor.clone() for tensor in inputs])
+
+    def most(self, name: str, axis: int) -> int | None:
+        """The largest size of an axis of an input; None where there is no limit."""
+        text = self.plan.inputs[list(self.inputs).index(name)].shape[axis]
+        limits = {dim.name: dim.max for dim in self.plan.dims}
+        return limits[text] if text in limits else int(text)
+
     def bound(self, inputs: Sequence[Tensor]) -> Bound:
         """The plan at the sizes of these inputs."""
         sizes = sizes_of(self.plan, [tuple(t.shape) for t in inputs])
@@ -158,7 +182,17 @@ class PlanSession:
                 for name, number in step.makes.items():
                     watch(name, memory.tensor(number))
             memory.forget(done)
-        return [memory.tensor(o.value).clone() for o in self.plan.outputs]
+        return list(self._outputs(bound, memory))
+
+    def _outputs(self, bound: Bound, memory: Memory) -> Iterator[Tensor]:
+        """The outputs, none of which shares memory with another or with what is used again."""
+        taken: set[tuple[str, int]] = set()
+        for output in self.plan.outputs:
+            view, tensor = bound.views[output.value], memory.tensor(output.value)
+            memory_of = (view.of, view.number)
+            is_own = view.of == "made" and memory_of not in taken
+            taken.add(memory_of)
+            yield tensor if is_own else tensor.clone()
 
     def _launch(self, step: BoundLaunch, memory: Memory) -> None:
         # A grid without programs is an error of the driver; there is nothing to do.
@@ -180,6 +214,18 @@ class PlanSession:
         if tensor.dtype != DTYPES[known.dtype]:
             raise RuntimeRefusedError(f"'{name}' is {tensor.dtype}, it has to be {known.dtype}")
         return _placed(tensor, self.device.device)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A run that walks its steps each time."""
+
+    session: PlanSession
+    inputs: Sequence[Tensor]
+
+    def run(self) -> Sequence[Tensor]:
+        """Run once."""
+        return self.session.walk_tensors(self.inputs)
 
 
 def _placed(tensor: Tensor, device: torch.device) -> Tensor:
