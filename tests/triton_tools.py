@@ -8,32 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from strop.compiler.ir.constants import evaluate
+from strop.bench.harness.interpreted import interpreted, uncompiled
 from strop.compiler.ir.program import Program
 from strop.compiler.lower.lowering import lowering_of
-from strop.compiler.lower.triton.compiled import described
-from strop.compiler.lower.triton.lowering import Traced, lower_to_plan
+from strop.compiler.lower.triton.lowering import Traced
 from strop.compiler.targets.target import get_target
-from strop.compiler.targets.triton.checks import require_sound
-from strop.compiler.targets.triton.interpreter import Interpreter
 from strop.compiler.targets.triton.plan import Plan
 from strop.compiler.targets.triton.session import PlanSession
-from strop.kernels.selection import usual_buckets
-from strop.kernels.specialization import variant_of
 
 TARGET = "triton:sm90"
 
 
 def plan_of(program: Program) -> tuple[Plan, Traced]:
     """The plan of a program, its kernels not compiled: enough for the interpreter."""
-    traced = lower_to_plan(program, TARGET)
-    variants = [
-        variant_of(launch, bucket.configuration)
-        for _, launch in traced.launches
-        for bucket in usual_buckets(launch)
-    ]
-    known = {one.name: described(one, "", 0) for one in variants}
-    return traced.plan.model_copy(update={"variants": known}), traced
+    return uncompiled(program, TARGET)
 
 
 def session_of(program: Program) -> PlanSession:
@@ -46,10 +34,7 @@ def session_of(program: Program) -> PlanSession:
         with tempfile.TemporaryDirectory() as folder:
             lowering_of(target).lower(program, target).write(Path(folder))
             return open_on_cuda(Path(folder))
-    plan, traced = plan_of(program)
-    require_sound(plan)
-    weights = {n: evaluate(node, program).contiguous() for n, node in traced.weights.items()}
-    return PlanSession(plan, weights, Interpreter())
+    return interpreted(program, TARGET)
 
 
 def run_plan(program: Program, *inputs: Tensor) -> list[Tensor]:
