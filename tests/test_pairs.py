@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -263,3 +264,23 @@ def test_the_reason_is_found_behind_a_long_chain_of_sums() -> None:
     program = program_of(chain, TOKENS, w=torch.randn(WIDTH, WIDTH))
     miss = pairs(program).read_by(program.find(*LAYERS)[0])
     assert isinstance(miss, Miss) and "no norm or layer" in miss.reason
+
+
+class Sounds(nn.Module):
+    """Windows of samples, normed and read by a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows = nn.Conv1d(1, WIDTH, 20, stride=10)
+        self.norm, self.reader = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.reader(self.norm(self.windows(x).transpose(1, 2)))
+
+
+def test_long_windows_over_a_dynamic_size_leave_channels_to_follow() -> None:
+    x = torch.randn(2, 1, 45)
+    program = program_of(Sounds(), x, dims={0: {2: ("samples", 20, 64)}})
+    assert named(program) == [("norm", ["reader"])]
+    (pair,) = pairs(program).found
+    assert_scales_move(program, pair, x)

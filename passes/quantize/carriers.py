@@ -16,12 +16,13 @@ from torch import Tensor, fx
 from torch.fx.node import Node
 
 from strop.compiler.ir.families import CASTS, COPIES, DROPOUTS, EXPANSIONS, MUL, PRODUCTS, VIEWS
-from strop.compiler.ir.nodes import arguments, expression
+from strop.compiler.ir.nodes import arguments
 
 aten = torch.ops.aten
 strop = torch.ops.strop
 
-# Of every dynamic dim. Large enough that strides and windows leave something of it.
+# Dynamic dims have the first multiple of this that their range allows: strides and windows leave
+# something of a size that the model takes, and what divides a small one divides this one too.
 _SAMPLE_SIZE = 8
 
 Labels = Any
@@ -79,15 +80,20 @@ def is_carrier(node: Node) -> bool:
 
 
 def sample_shape(value: Tensor) -> tuple[int, ...]:
-    """The shape of a FakeTensor, every dynamic dim of one sample size."""
+    """The shape of a FakeTensor, every dynamic dim at its sample size."""
     return tuple(_number(size) for size in value.shape)
 
 
 def _number(size: int | torch.SymInt) -> int:
-    expr = expression(size)
-    if isinstance(expr, int):
-        return expr
-    return int(expr.xreplace(dict.fromkeys(expr.free_symbols, _SAMPLE_SIZE)))
+    if isinstance(size, int):
+        return size
+    expr, bounds = size.node.expr, size.node.shape_env.bound_sympy
+    sizes = {symbol: _sample(int(bounds(symbol).lower)) for symbol in expr.free_symbols}
+    return int(expr.xreplace(sizes))
+
+
+def _sample(least: int) -> int:
+    return max(1, -(-least // _SAMPLE_SIZE)) * _SAMPLE_SIZE
 
 
 def along(labels: Tensor, axis: int) -> Tensor | None:
