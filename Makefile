@@ -41,8 +41,9 @@ types: $(VENV)/.dev .types/strop  ## mypy, strict
 
 check: lint layers types test  ## everything a change must pass
 
-kernels-oldest: $(VENV)/.oldest  ## compile every kernel with the oldest Triton that is supported
+kernels-oldest: $(VENV)/.oldest  ## compile every kernel with the oldest Triton that is supported, and test it
 	PYTHONPATH=$(VENV)/oldest $(BIN)/strop kernels
+	PYTHONPATH=$(VENV)/oldest $(PYTEST) -m "not slow" tests/test_kernel*.py tests/test_triton*.py
 
 bench: $(VENV)/.dev  ## the figures of RESULTS.md, measured on this machine
 	$(BIN)/python -m strop.bench

@@ -8,6 +8,7 @@ artifact. So the plan and the tests go through the same launcher.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,11 @@ import torch
 
 from strop.kernels.expression import evaluate
 from strop.kernels.kernel import Configuration, Constant, Kernel, Launch
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from strop.kernels.interpreted import let_loops_count
+
+    let_loops_count()
 
 
 @dataclass(frozen=True)
