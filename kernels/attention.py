@@ -17,7 +17,15 @@ from torch import Tensor
 
 from strop.kernels import buffers
 from strop.kernels.examples import tensor
-from strop.kernels.heads import check_scale, head_block, load_rows, store_rows, strides, vector
+from strop.kernels.heads import (
+    check_scale,
+    check_sizes,
+    head_block,
+    load_rows,
+    store_rows,
+    strides,
+    vector,
+)
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.masks import check_mask, has_own, load_mask, mask_bytes, mask_strides
@@ -226,7 +234,8 @@ def attention(
         every key is hidden, by False or by -inf, give zeros, as all do where there are no keys.
 
     Raises:
-        ValueError: the head size or the scale is out of range, or the mask's last stride is not 1.
+        ValueError: the head size or the scale is out of range, the mask's last stride is not 1, or
+            keys and values have heads of another size than queries.
     """
     batch, heads, queries, size = q.shape
     out = buffers.empty(q, (batch, queries, heads, size) if packed else q.shape)
@@ -240,6 +249,7 @@ def launch_attention(
     """Write ``attention`` of these to ``out``, [batch, heads, queries, size] with any strides."""
     check_scale(scale)
     check_mask(mask)
+    check_sizes(q, k, v)
     batch, heads, queries, size = q.shape
     unit = vector(q, k, v, out)
     arguments = {

@@ -23,6 +23,7 @@ from strop.kernels.expression import cdiv, next_power_of_2
 from strop.kernels.heads import (
     LEAST,
     check_scale,
+    check_sizes,
     head_block,
     load_rows,
     store_rows,
@@ -274,6 +275,7 @@ def launch_decode(
     """
     check_scale(scale)
     check_mask(mask)
+    check_sizes(q, k_cache, v_cache)
     batch, heads, _, size = q.shape
     shared, keys = k_cache.shape[1:3]
     group = heads // shared

@@ -38,6 +38,13 @@ def check_scale(scale: float) -> None:
         raise ValueError(f"scores are multiplied by {scale}, and this has to be above 0")
 
 
+def check_sizes(*heads: Tensor) -> None:
+    """Raise ValueError for heads [..., size] of several sizes."""
+    if len({int(x.shape[-1]) for x in heads}) > 1:
+        sizes = ", ".join(str(int(x.shape[-1])) for x in heads)
+        raise ValueError(f"heads of queries, keys and values have {sizes} numbers")
+
+
 def vector(*tensors: Tensor) -> int:
     """The most numbers, up to 16 bytes, of which every stride but the last is a multiple."""
     found = _LOAD_BYTES // min(x.element_size() for x in tensors)

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from program_tools import program_of
 from torch import Tensor
+from triton_tools import kernels_of
 
 from strop.compiler.ir.kernel_limits import limited_calls, why_no_kernel
 from strop.compiler.targets.target import CPU
+from strop.kernels.registry import names as registered
 
 strop = torch.ops.strop
 GPU = replace(CPU, name="gpu", fused_dtypes=frozenset({"float16", "float32"}))
@@ -159,17 +161,20 @@ LEFT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], str]] = {
 @pytest.mark.parametrize("case", TAKEN)
 def test_kernels_run_what_is_within_their_limits(case: str) -> None:
     made, inputs = TAKEN[case]
-    calls = [
-        n for n in program_of(made, *inputs).calls() if isinstance(n.target, torch._ops.OpOverload)
-    ]
+    program = program_of(made, *inputs)
+    calls = [n for n in program.calls() if isinstance(n.target, torch._ops.OpOverload)]
     assert [why_no_kernel(node, GPU) for node in calls] == [None]
+    assert any(name in registered() for name in kernels_of(program))
 
 
 @pytest.mark.parametrize("case", LEFT)
 def test_torch_runs_the_rest_for_a_reason(case: str) -> None:
     made, inputs, reason = LEFT[case]
-    reasons = [why_no_kernel(node, GPU) for node in program_of(made, *inputs).calls()]
+    program = program_of(made, *inputs)
+    reasons = [why_no_kernel(node, GPU) for node in program.calls()]
     assert reason in reasons
+    if None not in reasons:
+        assert not set(kernels_of(program)) & set(registered())
 
 
 DYNAMIC: dict[str, Callable[[Tensor], Tensor]] = {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from strop.bench.models.zoo import ZOO
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
+from strop.compiler.ir.nodes import tensors_of
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.stale import verify_types
 from strop.compiler.recipes.loading import load_recipe
@@ -394,3 +395,13 @@ def test_models_of_the_zoo_are_near_their_originals(name: str) -> None:
         for want, got in pairs:
             scale = max(float(want.abs().max()), 1.0)
             torch.testing.assert_close(got, want, rtol=0, atol=4 * STEP * scale)
+
+
+def test_numbers_made_from_nothing_join_the_others() -> None:
+    def function(x: Tensor) -> Tensor:
+        return torch.cat([x, torch.full((x.shape[0], 8), 0.5)], 1)
+
+    program = program_of(function, ROWS, dims={0: {0: "rows"}})
+    after = narrowed(program).program
+    assert len({t.fake_mode for n in after.calls() for t in tensors_of(n)}) == 1  # type: ignore[attr-defined]
+    assert_near(program, after, ROWS)

@@ -270,3 +270,15 @@ def test_the_steps_of_a_row_that_refuses_are_taken_back(monkeypatch: pytest.Monk
     program = program_of(lambda x: F.layer_norm(x.softmax(-1), (40,)), x)
     assert kernels_of(program) == ["aten.softmax.int", "norm"]
     assert torch.equal(run_plan(program, x)[0], F.layer_norm(x.softmax(-1), (40,)))
+
+
+def test_what_torch_makes_within_other_memory_begins_at_its_first_number() -> None:
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        made = x.clone()
+        made[..., 8:] = y
+        return made * 2
+
+    x, y = values(2, 3, 16, dtype=torch.float32), values(2, 3, 8, dtype=torch.float32)
+    program = program_of(function, x, y, dims={0: {0: "rows"}, 1: {0: "rows"}})
+    (found,) = run_plan(program, x, y)
+    torch.testing.assert_close(found, function(x, y))

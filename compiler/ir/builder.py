@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 import strop.compiler.ir.least_squares  # noqa: F401  (types of its results)
 from strop.compiler.ir.data_sizes import data_symbols, free_names, made_symbols
-from strop.compiler.ir.nodes import expression
+from strop.compiler.ir.nodes import expression, tensors_of
 from strop.compiler.ir.program import Origin, Program
 from strop.compiler.ir.recurrent import TYPES
 from strop.compiler.ir.unseen_sizes import sizes_unseen
@@ -111,6 +111,15 @@ def fake_result(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode | None
     if set(data_symbols(result)) <= set(data_symbols(leaves)):
         known[key] = result
     return result
+
+
+def result_anew(node: Node) -> Any:
+    """What a call gives now that its arguments are others, in the mode of what it gave before.
+
+    A call may take no tensors, such as ``aten.full``, and then its arguments have no mode.
+    """
+    mode: FakeTensorMode = tensors_of(node)[0].fake_mode  # type: ignore[attr-defined]
+    return fake_result(node.target, node.args, node.kwargs, mode)
 
 
 def _type_key(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
-from strop.compiler.ir.builder import fake_result
+from strop.compiler.ir.builder import result_anew
 from strop.compiler.ir.families import CASTS
 from strop.compiler.ir.nodes import tensors_of
 from strop.passes.legalize.casts import cast, use_instead
@@ -81,7 +81,7 @@ class WiderCalls:
         node.args, node.kwargs = pytree.tree_map(self._wider_dtype, (args, kwargs))
         if (node.args, node.kwargs) == given:
             return False
-        made = fake_result(node.target, node.args, node.kwargs)
+        made = result_anew(node)
         if not isinstance(made, (tuple, list)):
             self._narrow_again(node, made, node in self.kept)
             return True

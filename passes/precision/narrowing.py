@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.fx.node import Node
 from torch.utils import _pytree as pytree
 
-from strop.compiler.ir.builder import fake_result
+from strop.compiler.ir.builder import result_anew
 from strop.compiler.ir.nodes import arg, arguments, input_node, tensors_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.rules import Log
@@ -81,7 +81,7 @@ class Narrowing:
         return self._narrow[value]
 
     def _retype(self, node: Node) -> None:
-        made = fake_result(node.target, node.args, node.kwargs)
+        made = result_anew(node)
         if not isinstance(made, (tuple, list)):
             self._widen_again(node, made)
             return

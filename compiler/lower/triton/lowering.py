@@ -14,6 +14,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.lower.triton.arena import assign, lives
 from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.lower.triton.tracer import Tracer
+from strop.compiler.targets.target import get_target
 from strop.compiler.targets.triton.plan import (
     DTYPE_NAMES,
     FORMAT,
@@ -55,7 +56,7 @@ def lower_to_plan(program: Program, target: str) -> Traced:
         UnsupportedError: naming every operator that neither a kernel nor torch runs, with its
             source line.
     """
-    on = Tracer(program)
+    on = Tracer(program, get_target(target))
     inputs = program.graph.find_nodes(op="placeholder")
     for number, node in enumerate(inputs):
         on.input(node, number)

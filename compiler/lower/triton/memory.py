@@ -93,12 +93,14 @@ class Memory:
         if tensor.dtype not in DTYPE_NAMES:
             raise NotLowered(f"it computes with {tensor.dtype}")
         place, text = self.place(tensor, name), self.expressions.text
+        # What torch makes on fake tensors may begin within memory that no plan has.
+        first = self._places[storage_address(tensor)][0].storage_offset()
         key = (
             place,
             tensor.dtype,
             tuple(text(s) for s in tensor.shape),
             tuple(text(s) for s in tensor.stride()),
-            text(tensor.storage_offset()),
+            text(tensor.storage_offset() - first),
         )
         if key not in self._numbers:
             self._numbers[key] = len(self.values)

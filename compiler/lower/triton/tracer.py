@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from strop.compiler.ir.builder import fake_mode_of
 from strop.compiler.ir.constants import constant_nodes, weight_names
+from strop.compiler.ir.kernel_limits import why_no_kernel
 from strop.compiler.ir.nodes import arguments, tensors_of
 from strop.compiler.ir.printer import is_size, op_name
 from strop.compiler.ir.program import Program
@@ -31,6 +32,7 @@ from strop.compiler.lower.triton.properties import is_random, views_only
 from strop.compiler.lower.triton.reference import inputs_in, reference, tensors_in
 from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.lower.triton.table import TABLE
+from strop.compiler.targets.target import Target
 from strop.compiler.targets.triton.externs import encode
 from strop.compiler.targets.triton.plan import ExternValues, Step
 from strop.compiler.util.operators import listed_operator
@@ -44,6 +46,7 @@ class Tracer:
 
     Attributes:
         program: what is lowered.
+        target: what it is lowered to.
         node: the call being lowered now.
         memory: which memory fake tensors stand for.
         launches: makes steps of what launchers record.
@@ -52,8 +55,8 @@ class Tracer:
         weights: constants that steps read, by name, in order.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, target: Target) -> None:
+        self.program, self.target = program, target
         self.node = program.graph.output_node()
         self.memory = Memory(Expressions(program.symbols))
         self.launches = Launches(self.memory)
@@ -148,9 +151,8 @@ class Tracer:
     def _lowered(self, node: Node) -> Any:
         row, refusals = TABLE.get(node.target), []
         if row is not None:
-            given = fx.map_arg(tuple(arguments(node).values()), self.value)
             try:
-                return self._by_row(row, given)
+                return self._by_row(row, node)
             except NotLowered as reason:
                 refusals.append(str(reason))
         try:
@@ -158,8 +160,12 @@ class Tracer:
         except NotLowered as reason:
             raise NotLowered("; ".join([*refusals, str(reason)])) from reason
 
-    def _by_row(self, row: Any, given: Sequence[Any]) -> Any:
+    def _by_row(self, row: Any, node: Node) -> Any:
         """What a row of the table makes; where it refuses, its steps are taken back."""
+        reason = why_no_kernel(node, self.target)
+        if reason is not None:
+            raise NotLowered(reason)
+        given = fx.map_arg(tuple(arguments(node).values()), self.value)
         steps, launches = len(self.steps), len(self.launches.recorded)
         memory = self.memory.extent
         try:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from strop.compiler.lower.triton.layouts import all_heads, dense
-from strop.compiler.lower.triton.refusal import NotLowered
 from strop.compiler.lower.triton.table import lowers
 from strop.compiler.lower.triton.tracer import Tracer
 from strop.kernels.cached_attention import cached_attention
@@ -30,9 +29,6 @@ def _cached_attention(
     k_scale: Tensor | None,
     v_scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # As ``kernel_limits`` tells the user.
-    if softcap or past_k.dtype != q.dtype or past_v.dtype != q.dtype:
-        raise NotLowered("kernels take no soft cap, and no caches of another dtype than queries")
     packed = q.dim() == 3
     q, k, v = all_heads(on, q, k, v, q_heads, kv_heads)
     keys, values = (
