@@ -4,17 +4,23 @@
 and the models of the zoo through the recipes for Triton, and runs each plan on the model's example
 and at the smallest sizes. What kernels, launches and memory change shows against the program behind
 the same passes, run by torch; what quantization changes does not.
+
+Outputs are compared, and every call by itself, on the values that the plan gave to it. With int8
+they differ: a number that lies between two steps goes to either of them by the last digit of a sum,
+and the layers behind it make more of that.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor
+from torch.fx.node import Node
 
 from strop.bench.models.minilm import make as minilm
 from strop.bench.models.zoo import ZOO
@@ -25,12 +31,14 @@ from strop.compiler import Model
 from strop.compiler.frontend.coverage import smallest_sizes
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import Signature, read_inputs, resize
+from strop.compiler.ir.interpreter import interpret
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.recipes.loading import load_recipe
 from strop.compiler.rewriting.context import Context
 from strop.compiler.rewriting.passes import Pipeline
 from strop.compiler.targets.target import get_target
+from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UnsupportedError
 
 TARGET = "triton:sm90"
@@ -57,7 +65,7 @@ def behind(program: Program, recipe: str, without: str) -> Program:
 
 
 def errors(name: str) -> dict[str, Any]:
-    """By way the largest error of any output, and how many steps are kernels; or why there is none.
+    """By way how far a model's plan is from its program; or why there is no plan.
 
     For a process of its own: Triton becomes an interpreter in it.
     """
@@ -69,27 +77,75 @@ def errors(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for way, (recipe, without, _) in WAYS.items():
         try:
-            found[way] = _compared(behind(program, recipe, without), signature, example)
+            made = behind(program, recipe, without)
+            found[way] = asdict(compared(made, _at_sizes(signature, example)))
         except UnsupportedError as refused:
             found[way] = {"refused": str(refused)}
     return found
 
 
-def _compared(program: Program, signature: Signature, example: Inputs) -> dict[str, Any]:
+@dataclass
+class Fidelity:
+    """How far a plan is from its program; errors are shares of the largest magnitude.
+
+    Attributes:
+        outputs: the largest error of an output.
+        calls: the largest error of floats that a call gives for the plan's own values.
+        numbers: how many int8 numbers calls give.
+        moved: how many of them are others than in the program.
+        kernels: steps that are kernels.
+        steps: all of them.
+    """
+
+    outputs: float = 0.0
+    calls: float = 0.0
+    numbers: int = 0
+    moved: int = 0
+    kernels: int = 0
+    steps: int = 0
+
+    def add(self, ours: Tensor, wanted: Tensor) -> None:
+        """Count what a call gives."""
+        if wanted.dtype == torch.int8:
+            self.numbers += wanted.numel()
+            self.moved += int((ours != wanted).sum())
+        elif wanted.is_floating_point():
+            self.calls = max(self.calls, error(ours, wanted))
+
+
+def compared(program: Program, feeds: Iterable[Inputs]) -> Fidelity:
+    """Run a program and its plan on several inputs."""
     from strop.bench.harness.interpreted import interpreted
     from strop.compiler.targets.triton.plan import DTYPES
 
     session = interpreted(program, TARGET)
     dtypes = {known.name: DTYPES[known.dtype] for known in session.plan.inputs}
-    worst = 0.0
-    for inputs in _at_sizes(signature, example):
+    steps = session.plan.steps
+    found = Fidelity(kernels=sum(step.kind != "extern" for step in steps), steps=len(steps))
+    for inputs in feeds:
         given = {name: inputs[name].to(dtype) for name, dtype in dtypes.items()}
+        values = session.values({name: to_array(tensor) for name, tensor in given.items()})
+        made = {name: torch.from_numpy(array) for name, array in values.items()}
         with torch.no_grad():
             wanted = program.run(**given)
-        ours = session.run_tensors([session.given(name, given) for name in session.inputs])
-        worst = max(worst, *(error(a, b) for a, b in zip(ours, wanted, strict=True)))
-    kernels = sum(step.kind != "extern" for step in session.plan.steps)
-    return {"error": worst, "kernels": kernels, "steps": len(session.plan.steps)}
+            by_call(program, given, made, found)
+        ours = [made[name] for name in session.outputs]
+        found.outputs = max(found.outputs, *(error(a, b) for a, b in zip(ours, wanted)))
+    return found
+
+
+def by_call(program: Program, inputs: Inputs, made: Mapping[str, Tensor], found: Fidelity) -> None:
+    """Compare what each call gives for the values that the plan gave to it."""
+
+    def watch(node: Node, value: Any) -> None:
+        ours = made.get(node.name)
+        if node.op != "call_function" or ours is None or not isinstance(value, Tensor):
+            return
+        found.add(ours, value)
+        value.copy_(ours)
+
+    fed = [inputs[str(node.target)] for node in program.graph.find_nodes(op="placeholder")]
+    interpret(program.graph, program.weights, fed, watch)
 
 
 def _at_sizes(signature: Signature, example: Inputs) -> Iterator[Inputs]:
@@ -111,17 +167,26 @@ def error(ours: Tensor, wanted: Tensor) -> float:
 
 
 def figures(found: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
-    """The worst error of each way, and what is behind it."""
-    stated = []
+    """The worst of all models by way, and that of MiniLM."""
+    stated: list[Figure] = []
     for way, (_, _, most) in WAYS.items():
-        seen = {name: ways[way]["error"] for name, ways in found.items() if "error" in ways[way]}
-        if "MiniLM" in seen:
-            stated.append(Figure(f"MiniLM, {way}: error", seen["MiniLM"], at_most=most))
-        if seen:
-            worst = max(seen.values())
-            stated.append(Figure(f"{len(seen)} models, {way}: largest error", worst, at_most=most))
+        seen = {name: ways[way] for name, ways in found.items() if "outputs" in ways[way]}
+        for label, kept in (
+            ("MiniLM", [seen[name] for name in seen if name == "MiniLM"]),
+            (f"{len(seen)} models", list(seen.values())),
+        ):
+            stated += _stated(f"{label}, {way}", kept, most) if kept else []
     refused = sum("refused" in ways[way] for ways in found.values() for way in WAYS)
     return [*stated, Figure("models and ways that were refused", refused)]
+
+
+def _stated(what: str, kept: Sequence[Mapping[str, Any]], most: float) -> Iterator[Figure]:
+    yield Figure(f"{what}: error of outputs", max(one["outputs"] for one in kept), at_most=most)
+    yield Figure(f"{what}: error of a call", max(one["calls"] for one in kept), at_most=most)
+    numbers = sum(one["numbers"] for one in kept)
+    if numbers:
+        moved = sum(one["moved"] for one in kept)
+        yield Figure(f"{what}: share of int8 numbers that are others", moved / numbers)
 
 
 def main(
