@@ -56,7 +56,7 @@ def places(program: Program, rules: Sequence[WeightRule]) -> list[Place]:
         for root in program.find(*rule.targets()):
             match = rule.match(root, program)
             if isinstance(match, Match):
-                key = (match["weight"], rule.scheme)
+                key = (match["weight"], rule.scheme_of(match["weight"]))
                 found.setdefault(key, Place(*key, [])).calls.append(root)
     return list(found.values())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,10 @@ class Scheme:
     bits: int
     group: int
     symmetric: bool
+
+    def wide(self) -> Scheme:
+        """The same in 8 bits."""
+        return replace(self, bits=8)
 
     def groups(self, size: int) -> int:
         """In how many groups a row of so many values is cut."""
@@ -148,11 +152,18 @@ class WeightRule(Rule):
         scheme: how weights are held.
         selection: which ones.
         grids: where the rewritten calls take them from.
+        wide: the names of weights that are held in 8 bits instead.
     """
 
     scheme: Scheme
     selection: Selection = Selection()
     grids: Grids = field(default_factory=Grids)
+    wide: frozenset[str] = frozenset()
+
+    def scheme_of(self, weight: Node) -> Scheme:
+        """How a weight is held."""
+        is_wide = not self.wide.isdisjoint(weight_names(weight))
+        return self.scheme.wide() if is_wide else self.scheme
 
 
 @dataclass(frozen=True)
@@ -171,9 +182,10 @@ class NbitsLinear(WeightRule):
         return Match(root, found, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        grid = self.grids.of(match["weight"], self.scheme, build)
+        scheme = self.scheme_of(match["weight"])
+        grid = self.grids.of(match["weight"], scheme, build)
         return build.call(
-            strop.linear_nbits.default, match["input"], *grid, match["bias"], self.scheme.bits
+            strop.linear_nbits.default, match["input"], *grid, match["bias"], scheme.bits
         )
 
 
@@ -198,5 +210,6 @@ class NbitsEmbedding(WeightRule):
         return Match(root, values, [root])
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        grid = self.grids.of(match["weight"], self.scheme, build)
-        return build.call(strop.embedding_nbits.default, *grid, match["indices"], self.scheme.bits)
+        scheme = self.scheme_of(match["weight"])
+        grid = self.grids.of(match["weight"], scheme, build)
+        return build.call(strop.embedding_nbits.default, *grid, match["indices"], scheme.bits)

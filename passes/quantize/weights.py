@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from strop.compiler.ir.constants import weight_names
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.context import Context, Need, Needs
 from strop.compiler.rewriting.learning import Learned, LearningPass
@@ -31,6 +32,8 @@ from strop.passes.quantize.grouped import (
 from strop.passes.quantize.methods import WITH_DATA, MethodName, Settings
 from strop.passes.quantize.selection import Selecting
 from strop.passes.quantize.tied import stored_apart
+from strop.passes.quantize.wide import BITS as WIDE
+from strop.passes.quantize.wide import worth_more
 
 _GROUPS = (0, 16, 32, 64, 128, 256)
 _FOLDED = "folded/"
@@ -55,6 +58,8 @@ class QuantizeWeights(Selecting, LearningPass):
         embeddings: bits of embedding tables; 0 leaves them in float.
         only: weights to quantize, by name or shell pattern; by default all.
         keep: weights to leave in float, by name or shell pattern.
+        wide: the share of the weights, 0 to 1, that may have 8 bits: those whose rounding moves the
+            scores most, as the gradients on calibration data say.
         learnable: scales can be trained by ``recover`` behind this pass. Otherwise they stay as the
             method gave them; those of "nearest" follow the weight.
         batches: of data that are looked at, at most.
@@ -74,6 +79,7 @@ class QuantizeWeights(Selecting, LearningPass):
     symmetric: bool = False
     method: MethodName | Literal["auto"] = "auto"
     embeddings: int = 0
+    wide: float = 0.0
     learnable: bool = False
     batches: int = 64
     damping: float = 0.01
@@ -92,6 +98,8 @@ class QuantizeWeights(Selecting, LearningPass):
         if self.group not in _GROUPS:
             known = ", ".join(map(str, _GROUPS))
             raise UsageError(f"group is {self.group}; it must be one of {known}")
+        if not 0 <= self.wide <= 1:
+            raise UsageError(f"wide is {self.wide:g}; it is a share, from 0 to 1")
         for name in ("batches", "steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 1 or more")
@@ -103,16 +111,18 @@ class QuantizeWeights(Selecting, LearningPass):
 
     def reads(self) -> Sequence[Need]:
         """Data, also where it can do without."""
-        return ("calibration", "train") if self.method in (*WITH_DATA, "auto") else ()
+        by_data = self.wide or self.method in (*WITH_DATA, "auto")
+        return ("calibration", "train") if by_data else ()
 
     def refused_by(self, target: Target) -> str | None:
-        schemes = [Scheme(b, self.group, self.symmetric) for b in (self.bits, self.embeddings) if b]
+        widths = (self.bits, self.embeddings, WIDE if self.wide else 0)
+        schemes = [Scheme(bits, self.group, self.symmetric) for bits in widths if bits]
         return next(filter(None, (scheme.refused_by(target) for scheme in schemes)), None)
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:
         """Choose the grids, unless they follow from the weights, and rewrite the layers."""
         self.selection.require_matches(program)
-        if self.method == "nearest" and not self.learnable:
+        if self._follows_weights and not self.wide:
             self.apply_learned_in(program, log, Learned(), context)
         else:
             super().apply_in(program, log, context)
@@ -125,38 +135,63 @@ class QuantizeWeights(Selecting, LearningPass):
                 program.set_weight(name.removeprefix(_FOLDED), tensor, self.name)
                 log.changed_weight("scaled-channels", name.removeprefix(_FOLDED))
         grids = Grids(learned.tensors, self.learnable)
-        rules: list[Rule] = [*self._rules(context.target, grids)]
+        wide = frozenset(learned.facts.get("wide", ()))
+        rules: list[Rule] = [*self._rules(context.target, grids, wide)]
         if self.embeddings:
             rules.append(Int8Table(self.selection).on(context.target))
         apply_rules(program, rules, log)
         log.notes.extend(stored_apart(program))
 
+    @property
+    def _follows_weights(self) -> bool:
+        """Whether grids are computed from the weights, also while these are trained."""
+        return self.method == "nearest" and not self.learnable
+
     def learn(self, program: Program, context: Context) -> Learned:
         """Choose scales, zero points and whole numbers of every weight."""
         method = self._method(context)
-        found = places(program, self._rules(context.target, Grids()))
+        wide, notes = self._wide(program, context)
+        found = places(program, self._rules(context.target, Grids(), wide))
         if method in WITH_DATA:
             with_moments(found, program, context, self.batches)
         note = few_rows(found, method)
         folded = scaled_channels(found, program) if method == "awq" else {}
         settings = Settings(self.damping, self.act_order, self.steps)
-        tensors = chosen(found, program, method, settings, context)
+        kept = [] if self._follows_weights else found
+        tensors = chosen(kept, program, method, settings, context)
         return Learned(
             tensors | {f"{_FOLDED}{name}": tensor for name, tensor in folded.items()},
-            {"method": method, "weights": len(found)},
-            (note,) if note else (),
+            {"method": method, "weights": len(found)} | ({"wide": sorted(wide)} if wide else {}),
+            (*notes, note) if note else notes,
         )
+
+    def _wide(self, program: Program, context: Context) -> tuple[frozenset[str], tuple[str, ...]]:
+        """The names of weights in 8 bits, and what the user should know of them."""
+        if not self.wide:
+            return frozenset(), ()
+        if context.lacks(("calibration", "train")):
+            return frozenset(), (
+                "no weight has 8 bits (wide): the model gives no calibration data, by which they "
+                "are chosen; give Model(calibration=...)",
+            )
+        found = places(program, self._rules(context.target, Grids()))
+        taken = worth_more(found, program, self.wide, context, self.batches)
+        names = [name for place in taken for name in weight_names(place.weight)]
+        said = f"{len(taken)} of {len(found)} weights have 8 bits: {', '.join(names)}"
+        return frozenset(names), (said,)
 
     def _method(self, context: Context) -> MethodName:
         if self.method != "auto":
             return self.method
         return "mse" if context.lacks(("calibration", "train")) else "gptq"
 
-    def _rules(self, target: Target, grids: Grids) -> list[WeightRule]:
+    def _rules(
+        self, target: Target, grids: Grids, wide: frozenset[str] = frozenset()
+    ) -> list[WeightRule]:
         kinds: list[tuple[type[WeightRule], int]] = [(NbitsLinear, self.bits)]
         if self.embeddings:
             kinds.append((NbitsEmbedding, self.embeddings))
         return [
-            kind(Scheme(bits, self.group, self.symmetric), self.selection, grids).on(target)
+            kind(Scheme(bits, self.group, self.symmetric), self.selection, grids, wide).on(target)
             for kind, bits in kinds
         ]
