@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from strop.bench.applications import functions, question_answering, stages
+from strop.bench.applications import functions, question_answering, stages, timing
 from strop.bench.applications.question_answering import Answers, Question
 from strop.bench.applications.stages import Stage
+from strop.bench.applications.timing import InTorch
+from strop.bench.harness.engines import Runner
+from strop.bench.harness.subject import Feeds
+from strop.bench.harness.workers import workers
 from strop.bench.models import minilm
+from strop.bench.records.record import Plan
+from strop.compiler.util.numerics import Array
 from strop.compiler.util.terminal import Console
 from strop.passes.train import Policy
 
@@ -122,47 +131,99 @@ def test_question_answering_runs(
 
 # Stages --------------------------------------------------------------------------------------
 
-TWO = [
-    Stage("trained", {"F1": 90.0}, {"1 text": 8.0}, 4.0),
-    Stage("pruned", {"F1": 30.0}),
-    Stage("int8", {"F1": 80.0}, {"1 text": 2.0}, 1.0),
+TASK = "1 text"
+THREE = [
+    Stage("torch", {"F1": 90.0}, {TASK: [8.0, 16.0, 9.0]}),
+    Stage("pruned", {"F1": 30.0}, None, 4.0),
+    Stage("int8", {"F1": 80.0}, {TASK: [2.0, 8.0, 3.0]}, 1.0),
 ]
 
 
-def test_figures_compare_with_the_first_stage() -> None:
-    assert [(f.what, f.value) for f in stages.figures(TWO)] == [
-        ("F1, trained", 90),
-        ("F1, pruned", 30),
+def test_speeds_are_compared_round_by_round() -> None:
+    first, pruned, last = THREE
+    assert [stage.milliseconds(TASK) for stage in THREE] == [9.0, None, 3.0]
+    # The ratios are 4, 2 and 3.
+    assert last.faster(first, TASK) == 3 and pruned.faster(first, TASK) is None
+
+
+def test_figures_compare_the_last_stage_with_the_first() -> None:
+    assert [(f.what, f.value) for f in stages.figures(THREE)] == [
+        ("F1, torch", 90),
         ("F1, int8", 80),
-        ("speed, 1 text, int8 over trained", 4),
-        ("size, int8, share of trained", 0.25),
+        ("speed, 1 text, int8 over torch", 3),
     ]
 
 
 def test_a_report_is_a_table_and_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(stages, "console", Console(file=shown))
-    stages.report("small", "A title", TWO, tmp_path, settings=["x=1"])
+    stages.report("small", "A title", THREE, tmp_path, settings=["x=1"])
     rows = [line.split("│")[1:-1] for line in shown.getvalue().splitlines() if "│" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["F1", "90", "30", "80"],
-        ["ms, 1 text", "8", "", "2"],
-        ["times as fast", "1", "", "4"],
-        ["MB", "4", "", "1"],
+        ["torch", "90", "9 (1.00×)", ""],
+        ["pruned", "30", "", "4"],
+        ["int8", "80", "3 (3.00×)", "1"],
     ]
     assert shown.getvalue().startswith("A title")
     saved = json.loads((tmp_path / "small.json").read_text())
     assert saved["measured"]["settings"] == ["x=1"]
-    assert saved["measured"]["stages"][1] == {
-        "name": "pruned", "quality": {"F1": 30.0}, "milliseconds": None, "megabytes": None,
-    }  # fmt: skip
+    assert stages.recorded(saved) == stages.table("A title", THREE)
 
 
-def test_calls_take_turns() -> None:
-    turns: list[str] = []
-    calls = {name: lambda name=name: turns.append(name) for name in "ab"}
-    found = stages.interleaved(calls, rounds=2)
-    assert turns == ["a", "b"] * 3 and min(found.values()) >= 0
+# Timing --------------------------------------------------------------------------------------
+
+
+class Slow(Runner):
+    """Sleeps for as many milliseconds as its weight says."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self.seconds = float(weights["milliseconds"]) / 1000
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        time.sleep(self.seconds)
+        return [np.array(os.getpid())]
+
+
+def slow(name: str, milliseconds: float, folder: Path) -> InTorch:
+    folder /= name
+    folder.mkdir()
+    weights = timing.saved({"milliseconds": torch.tensor(milliseconds)}, folder)
+    return InTorch(name, 1, weights, Slow)
+
+
+@pytest.mark.slow
+def test_stages_are_timed_in_processes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(threads=[1], bouts=2, rounds=2, turn_seconds=0.01, patience=0)
+    monkeypatch.setattr(timing, "PLAN", plan)
+    engines = [slow("a", 2, tmp_path), slow("b", 20, tmp_path)]
+    feeds: dict[str, Feeds] = {"task": {}}
+    found = timing.timed(engines, feeds)
+    assert [len(found[name]["task"]) for name in "ab"] == [4, 4]
+    assert all(a < b for a, b in zip(found["a"]["task"], found["b"]["task"]))
+    with workers(engines, feeds) as (running, _):
+        assert len({os.getpid(), *(int(w.outputs("task")[0]) for w in running.values())}) == 3
+
+
+@pytest.mark.slow
+def test_a_stage_that_does_not_run_is_named(tmp_path: Path) -> None:
+    weights = timing.saved({"other": torch.ones(1)}, tmp_path)
+    with pytest.raises(SystemExit, match=r"^broken does not load: KeyError"):
+        timing.timed([InTorch("broken", 1, weights, Slow)], {"task": {}})
+
+
+def test_a_reader_made_of_its_weights_answers_as_before(described: None) -> None:
+    reader = question_answering.Reader(minilm.encoder()).eval()
+    made = question_answering.InEagerTorch(reader.encoder.config, reader.state_dict())
+    batch = question_answering._batch(
+        question_answering.encoded(question_answering.questions("test"))[:2]
+    )
+    given = {name: batch[name] for name in question_answering.INPUTS}
+    with torch.no_grad():
+        wanted = [scores.numpy() for scores in reader(**given).values()]
+    found = made.run({name: ids.numpy() for name, ids in given.items()})
+    np.testing.assert_equal(found, wanted)
 
 
 def test_a_folder_is_kept_where_one_is_named(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from strop.bench.applications.functions import Function
 from strop.bench.applications.programs import generation, programs
 from strop.bench.applications.sequences import Pair, loss
 from strop.bench.applications.stepping import Steps, forced_loss, greedy
-from strop.bench.applications.transformer import END, Decoder, Encoder, Sizes, Table, Transformer
-from strop.bench.applications.writers import InTorch
+from strop.bench.applications.transformer import END, Sizes, Transformer, both_programs
+from strop.bench.applications.writers import Modules, TimedInTorch
 from strop.compiler import load
 from strop.compiler.frontend.generation import Generation
 from strop.compiler.frontend.programs import as_programs
@@ -56,9 +56,7 @@ def module() -> Transformer:
 
 def stepped(weights: Tensors, batch: Tensors) -> torch.Tensor:
     """Logits of every target token, by the encoder, and the decoder token by token."""
-    table = Table(weights)
-    encoder, decoder = (kind(weights, SMALL, table).eval() for kind in (Encoder, Decoder))
-    steps = Steps(encoder, decoder, generation(SMALL), batch)
+    steps = Steps(*both_programs(weights, SMALL), generation(SMALL), batch)
     return torch.stack([steps.step(ids) for ids in batch["decoder_input_ids"].split(1, 1)], 1)
 
 
@@ -84,10 +82,20 @@ def test_tokens_are_chosen_until_their_end() -> None:
 
 def test_the_loss_of_a_target_is_that_of_the_whole(module: Transformer, corpus: Corpus) -> None:
     batch = corpus.train[0]
-    writer = InTorch(module.state_dict(), corpus)
+    writer = Modules(module.state_dict(), corpus)
     with torch.no_grad():
         whole = module(*(batch[name] for name in encoder_decoder.INPUTS))
     torch.testing.assert_close(forced_loss(writer.steps(batch), batch), loss(whole, batch))
+
+
+def test_what_is_timed_in_torch_is_what_is_written(module: Transformer, corpus: Corpus) -> None:
+    source = next(b for b in corpus.train if b["attention_mask"].all())
+    timed, writer = TimedInTorch(SMALL, module.state_dict()), Modules(module.state_dict(), corpus)
+    rows = len(source["input_ids"])
+    texts = timed.texts(source["input_ids"].numpy(), 5).tolist()
+    found = greedy(writer.steps(source), rows, 5)
+    assert [row[: len(ids)] for row, ids in zip(texts, found)] == found
+    assert [len(row) for row in texts] == rows * [5]
 
 
 @pytest.mark.slow
@@ -166,4 +174,10 @@ def test_summaries_are_written_of_sources_without_them(monkeypatch: pytest.Monke
     one = Function("add", (), "Add one. And more.", "Add one.", "def add(x): return x + 1")
     none = replace(one, summary="")
     monkeypatch.setattr(summarization, "functions", lambda part: (one, none))
-    assert summarization.pairs("train") == [Pair(one.body, "Add one.")]
+    assert summarization.pairs("train") == [Pair("def add x return x 1", "Add one.")]
+
+
+def test_names_are_spelled_as_words() -> None:
+    source = "def setLevel(self, new_level=HTTP2):\n    self.level = _checked(new_level)"
+    words = "def set level self new level http 2 self level checked new level"
+    assert summarization.words_of(source) == words

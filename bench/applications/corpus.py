@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strop.bench.applications.sequences import Pair, batches, learned_tokenizer
-from strop.bench.applications.transformer import Sizes
+from strop.bench.applications.sequences import Pair, batches, encoded, learned_tokenizer, padded
+from strop.bench.applications.transformer import PAD, Sizes
 from strop.compiler.rewriting.context import Batch
 
 _CALIBRATED = 8
@@ -38,3 +38,8 @@ class Corpus:
     def calibration(self) -> list[Batch]:
         """Some of the batches, short ones and long ones."""
         return list(self.train[:: max(1, len(self.train) // _CALIBRATED)])
+
+    def tokens(self, sources: Sequence[str]) -> Batch:
+        """Sources as an encoder takes them."""
+        ids = padded(encoded(sources, self.tokenizer, self.sizes.context - 1), PAD)
+        return {"input_ids": ids, "attention_mask": ids.ne(PAD).long()}

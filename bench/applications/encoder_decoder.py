@@ -10,9 +10,13 @@ from strop.bench.applications.corpus import Corpus
 from strop.bench.applications.programs import programs
 from strop.bench.applications.scores import Score, means
 from strop.bench.applications.sequences import INPUTS, loss
-from strop.bench.applications.stages import TORCH, Stage, interleaved
-from strop.bench.applications.transformer import Transformer, Weights
-from strop.bench.applications.writers import Built, InTorch, Writer
+from strop.bench.applications.stages import TORCH, Stage
+from strop.bench.applications.timing import CORES, InTorch, saved, timed
+from strop.bench.applications.transformer import Sizes, Transformer, Weights
+from strop.bench.applications.writers import Files, Modules, TimedInTorch, Writer
+from strop.bench.harness.decoding import CACHED, PROMPT, Loop
+from strop.bench.harness.engines import Engine
+from strop.bench.harness.subject import Feeds
 from strop.bench.records.figures import console
 from strop.bench.trials.arms import drawn
 from strop.bench.trials.fit import fit
@@ -89,24 +93,42 @@ def built(weights: Mapping[str, Weights], corpus: Corpus, folder: Path) -> dict[
 
 
 def measured(
-    weights: Weights, artifacts: Mapping[str, Artifact], corpus: Corpus, scores: Mapping[str, Score]
+    weights: Weights,
+    artifacts: Mapping[str, Artifact],
+    corpus: Corpus,
+    scores: Mapping[str, Score],
+    folder: Path,
 ) -> list[Stage]:
     """How well and how fast the original in torch and each artifact write targets of the test."""
     writers: dict[str, Writer] = {
-        TORCH: InTorch(weights, corpus),
-        **{stage: Built(artifact, corpus) for stage, artifact in artifacts.items()},
+        TORCH: Modules(weights, corpus),
+        **{stage: Files(artifact, corpus) for stage, artifact in artifacts.items()},
     }
     sources, wanted = [p.source for p in corpus.test], [p.target for p in corpus.test]
-    times = {
-        task: interleaved({name: partial(w, sources[:rows]) for name, w in writers.items()})
-        for task, rows in _TIMED.items()
-    }
+    rounds = timed(engines(weights, artifacts, corpus.sizes, folder), _feeds(corpus))
     made = []
     for stage, write in writers.items():
         with console.status(f"writing: {stage}"):
             quality = means(scores, write(sources), wanted)
             quality["perplexity"] = write.perplexity(corpus.test)
-        taken = {task: found[stage] for task, found in times.items()}
         size = artifacts[stage].size / 1e6 if stage in artifacts else None
-        made.append(Stage(stage, quality, taken, size))
+        made.append(Stage(stage, quality, rounds[stage], size))
     return made
+
+
+def engines(
+    weights: Weights, artifacts: Mapping[str, Artifact], sizes: Sizes, folder: Path
+) -> list[Engine]:
+    """The original in torch, whose weights are saved for it, and each artifact in strop's loop."""
+    original = InTorch(TORCH, CORES, saved(weights, folder), partial(TimedInTorch, sizes))
+    return [original, *(Loop(name, CORES, one.path) for name, one in artifacts.items())]
+
+
+def _feeds(corpus: Corpus) -> dict[str, Feeds]:
+    """What is timed: the first token for some sources, and each further one."""
+    found: dict[str, Feeds] = {}
+    for task, rows in _TIMED.items():
+        sources = [pair.source for pair in corpus.test[:rows]]
+        ids = corpus.tokens(sources)["input_ids"].numpy()
+        found |= {f"{task}, first token": {PROMPT: ids}, f"{task}, next token": {CACHED: ids}}
+    return found

@@ -15,8 +15,8 @@ from strop.bench.applications.transformer import (
     Decoder,
     Encoder,
     Sizes,
-    Table,
     Weights,
+    both_programs,
 )
 from strop.compiler import Model, Programs
 from strop.compiler.frontend.decoder_inputs import DecoderInputs
@@ -53,9 +53,7 @@ def programs(weights: Weights, sizes: Sizes, batches: Sequence[Batch], tokenizer
         batches: source and target tokens to calibrate with; the checks use them too.
         tokenizer: a file ``tokenizer.json``, which is copied beside the programs.
     """
-    table = Table(weights)
-    encoder = Encoder(weights, sizes, table).eval()
-    decoder = Decoder(weights, sizes, table).eval()
+    encoder, decoder = both_programs(weights, sizes)
     return Programs(
         {
             "encoder": _encoder_model(encoder, sizes, batches),

@@ -25,14 +25,17 @@ from torch.nn import functional as F
 
 from strop.bench.applications.functions import Function, functions
 from strop.bench.applications.scores import exact_match, f1, means
-from strop.bench.applications.stages import TORCH, Out, Stage, folder_for, interleaved, report
+from strop.bench.applications.stages import TORCH, Out, Stage, folder_for, report
+from strop.bench.applications.timing import CORES, InTorch, saved, timed
+from strop.bench.harness.engines import Engine, OnnxFile, Runner
+from strop.bench.harness.subject import Feeds
 from strop.bench.models import minilm
 from strop.bench.models.text import Part
 from strop.bench.records.figures import RESULTS, ResultsFolder, console
 from strop.bench.trials.arms import drawn
 from strop.bench.trials.fit import fit
 from strop.bench.trials.stages import stages
-from strop.compiler import Artifact, Model, build, load
+from strop.compiler import Artifact, Model, build
 from strop.compiler.frontend.model import DimSpec
 from strop.compiler.recipes.loading import asked_recipe
 from strop.compiler.rewriting.context import Batch
@@ -248,26 +251,33 @@ def built(model: Model, folder: Path) -> dict[str, Artifact]:
     return made
 
 
-def measured(model: Model, artifacts: Mapping[str, Artifact], batch: Batch) -> list[Stage]:
+class InEagerTorch(Runner):
+    """The trained reader, made anew from its weights and the encoder's configuration."""
+
+    def __init__(self, config: Any, weights: Mapping[str, Tensor]) -> None:
+        import transformers
+
+        self.reader = Reader(transformers.AutoModel.from_config(config)).eval()
+        self.reader.load_state_dict(weights)
+
+    @torch.inference_mode()
+    def run(self, feeds: Feeds) -> list[Array]:
+        """Both scores."""
+        outputs = self.reader(**{name: torch.from_numpy(array) for name, array in feeds.items()})
+        return [scores.numpy() for scores in outputs.values()]
+
+
+def measured(model: Model, artifacts: Mapping[str, Artifact], folder: Path) -> list[Stage]:
     """What each stage is worth: its answers as the build found them, and the time of some rows."""
-    readers: dict[str, Callable[..., object]] = {
-        TORCH: torch.inference_mode()(lambda **arrays: model.module(**_tensors(arrays))),
-        **{recipe: load(artifact.path) for recipe, artifact in artifacts.items()},
-    }
-    times: dict[str, dict[str, float]] = {name: {} for name in readers}
-    for rows in (1, 8):
-        given = {name: batch[name][:rows].numpy() for name in INPUTS}
-        found = interleaved({name: partial(reader, **given) for name, reader in readers.items()})
-        for name, milliseconds in found.items():
-            times[name][f"{rows}×{given['input_ids'].shape[1]}"] = milliseconds
+    rounds = timed(engines(model, artifacts, folder), _feeds(model))
 
     def stage(name: str, recipe: str) -> Stage:
         artifact = artifacts[recipe]
         quality = artifact.manifest["metrics"]["artifact"]
-        return Stage(name, quality, times[recipe], artifact.size / 1e6)
+        return Stage(name, quality, rounds[recipe], artifact.size / 1e6)
 
     return [
-        Stage(TORCH, artifacts["cpu-fp32"].manifest["metrics"]["original"], times[TORCH]),
+        Stage(TORCH, artifacts["cpu-fp32"].manifest["metrics"]["original"], rounds[TORCH]),
         stage("trained", "cpu-fp32"),
         stage("trained-int8", "cpu-int8"),
         Stage("pruned", stages(artifacts["cpu-pruned-fp32"])["before"]),
@@ -276,16 +286,28 @@ def measured(model: Model, artifacts: Mapping[str, Artifact], batch: Batch) -> l
     ]
 
 
-def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+def engines(model: Model, artifacts: Mapping[str, Artifact], folder: Path) -> list[Engine]:
+    """The reader in torch, whose weights are saved for it, and each artifact in its runtime."""
+    reader = model.module
+    assert isinstance(reader, Reader)
+    opened = partial(InEagerTorch, reader.encoder.config)
+    original = InTorch(TORCH, CORES, saved(reader.state_dict(), folder), opened)
+    return [original, *(OnnxFile(name, CORES, one.path_of()) for name, one in artifacts.items())]
+
+
+def _feeds(model: Model) -> dict[str, Feeds]:
+    """What is timed: some of the longest rows of the test."""
+    assert isinstance(model.evaluate, Answers)
+    longest = {name: model.evaluate.batches[-1][name].numpy() for name in INPUTS}
+    tokens = longest["input_ids"].shape[1]
+    return {f"{n}×{tokens}": {name: a[:n] for name, a in longest.items()} for n in (1, 8)}
 
 
 def main(out: Out = None, results: ResultsFolder = RESULTS) -> None:
     """Train, build every stage, and compare."""
     model = make()
-    assert isinstance(model.evaluate, Answers)
     with folder_for(out) as folder:
-        found = measured(model, built(model, folder), model.evaluate.batches[-1])
+        found = measured(model, built(model, folder), folder)
     title = "Questions about functions of the standard library, percent answered"
     report("question_answering", title, found, results, training=vars(TRAINING), settings=LEARNING)
 

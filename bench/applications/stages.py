@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from strop.bench.pages.tables import TableRow, TextTable
 from strop.bench.records.figures import Figure, console, save
 from strop.bench.records.machine import environment
-from strop.compiler.util.terminal import Table
+from strop.bench.records.record import ratios
 
 TORCH = "torch"
 """The name of the first stage: the original in eager torch."""
@@ -40,25 +40,25 @@ class Stage:
     Attributes:
         name: what was done last.
         quality: scores by name, with their unit.
-        milliseconds: how long it takes for each measured task; none where it was not timed.
+        rounds: by task, the milliseconds of each round, the same rounds for all stages; None where
+            it was not timed.
         megabytes: of its files; None where it has none.
     """
 
     name: str
     quality: Mapping[str, float]
-    milliseconds: Mapping[str, float] | None = None
+    rounds: Mapping[str, Sequence[float]] | None = None
     megabytes: float | None = None
 
+    def milliseconds(self, task: str) -> float | None:
+        """The median of the rounds."""
+        return statistics.median(self.rounds[task]) if self.rounds else None
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
-    """Median milliseconds of each call, where all take turns; one turn before does not count."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            begun = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - begun))
-    return {name: statistics.median(found[1:]) for name, found in times.items()}
+    def faster(self, other: Stage, task: str) -> float | None:
+        """How many times as fast as another stage: the median of the ratios, round by round."""
+        if not self.rounds or not other.rounds:
+            return None
+        return statistics.median(ratios([other.rounds[task]], [self.rounds[task]]))
 
 
 def report(name: str, title: str, stages: Sequence[Stage], results: Path, **measured: Any) -> None:
@@ -71,23 +71,33 @@ def report(name: str, title: str, stages: Sequence[Stage], results: Path, **meas
         results: folder for the record.
         measured: what else is recorded.
     """
-    console.print(table(title, stages))
+    console.print(table(title, stages).rich())
     rows = [vars(stage) for stage in stages]
-    save(name, environment(), figures(stages), {**measured, "stages": rows}, results)
+    save(
+        name, environment(), figures(stages), {"title": title, **measured, "stages": rows}, results
+    )
 
 
-def table(title: str, stages: Sequence[Stage]) -> Table:
-    """Quality, speed and size, a column for each stage."""
-    first, heads = stages[0], [stage.name.replace("-", " ") for stage in stages]
-    made = Table("", *heads, title=title)
-    for name in first.quality:
-        made.add_row(name, *(f"{stage.quality[name]:.4g}" for stage in stages))
-    for task, most in (first.milliseconds or {}).items():
-        taken = [stage.milliseconds[task] if stage.milliseconds else None for stage in stages]
-        made.add_row(f"ms, {task}", *map(_shown, taken))
-        made.add_row("times as fast", *(_shown(most / one if one else None) for one in taken))
-    made.add_row("MB", *(_shown(stage.megabytes) for stage in stages))
-    return made
+def table(title: str, stages: Sequence[Stage]) -> TextTable:
+    """Quality, speed and size, a line for each stage; in brackets, how many times as fast."""
+    first, tasks = stages[0], list(stages[0].rounds or {})
+    rows = [
+        TableRow(
+            [
+                stage.name,
+                *(f"{value:.4g}" for value in stage.quality.values()),
+                *(_speed(stage, first, task) for task in tasks),
+                _shown(stage.megabytes),
+            ]
+        )
+        for stage in stages
+    ]
+    return TextTable(title, ["stage", *first.quality, *(f"ms, {t}" for t in tasks), "MB"], rows)
+
+
+def _speed(stage: Stage, first: Stage, task: str) -> str:
+    faster = stage.faster(first, task)
+    return "" if faster is None else f"{_shown(stage.milliseconds(task))} ({faster:.2f}×)"
 
 
 def _shown(value: float | None) -> str:
@@ -95,16 +105,19 @@ def _shown(value: float | None) -> str:
 
 
 def figures(stages: Sequence[Stage]) -> list[Figure]:
-    """Every quality; how many times faster than the first stage the others are; and their size."""
-    first = stages[0]
-    made = [Figure(f"{n}, {stage.name}", v) for stage in stages for n, v in stage.quality.items()]
-    for stage in stages[1:]:
-        for task, milliseconds in (stage.milliseconds or {}).items():
-            assert first.milliseconds is not None
-            faster = first.milliseconds[task] / milliseconds
-            made.append(Figure(f"speed, {task}, {stage.name} over {first.name}", faster))
-    sized = [(stage.name, stage.megabytes) for stage in stages if stage.megabytes is not None]
-    for name, megabytes in sized[1:]:
-        share = megabytes / sized[0][1]
-        made.append(Figure(f"size, {name}, share of {sized[0][0]}", share))
+    """What comes out at the end: its quality and its speed beside those of the first stage."""
+    first, last = stages[0], stages[-1]
+    made = [
+        Figure(f"{n}, {one.name}", one.quality[n]) for n in first.quality for one in (first, last)
+    ]
+    for task in first.rounds or {}:
+        faster = last.faster(first, task)
+        assert faster is not None
+        made.append(Figure(f"speed, {task}, {last.name} over {first.name}", faster))
     return made
+
+
+def recorded(saved: Mapping[str, Any]) -> TextTable:
+    """The table of an application on record."""
+    measured = saved["measured"]
+    return table(measured["title"], [Stage(**values) for values in measured["stages"]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ def on_arrays(run: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> Run:
 class Steps:
     """Runs the encoder, then the decoder step by step; what it computed goes from call to call."""
 
+    @torch.inference_mode()
     def __init__(self, encoder: Run, decoder: Run, called: Generation, source: Batch) -> None:
         """Run the encoder.
 
@@ -48,6 +50,7 @@ class Steps:
         self._fixed["encoder_attention_mask"] = mask
         self._decoder, self._called, self._seen = decoder, called, torch.ones_like(mask[:, :0])
 
+    @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """Scores of what follows the new tokens, int64 [batch, 1]: [batch, vocabulary]."""
         self._seen = torch.cat([self._seen, torch.ones_like(ids)], 1)
@@ -58,16 +61,23 @@ class Steps:
         return outputs["logits"][:, -1]
 
 
-@torch.inference_mode()
+def most_likely(steps: Steps, rows: int) -> Iterator[Tensor]:
+    """The most likely next tokens of each row, int64 [rows, 1], without an end."""
+    ids = torch.full((rows, 1), START)
+    while True:
+        ids = steps.step(ids).argmax(-1, keepdim=True)
+        yield ids
+
+
 def greedy(steps: Steps, rows: int, most: int) -> list[list[int]]:
     """The most likely tokens of each row, until its end or for so many steps."""
-    ids = torch.full((rows, 1), START)
     found: list[Tensor] = []
     ended = torch.zeros(rows, 1, dtype=torch.bool)
-    while len(found) < most and not ended.all():
-        ids = steps.step(ids).argmax(-1, keepdim=True)
+    for ids in islice(most_likely(steps, rows), most):
         found.append(ids)
         ended |= ids == END
+        if ended.all():
+            break
     return [_before_end(row) for row in torch.cat(found, 1).tolist()]
 
 
@@ -75,7 +85,6 @@ def _before_end(ids: Sequence[int]) -> list[int]:
     return list(ids[: ids.index(END)] if END in ids else ids)
 
 
-@torch.inference_mode()
 def forced_loss(steps: Steps, batch: Batch) -> Tensor:
     """The mean of -log p of each real token of the targets, those before it given; a scalar."""
     given = batch["decoder_input_ids"].split(1, dim=1)

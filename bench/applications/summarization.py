@@ -9,6 +9,8 @@ on.
 
 from __future__ import annotations
 
+import re
+
 import typer
 
 from strop.bench.applications.corpus import Corpus
@@ -37,8 +39,16 @@ SCORES = {"ROUGE-L": rouge_l, "F1": f1}
 
 
 def pairs(part: Part) -> list[Pair]:
-    """Sources of functions without their docstrings, and the sentences that these begin with."""
-    return [Pair(one.body, one.summary) for one in functions(part) if one.summary]
+    """Words of functions without their docstrings, and the sentences that these begin with."""
+    return [Pair(words_of(one.body), one.summary) for one in functions(part) if one.summary]
+
+
+def words_of(source: str) -> str:
+    """The words that names and numbers consist of: ``setLevel(new_level)`` is set level new level.
+
+    So words are the same tokens in the source and in the sentence, and more of it fits the context.
+    """
+    return " ".join(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+", source)).lower()
 
 
 def main(out: Out = None, results: ResultsFolder = RESULTS) -> None:
@@ -48,7 +58,7 @@ def main(out: Out = None, results: ResultsFolder = RESULTS) -> None:
     weights = {"trained": module.state_dict()} | compressed(whole(module, corpus), LEARNING)
     with folder_for(out) as folder:
         artifacts = built(weights, corpus, folder)
-        found = measured(weights["trained"], artifacts, corpus, SCORES)
+        found = measured(weights["trained"], artifacts, corpus, SCORES, folder)
     title = "First sentences of docstrings, of functions in modules that nothing was trained on"
     report("summarization", title, found, results, training=vars(TRAINING), settings=LEARNING)
 

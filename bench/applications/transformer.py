@@ -250,6 +250,17 @@ class Decoder(nn.Module):
         return {"logits": self.table.scores(last), **present}
 
 
+def both_programs(weights: Weights, sizes: Sizes) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder of a Transformer's weights, pruned or not; they share the table.
+
+    Args:
+        weights: by the names that they have in ``Transformer``.
+        sizes: of the Transformer before it was pruned.
+    """
+    table = Table(weights)
+    return Encoder(weights, sizes, table).eval(), Decoder(weights, sizes, table).eval()
+
+
 def _pair(caches: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     return caches[f"{name}.key"], caches[f"{name}.value"]
 

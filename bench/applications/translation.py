@@ -39,7 +39,7 @@ def main(out: Out = None, results: ResultsFolder = RESULTS) -> None:
     weights = {"trained": module.state_dict()} | compressed(whole(module, corpus), LEARNING)
     with folder_for(out) as folder:
         artifacts = built(weights, corpus, folder)
-        found = measured(weights["trained"], artifacts, corpus, SCORES)
+        found = measured(weights["trained"], artifacts, corpus, SCORES, folder)
     title = "English phrases into German, percent of phrases that nothing was trained on"
     report("translation", title, found, results, training=vars(TRAINING), settings=LEARNING)
 
