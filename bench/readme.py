@@ -1,7 +1,8 @@
 """``python -m strop.bench.readme``: write the records into README.md and RESULTS.md.
 
 The README gets one table of the encoders; the page of results all figures, grouped by the machine
-they were measured on, all duels in full, the zoo, and the outcomes of operators.
+they were measured on, all duels in full, the applications by stage, the zoo, and the outcomes of
+operators.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from strop.bench.applications.stages import recorded
 from strop.bench.pages.markers import README, RESULTS_PAGE, put
 from strop.bench.pages.tables import (
     TableRow,
@@ -26,6 +28,7 @@ from strop.bench.records.record import DuelRecord
 from strop.bench.sweeps.operators.tables import outcomes, reasons
 from strop.bench.sweeps.zoo.rows import recorded_rows, table
 
+APPLICATIONS = ("question_answering", "translation", "summarization")
 Saved = Mapping[str, Any]
 """A record of a benchmark, as it was saved."""
 
@@ -87,12 +90,24 @@ def operator_tables(found: Sequence[Saved]) -> str:
     return "\n\n".join(grid(measured).markdown() for grid in (outcomes, reasons))
 
 
+def application_tables(found: Sequence[Saved]) -> str:
+    """The stages of each application, in quality and in speed."""
+    records = {saved["name"]: saved for saved in found}
+    parts = []
+    for name in (name for name in APPLICATIONS if name in records):
+        saved, grid = records[name], recorded(records[name])
+        place = f"On {machine(saved['environment'])}:"
+        parts += [f"### {name.replace('_', ' ')}", f"{grid.title}. {place}", grid.markdown()]
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     """Replace the generated parts by what is on record."""
     found = results()
     put(README, "glance", encoders_table(found))
     put(RESULTS_PAGE, "figures", figures_tables(found))
     put(RESULTS_PAGE, "duels", duel_tables(found))
+    put(RESULTS_PAGE, "applications", application_tables(found))
     put(RESULTS_PAGE, "zoo", table(recorded_rows()).markdown())
     put(RESULTS_PAGE, "operators", operator_tables(found))
 

@@ -11,6 +11,8 @@ import pytest
 from bench_tools import calm_case, engine_row
 
 from strop.bench import readme
+from strop.bench.applications import stages
+from strop.bench.applications.stages import Stage
 from strop.bench.measures import build_scaling, check_costs, reproducible
 from strop.bench.measures.builds import WatchedBuild
 from strop.bench.processes.memory import Memory, Watched, watch
@@ -104,10 +106,28 @@ def test_pages_get_figures_and_latencies_from_what_was_saved(tmp_path: Path) -> 
     )
 
 
+def test_applications_are_shown_by_stage(tmp_path: Path) -> None:
+    first = Stage("torch", {"F1": 90.0}, {"1 text": [8.0, 8.0]})
+    last = Stage("int8", {"F1": 80.0}, {"1 text": [2.0, 2.0]}, 1.0)
+    stages.report("translation", "A title", [first, last], tmp_path)
+    saved = [json.loads((tmp_path / "translation.json").read_text())]
+    assert readme.application_tables(saved).splitlines() == [
+        "### translation",
+        "",
+        f"A title. On {machine(saved[0]['environment'])}:",
+        "",
+        "| stage | F1 | ms, 1 text | MB |",
+        "| --- | --- | --- | --- |",
+        "| torch | 90 | 8 (1.00×) |  |",
+        "| int8 | 80 | 2 (4.00×) | 1 |",
+    ]
+
+
 def test_what_is_on_record_can_be_shown() -> None:
     found = results()
     assert readme.figures_tables(found)
     assert readme.duel_tables(found)
+    assert readme.application_tables(found)
 
 
 @pytest.mark.parametrize("name", contests.VISION | contests.DECODERS)
