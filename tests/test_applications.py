@@ -121,6 +121,7 @@ def test_question_answering_runs(
     monkeypatch.setattr(question_answering, "TRAINING", QUICK)
     monkeypatch.setattr(question_answering, "ROWS", 8)
     monkeypatch.setattr(question_answering, "LEARNING", LEARNING)
+    monkeypatch.setattr(timing, "PLAN", Plan(threads=[1], bouts=1, rounds=2, patience=0))
     question_answering.main(tmp_path / "out", tmp_path / "results")
     saved = json.loads((tmp_path / "results/question_answering.json").read_text())
     assert [stage["name"] for stage in saved["measured"]["stages"]] == [

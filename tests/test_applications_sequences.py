@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from strop.bench.applications import encoder_decoder, summarization, translation
+from strop.bench.applications import encoder_decoder, summarization, timing, translation
 from strop.bench.applications.corpus import Corpus
 from strop.bench.applications.functions import Function
 from strop.bench.applications.programs import generation, programs
@@ -20,6 +20,7 @@ from strop.bench.applications.sequences import Pair, loss
 from strop.bench.applications.stepping import Steps, forced_loss, greedy
 from strop.bench.applications.transformer import END, Sizes, Transformer, both_programs
 from strop.bench.applications.writers import Modules, TimedInTorch
+from strop.bench.records.record import Plan
 from strop.compiler import load
 from strop.compiler.frontend.generation import Generation
 from strop.compiler.frontend.programs import as_programs
@@ -156,6 +157,7 @@ def test_an_application_runs(
         "TRAINING": Policy(steps=150, lr=1e-2, held_out=0),
     }.items():  # fmt: skip
         monkeypatch.setattr(application, name, value)
+    monkeypatch.setattr(timing, "PLAN", Plan(threads=[1], bouts=1, rounds=2, patience=0))
     application.main(tmp_path / "out", tmp_path / "results")
     (record,) = (tmp_path / "results").iterdir()
     assert record.stem == application.__name__.rpartition(".")[2]
@@ -174,7 +176,7 @@ def test_summaries_are_written_of_sources_without_them(monkeypatch: pytest.Monke
     one = Function("add", (), "Add one. And more.", "Add one.", "def add(x): return x + 1")
     none = replace(one, summary="")
     monkeypatch.setattr(summarization, "functions", lambda part: (one, none))
-    assert summarization.pairs("train") == [Pair("def add x return x 1", "Add one.")]
+    assert summarization.pairs("train") == [Pair("def add x return x 1", "add one.")]
 
 
 def test_names_are_spelled_as_words() -> None:

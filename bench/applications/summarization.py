@@ -24,14 +24,14 @@ from strop.bench.models.text import Part
 from strop.bench.records.figures import RESULTS, ResultsFolder
 from strop.passes.train import Policy
 
-# What a function does shows in its first lines; more of them make training slow.
-SIZES, ROWS, TESTED = Sizes(vocabulary=2000, context=96), 32, 256
-TRAINING = Policy(steps=1500, lr=1e-3, held_out=0)
+# What a function does shows in its first words; more of them make training slow.
+SIZES, ROWS, TESTED = Sizes(vocabulary=2000, context=48), 32, 256
+TRAINING = Policy(steps=1500, lr=2e-3, held_out=0)
 LEARNING = (
     "prune-heads.share=0.5",
     "recover.minutes=0",
     "recover.steps=300",
-    "recover.lr=5e-4",
+    "recover.lr=1e-3",
     "recover.hard=1",
     "budget.min_cosine=0",  # what is lost is measured here, and not refused
 )
@@ -39,14 +39,17 @@ SCORES = {"ROUGE-L": rouge_l, "F1": f1}
 
 
 def pairs(part: Part) -> list[Pair]:
-    """Words of functions without their docstrings, and the sentences that these begin with."""
-    return [Pair(words_of(one.body), one.summary) for one in functions(part) if one.summary]
+    """Words of functions without their docstrings, and the sentences that these begin with.
+
+    Both are in lower case, so that a word is the same tokens in the source and in the sentence.
+    """
+    return [Pair(words_of(one.body), one.summary.lower()) for one in functions(part) if one.summary]
 
 
 def words_of(source: str) -> str:
     """The words that names and numbers consist of: ``setLevel(new_level)`` is set level new level.
 
-    So words are the same tokens in the source and in the sentence, and more of it fits the context.
+    A small model learns from them which words to repeat; and more of a source fits the context.
     """
     return " ".join(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+", source)).lower()
 
