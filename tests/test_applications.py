@@ -161,9 +161,10 @@ def test_a_report_is_a_table_and_a_record(tmp_path: Path, monkeypatch: pytest.Mo
     stages.report("small", "A title", THREE, tmp_path, settings=["x=1"])
     rows = [line.split("│")[1:-1] for line in shown.getvalue().splitlines() if "│" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["torch", "90", "9 (1.00×)", ""],
-        ["pruned", "30", "", "4"],
-        ["int8", "80", "3 (3.00×)", "1"],
+        ["F1", "90", "30", "80"],
+        ["ms, 1 text", "9", "", "3"],
+        ["times as fast", "1", "", "3"],
+        ["MB", "", "4", "1"],
     ]
     assert shown.getvalue().startswith("A title")
     saved = json.loads((tmp_path / "small.json").read_text())

@@ -79,29 +79,20 @@ def report(name: str, title: str, stages: Sequence[Stage], results: Path, **meas
 
 
 def table(title: str, stages: Sequence[Stage]) -> TextTable:
-    """Quality, speed and size, a line for each stage; in brackets, how many times as fast."""
-    first, tasks = stages[0], list(stages[0].rounds or {})
-    rows = [
-        TableRow(
-            [
-                stage.name,
-                *(f"{value:.4g}" for value in stage.quality.values()),
-                *(_speed(stage, first, task) for task in tasks),
-                _shown(stage.megabytes),
-            ]
-        )
-        for stage in stages
-    ]
-    return TextTable(title, ["stage", *first.quality, *(f"ms, {t}" for t in tasks), "MB"], rows)
-
-
-def _speed(stage: Stage, first: Stage, task: str) -> str:
-    faster = stage.faster(first, task)
-    return "" if faster is None else f"{_shown(stage.milliseconds(task))} ({faster:.2f}×)"
+    """Quality, speed and size, a column for each stage."""
+    first, heads = stages[0], ["", *(stage.name.replace("-", " ") for stage in stages)]
+    lines = [[name, *(f"{one.quality[name]:.4g}" for one in stages)] for name in first.quality]
+    for task in first.rounds or {}:
+        lines.append([f"ms, {task}", *(_shown(one.milliseconds(task)) for one in stages)])
+        lines.append(["times as fast", *(_shown(one.faster(first, task)) for one in stages)])
+    lines.append(["MB", *(_shown(one.megabytes) for one in stages)])
+    return TextTable(title, heads, [TableRow(line) for line in lines], len(heads))
 
 
 def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def figures(stages: Sequence[Stage]) -> list[Figure]:
