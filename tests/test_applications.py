@@ -202,7 +202,7 @@ def test_stages_are_timed_in_processes_of_their_own(
     engines = [slow("a", 2, tmp_path), slow("b", 20, tmp_path)]
     feeds: dict[str, Feeds] = {"task": {}}
     found = timing.timed(engines, feeds)
-    assert [len(found[name]["task"]) for name in "ab"] == [4, 4]
+    assert len(found["a"]["task"]) == len(found["b"]["task"]) >= 2
     assert all(a < b for a, b in zip(found["a"]["task"], found["b"]["task"]))
     with workers(engines, feeds) as (running, _):
         assert len({os.getpid(), *(int(w.outputs("task")[0]) for w in running.values())}) == 3

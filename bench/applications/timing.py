@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor
 from strop.bench.harness.bout import Bout
 from strop.bench.harness.canary import Best, canary
 from strop.bench.harness.engines import Engine, Runner
+from strop.bench.harness.log import calm_rounds
 from strop.bench.harness.subject import Feeds
 from strop.bench.harness.workers import workers
 from strop.bench.records.figures import console
-from strop.bench.records.record import Plan
+from strop.bench.records.record import Plan, counted
 from strop.compiler.ir.snapshots.weight_store import read_tensors, write_tensors
 
 CORES = os.cpu_count() or 1
@@ -54,7 +56,7 @@ def saved(weights: Mapping[str, Tensor], folder: Path) -> Path:
 
 
 def timed(engines: Sequence[Engine], feeds: Mapping[str, Feeds]) -> Rounds:
-    """Milliseconds of every engine at every task, in interleaved rounds.
+    """Milliseconds of every engine at every task, in the interleaved rounds that count.
 
     Args:
         engines: the stages.
@@ -63,8 +65,8 @@ def timed(engines: Sequence[Engine], feeds: Mapping[str, Feeds]) -> Rounds:
     Raises:
         SystemExit: an engine does not load or does not run; the message says which and why.
     """
-    rounds: Rounds = {engine.name: {task: [] for task in feeds} for engine in engines}
-    best = Best()
+    best, looks = Best(), {task: list[list[float]]() for task in feeds}
+    times = {engine.name: {task: list[list[float]]() for task in feeds} for engine in engines}
     for number in range(PLAN.bouts):
         with ExitStack() as stack:
             stack.enter_context(console.status(f"timing: bout {number + 1} of {PLAN.bouts}"))
@@ -75,6 +77,11 @@ def timed(engines: Sequence[Engine], feeds: Mapping[str, Feeds]) -> Rounds:
         if failed := refused | bout.failed:
             raise SystemExit("; ".join(f"{name} {reason}" for name, reason in failed.items()))
         for task, of in samples.items():
+            looks[task].append(bout.looks[task])
             for name, milliseconds in of.items():
-                rounds[name][task] += milliseconds
-    return rounds
+                times[name][task].append(milliseconds)
+    calm = {task: calm_rounds(of, best, PLAN) for task, of in looks.items()}
+    return {
+        name: {task: list(chain(*counted(bouts, *calm[task]))) for task, bouts in of.items()}
+        for name, of in times.items()
+    }

@@ -14,14 +14,15 @@ from strop.bench.harness.subject import Reference
 from strop.bench.records.figures import Spread
 from strop.bench.records.record import (
     BenchCase,
+    Bouts,
     DuelRecord,
     EngineOutcome,
     EngineRow,
     Fidelity,
     InputKind,
+    Plan,
     Result,
     counted,
-    is_calm,
     ratios,
     size_label,
     spread,
@@ -130,10 +131,8 @@ class DuelLog:
 
     def case(self, threads: int, label: str) -> BenchCase:
         """What was measured in one case."""
-        plan, looks = self.setup.plan, self.looks[threads, label]
-        best = self.best[threads].milliseconds
-        calm = [[is_calm(look, best) for look in bout] for bout in looks]
-        few = sum(map(sum, calm)) < ENOUGH * plan.bouts * plan.rounds
+        looks = self.looks[threads, label]
+        calm, few = calm_rounds(looks, self.best[threads], self.setup.plan)
         ran, baseline = self.taking_part, self._baseline
         times = {n: counted(log.samples[threads, label], calm, few) for n, log in ran.items()}
         results = {
@@ -165,6 +164,18 @@ class DuelLog:
             load_ms=Spread.of(log.load_ms) if ran else None,
             peak_memory_bytes=Spread.of(log.memory) if ran else None,
         )
+
+
+def calm_rounds(looks: Bouts, best: Best, plan: Plan) -> tuple[list[list[bool]], bool]:
+    """By bouts, in which rounds the machine was calm; and whether they are too few to count alone.
+
+    Args:
+        looks: what the canary took around each round, in milliseconds.
+        best: its shortest time.
+        plan: how many rounds were wanted.
+    """
+    calm = [[best.calm(look) for look in bout] for bout in looks]
+    return calm, sum(map(sum, calm)) < ENOUGH * plan.bouts * plan.rounds
 
 
 def fidelity(reference: Reference, got: Sequence[Array]) -> Fidelity | None:
