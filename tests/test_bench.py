@@ -129,6 +129,7 @@ def test_what_is_on_record_can_be_shown() -> None:
     found = results()
     assert readme.figures_tables(found)
     assert readme.duel_tables(found)
+    assert readme.application_tables(found)
 
 
 @pytest.mark.parametrize("name", contests.VISION | contests.DECODERS)

@@ -35,6 +35,8 @@ strop = torch.ops.strop
 BITS = 8
 # Labels that are drawn for each row of scores: what one of them says is off by its own size.
 DRAWS = 4
+# Batches that are looked at; more of them change the order of weights little.
+_MOST_BATCHES = 16
 
 
 def worth_more(
@@ -52,9 +54,11 @@ def worth_more(
     Raises:
         UsageError: the program does not run on the data, or gives no scores.
     """
-    costs = divergences(program, _moved(found, program), context, batches)
     sizes = {place.weight.name: prod(map(int, shape_of(place.weight))) for place in found}
     room, taken = share * sum(sizes.values()), set()
+    # A weight that has no room, such as the head's, need not be looked at.
+    near = [place for place in found if sizes[place.weight.name] <= room]
+    costs = divergences(program, _moved(near, program), context, batches)
     for name in sorted(costs, key=lambda name: -costs[name] / sizes[name]):
         if costs[name] > 0 and sizes[name] <= room:
             room -= sizes[name]
@@ -94,7 +98,7 @@ def divergences(
         if node.name in moved:
             value.register_hook(partial(project, node.name))
 
-    for number, batch in enumerate(first_batches(context, batches)):
+    for number, batch in enumerate(first_batches(context, min(batches, _MOST_BATCHES))):
         context.progress(f"which weights move the scores: batch {number + 1}")
         outputs = on_batch(program, batch, weights=_differentiable(program, moved), watch=watch)
         require_floats(outputs)
