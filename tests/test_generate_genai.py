@@ -85,6 +85,23 @@ def test_what_a_config_says() -> None:
     }
 
 
+def test_prompts_have_a_file_of_their_own_where_there_is_one() -> None:
+    found = genai_config(HOW, True, contract_of(HOW), "model.onnx", "prefill.onnx")["model"]
+    assert found["type"] == "decoder-pipeline"
+    assert "filename" not in found["decoder"]
+    (first, later) = found["decoder"]["pipeline"]
+    assert first["prefill"]["filename"] == "prefill.onnx"
+    assert (first["prefill"]["run_on_prompt"], first["prefill"]["run_on_token_gen"]) == (
+        True,
+        False,
+    )
+    assert later["decode"]["filename"] == "model.onnx"
+    assert (later["decode"]["run_on_prompt"], later["decode"]["run_on_token_gen"]) == (False, True)
+    for stage in (first["prefill"], later["decode"]):
+        assert stage["inputs"] == [spec.name for spec in contract_of(HOW).inputs]
+        assert stage["outputs"] == [spec.name for spec in contract_of(HOW).outputs]
+
+
 @pytest.mark.parametrize(
     "family, kind", [("gemma3", "gemma3_text"), ("gpt2", "llama"), ("", "llama"), ("phi", "phi")]
 )

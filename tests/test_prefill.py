@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import decoders
 import numpy as np
@@ -15,15 +16,17 @@ from cache_tools import traced
 from onnx import TensorProto
 
 from strop.compiler import Artifact, build, load
+from strop.compiler.artifact.generating import opened_for_texts
 from strop.compiler.lower.onnx.entry import LOWERING, LoweredToOnnx
 from strop.compiler.recipes.loading import asked_recipe, load_recipe
-from strop.compiler.targets.onnxruntime.bound import MANY, PART
+from strop.compiler.targets.onnxruntime.bound import MANY, PART, BoundDecoder
 from strop.compiler.targets.onnxruntime.runtime import OnnxSession
 from strop.compiler.targets.target import CPU
 
 # Weights are random: on a grid of 4 bits they make another text than the original.
 ANY_TEXT = ("budget.min_token_agreement=0",)
 CONTEXT = 2 * PART + MANY
+EOS = 2
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_they_choose_other_products_and_give_nearly_the_same(artifact: Artifact)
 
 
 @pytest.mark.parametrize("length", [1, MANY - 1, MANY, PART, PART + 1, 2 * PART + 3])
-def test_a_prompt_of_any_length_is_scored_as_by_the_file_for_few(
+def test_a_prompt_of_any_length_is_scored_as_by_its_file_at_once(
     artifact: Artifact, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -77,9 +80,44 @@ def test_a_prompt_of_any_length_is_scored_as_by_the_file_for_few(
     prompt = [1 + i % 59 for i in range(length)]
     loaded = load(artifact.path)
     tokens = [token.id for token in loaded.generate(prompt, max_new=3)]
-    assert opened == (["prefill"] if length >= MANY else [])
-    few, _ = sessions(artifact)
-    assert tokens[0] == int(np.argmax(scores(few, prompt)))
+    assert opened == ["prefill"]
+    _, many = sessions(artifact)
+    assert tokens[0] == int(np.argmax(scores(many, prompt)))
+
+
+@pytest.mark.parametrize("new", [1, MANY - 1, MANY])
+def test_tokens_behind_others_take_the_file_that_is_faster_for_so_many(
+    artifact: Artifact, new: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    call = BoundDecoder._call
+
+    def watched(self: BoundDecoder, on: Any, ids: np.ndarray, mask: np.ndarray) -> None:
+        ran.append("many" if on is self._many else "few")
+        call(self, on, ids, mask)
+
+    monkeypatch.setattr(BoundDecoder, "_call", watched)
+    sessions = {name: one.session for name, one in load(artifact.path).programs.items()}
+    decoder = opened_for_texts(artifact, sessions).decoder({})
+    for seq, total in ((3, 3), (new, 3 + new)):
+        decoder.step(np.ones((1, seq), np.int64), np.ones((1, total), np.int64))
+    assert ran == ["many", "many" if new >= MANY else "few"]
+
+
+@pytest.mark.parametrize("length", [1, 2, MANY - 1, MANY, PART + 1])
+def test_onnxruntime_genai_makes_the_same_tokens(artifact: Artifact, length: int) -> None:
+    genai = pytest.importorskip("onnxruntime_genai", reason="pip install 'strop[genai]'")
+    prompt = [1 + i % 59 for i in range(length)]
+    model = genai.Model(str(artifact.path))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=length + 12)
+    theirs = genai.Generator(model, parameters)
+    theirs.append_tokens(np.array([prompt], np.int32))
+    while not theirs.is_done():
+        theirs.generate_next_token()
+    tokens = [token.id for token in load(artifact.path).generate(prompt, max_new=12)]
+    # They leave out the token that ends a text.
+    assert theirs.get_sequence(0)[length:].tolist() == [t for t in tokens if t != EOS]
 
 
 def scores(session: ort.InferenceSession, prompt: list[int]) -> np.ndarray:

@@ -19,10 +19,12 @@ _TYPES = {
 _OTHER_NAMES = {"gemma3": "gemma3_text", "gpt_oss": "gptoss"}
 # All of them are called in the same way. What the others stand for is computed in the graph.
 _PLAIN = "llama"
+# A decoder of several files, of which some are run on prompts alone.
+_PIPELINE = "decoder-pipeline"
 
 
 def genai_config(
-    generation: Generation, shared_buffers: bool, contract: Contract, file: str
+    generation: Generation, shared_buffers: bool, contract: Contract, file: str, prefill: str = ""
 ) -> dict[str, Any] | None:
     """The settings for a decoder; None for what onnxruntime-genai cannot be told.
 
@@ -31,6 +33,7 @@ def genai_config(
         shared_buffers: whether past and present of a cache may be one buffer.
         contract: of the decoder.
         file: the name of its file.
+        prefill: the name of a file of the same decoder, for prompts; "" where there is none.
     """
     shapes = {spec.name: tuple(spec.shape) for spec in (*contract.inputs, *contract.outputs)}
     kept = {shapes[name][1::2] for name in generation.caches}
@@ -42,8 +45,7 @@ def genai_config(
     ((heads, size),) = kept
     if not (isinstance(heads, int) and isinstance(size, int)):
         return None
-    decoder = {
-        "filename": file,
+    decoder = _files(file, prefill, contract) | {
         "head_size": size,
         "hidden_size": generation.sizes.get("hidden_size", heads * size),
         "inputs": {
@@ -65,11 +67,35 @@ def genai_config(
     model = _tokens(generation) | {
         "context_length": generation.context,
         "decoder": decoder,
-        "type": _type(generation.family),
+        "type": _PIPELINE if prefill else _type(generation.family),
         "vocab_size": shapes[generation.logits][-1],
     }
     search = {"max_length": generation.context, "past_present_share_buffer": shared_buffers}
     return {"model": model, "search": search}
+
+
+def _files(file: str, prefill: str, contract: Contract) -> dict[str, Any]:
+    """The file, or those that are run on prompts and on single tokens."""
+    if not prefill:
+        return {"filename": file}
+    values = {
+        "inputs": [spec.name for spec in contract.inputs],
+        "outputs": [spec.name for spec in contract.outputs],
+    }
+    stages = {"prefill": (prefill, True), "decode": (file, False)}
+    return {
+        "pipeline": [
+            {
+                name: {
+                    "filename": its_file,
+                    **values,
+                    "run_on_prompt": is_first,
+                    "run_on_token_gen": not is_first,
+                }
+            }
+            for name, (its_file, is_first) in stages.items()
+        ]
+    }
 
 
 def _type(family: str) -> str:

@@ -87,7 +87,8 @@ def write_settings(folder: Path, job: Job, parts: Sequence[Ready], caches: Cache
         return []
     (part,) = parts
     contract, file = part.optimized.program.contract, job.target.file_of(part.name)
-    settings = genai_config(job.generation, caches.shared_buffers, contract, file)
+    prefill = job.target.file_of(caches.prefill) if caches.prefill else ""
+    settings = genai_config(job.generation, caches.shared_buffers, contract, file, prefill)
     if settings is None:
         return []
     write_json(folder / GENAI_CONFIG, settings)
