@@ -102,6 +102,25 @@ def test_a_decoder_is_judged_by_its_scores_of_every_token(monkeypatch: pytest.Mo
     assert all(cost > 0 for cost in found.values())
 
 
+@pytest.mark.parametrize(("by_place", "rows"), [(True, 6), (False, 2)])
+def test_only_what_computes_each_place_by_itself_scores_all_of_them(
+    by_place: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(x: Tensor, mask: Tensor, w: Tensor) -> Tensor:
+        last = F.linear(torch.ops.strop.last_token(x, mask), w)
+        return last if by_place else last.softmax(1)
+
+    x, mask = torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.int64)
+    program = program_of(function, x, mask, w=torch.randn(5, 4))
+    (node,) = program.graph.find_nodes(op="get_attr")
+    seen: list[int] = []
+    drawn = wide._likelihood
+    monkeypatch.setattr(wide, "_likelihood", lambda y: (seen.append(len(y)), drawn(y))[1])
+    context = Context(calibration=[{"input_0": x, "input_1": mask}])
+    wide.divergences(program, {node.name: torch.ones(5, 4)}, context, 1)
+    assert set(seen) == {rows}
+
+
 def test_padding_says_nothing() -> None:
     x, mask = torch.randn(2, 3, 4), torch.tensor([[1, 0, 1, 1], [1, 0, 0, 1]])
     real = wide._real(x, mask)

@@ -266,3 +266,18 @@ def test_weights_that_are_not_as_the_plan_says_are_refused(plan: Plan, tmp_path:
 
 def test_a_sound_plan_is_sound(plan: Plan) -> None:
     require_sound(plan)
+
+
+def test_outputs_share_no_memory_with_each_other_or_with_inputs() -> None:
+    def function(x: Tensor) -> Any:
+        made = torch.tanh(x)
+        return made, made, made[0], x
+
+    x = torch.randn(2, 3)
+    session = session_of(program_of(function, x))
+    given = session.given("input_0", {"input_0": x})
+    found = session.run_tensors([given])
+    for tensor, wanted in zip(found, function(x), strict=True):
+        torch.testing.assert_close(tensor.cpu(), wanted)
+    storages = {tensor.untyped_storage().data_ptr() for tensor in (*found, given)}
+    assert len(storages) == 5
