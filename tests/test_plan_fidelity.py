@@ -33,6 +33,7 @@ def test_an_error_is_a_share_of_the_largest_magnitude() -> None:
 def test_numbers_that_are_not_finite_have_to_be_the_same(odd: float) -> None:
     wanted = torch.tensor([odd, 1.0])
     assert error(wanted, wanted) == 0
+    assert error(wanted - wanted[1], wanted - wanted[1]) == 0
     assert error(torch.tensor([0.0, 1.0]), wanted) == math.inf
     assert error(torch.tensor([odd, odd]), wanted) == math.inf
     assert error(wanted.half(), wanted) == math.inf

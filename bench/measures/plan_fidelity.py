@@ -173,8 +173,9 @@ def error(ours: Tensor, wanted: Tensor) -> float:
     finite = one.isfinite() & other.isfinite()
     if not torch.allclose(one[~finite], other[~finite], equal_nan=True):
         return float("inf")
-    largest = float(other[finite].abs().max()) if finite.any() else 0.0
-    return float((one - other)[finite].abs().max()) / largest if largest else float(one.any())
+    off = (one - other)[finite].abs()
+    largest = float(other[finite].abs().max()) if off.numel() else 0.0
+    return float(off.max()) / largest if largest else float(off.any())
 
 
 def figures(found: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
