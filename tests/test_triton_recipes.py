@@ -9,14 +9,13 @@ import torch
 from kernel_programs import GPU
 from triton_tools import run_plan
 
+from strop.bench.harness.passes import behind
 from strop.bench.models.zoo.library import LIBRARY
 from strop.compiler.frontend.export.capture import capture
 from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.recipes.loading import load_recipe
-from strop.compiler.rewriting.context import Context
-from strop.compiler.rewriting.passes import Pipeline
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.numerics import row_cosine
 
@@ -46,9 +45,7 @@ def captured(dtype: torch.dtype = torch.float32, name: str = "llama") -> tuple[P
 
 def optimized(program: Program, recipe: str, *, without: str = "") -> Program:
     """The program behind all passes of a recipe, but one."""
-    pipeline = load_recipe(recipe).pipeline().within(Context(target=GPU))
-    kept = Pipeline(tuple(step for step in pipeline.steps if step.name != without))
-    return kept.taught_by(program).run(program)
+    return behind(program, load_recipe(recipe), without)
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 import typer
 
+from strop.bench.harness.passes import behind, captured
 from strop.bench.models.llama import model as llama_model
 from strop.bench.models.minilm import make as minilm
 from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, show_and_save
 from strop.bench.records.machine import environment
 from strop.compiler import Model
-from strop.compiler.frontend.export.capture import capture
-from strop.compiler.frontend.inputs import read_inputs
 from strop.compiler.ir.program import Program
 from strop.compiler.recipes.loading import asked_recipe
-from strop.compiler.rewriting.context import Context
 from strop.compiler.targets.target import get_target
 from strop.passes.kernels.coverage import coverage, in_torch
 
@@ -58,25 +55,11 @@ MODELS: dict[str, tuple[Callable[[], Model], list[dict[str, int]]]] = {
 }
 
 
-def behind(program: Program, recipe: str, settings: list[str]) -> Program:
-    """A captured program behind all passes of a recipe."""
-    asked = asked_recipe(recipe, settings)
-    context = Context(target=get_target(asked.target))
-    return asked.pipeline().within(context).taught_by(program).run(program)
-
-
-def captured(model: Model) -> Program:
-    """The program of a model before all passes."""
-    signature, example, _ = read_inputs(model)
-    with torch.no_grad():
-        return capture(model.module, signature, example)
-
-
 def measured(program: Program, sizes: list[dict[str, int]]) -> dict[str, dict[str, Any]]:
     """Shares by recipe and sizes, and what torch runs."""
     found: dict[str, dict[str, Any]] = {}
     for name, (recipe, settings) in RECIPES.items():
-        made = behind(program, recipe, settings)
+        made = behind(program, asked_recipe(recipe, settings))
         target = get_target("triton:sm90")
         at = {str(s): coverage(made, target, s) for s in sizes}
         found[name] = {
@@ -104,7 +87,7 @@ def figures(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Figure
 def main(results: ResultsFolder = RESULTS) -> None:
     """Count, by model and recipe."""
     place = environment()
-    found = {name: measured(captured(make()), sizes) for name, (make, sizes) in MODELS.items()}
+    found = {name: measured(captured(make())[0], sizes) for name, (make, sizes) in MODELS.items()}
     title = "what kernels run"
     show_and_save("kernel_coverage", title, place, figures(found), found, results)
 

@@ -22,6 +22,7 @@ import typer
 from torch import Tensor
 from torch.fx.node import Node
 
+from strop.bench.harness.passes import behind, captured
 from strop.bench.models.minilm import make as minilm
 from strop.bench.models.zoo import ZOO
 from strop.bench.processes.spawned import isolated
@@ -29,15 +30,11 @@ from strop.bench.records.figures import RESULTS, Figure, ResultsFolder, show_and
 from strop.bench.records.machine import environment
 from strop.compiler import Model
 from strop.compiler.frontend.coverage import smallest_sizes
-from strop.compiler.frontend.export.capture import capture
-from strop.compiler.frontend.inputs import Signature, read_inputs, resize
+from strop.compiler.frontend.inputs import Signature, resize
 from strop.compiler.ir.interpreter import interpret
 from strop.compiler.ir.program import Program
 from strop.compiler.ir.running import Inputs
 from strop.compiler.recipes.loading import load_recipe
-from strop.compiler.rewriting.context import Context
-from strop.compiler.rewriting.passes import Pipeline
-from strop.compiler.targets.target import get_target
 from strop.compiler.util.arrays import to_array
 from strop.compiler.util.errors import UnsupportedError
 
@@ -68,27 +65,17 @@ WAYS = {
 LONGEST = 1200.0
 
 
-def behind(program: Program, recipe: str, without: str) -> Program:
-    """A captured program behind the passes of a recipe, but one."""
-    pipeline = load_recipe(recipe).pipeline().within(Context(target=get_target(TARGET)))
-    kept = tuple(step for step in pipeline.steps if step.name != without)
-    return Pipeline(kept).taught_by(program).run(program)
-
-
 def errors(name: str) -> dict[str, Any]:
     """By way how far a model's plan is from its program; or why there is no plan.
 
     For a process of its own: Triton becomes an interpreter in it.
     """
     os.environ["TRITON_INTERPRET"] = "1"
-    model = MODELS[name]()
-    signature, example, _ = read_inputs(model)
-    with torch.no_grad():
-        program = capture(model.module, signature, example)
+    program, signature, example = captured(MODELS[name]())
     found: dict[str, Any] = {}
     for way, (recipe, without, _) in WAYS.items():
         try:
-            made = behind(program, recipe, without)
+            made = behind(program, load_recipe(recipe), without)
             found[way] = asdict(compared(made, _at_sizes(signature, example)))
         except UnsupportedError as refused:
             found[way] = {"refused": str(refused)}
@@ -141,7 +128,9 @@ def compared(program: Program, feeds: Iterable[Inputs]) -> Fidelity:
             wanted = program.run(**given)
             by_call(program, given, made, found)
         ours = [made[name] for name in session.outputs]
-        found.outputs = max(found.outputs, *(error(a, b) for a, b in zip(ours, wanted)))
+        found.outputs = max(
+            found.outputs, *(error(a, b) for a, b in zip(ours, wanted, strict=True))
+        )
     return found
 
 

@@ -22,6 +22,8 @@ from strop.passes.quantize.selection import Selection
 aten = torch.ops.aten
 strop = torch.ops.strop
 
+_WIDE = 8
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -39,7 +41,7 @@ class Scheme:
 
     def wide(self) -> Scheme:
         """The same in 8 bits."""
-        return replace(self, bits=8)
+        return replace(self, bits=_WIDE)
 
     def groups(self, size: int) -> int:
         """In how many groups a row of so many values is cut."""

@@ -32,7 +32,6 @@ from strop.passes.quantize.grouped import (
 from strop.passes.quantize.methods import WITH_DATA, MethodName, Settings
 from strop.passes.quantize.selection import Selecting
 from strop.passes.quantize.tied import stored_apart
-from strop.passes.quantize.wide import BITS as WIDE
 from strop.passes.quantize.wide import worth_more
 
 _GROUPS = (0, 16, 32, 64, 128, 256)
@@ -115,8 +114,9 @@ class QuantizeWeights(Selecting, LearningPass):
         return ("calibration", "train") if by_data else ()
 
     def refused_by(self, target: Target) -> str | None:
-        widths = (self.bits, self.embeddings, WIDE if self.wide else 0)
-        schemes = [Scheme(bits, self.group, self.symmetric) for bits in widths if bits]
+        schemes = [Scheme(b, self.group, self.symmetric) for b in (self.bits, self.embeddings) if b]
+        if self.wide:
+            schemes.append(schemes[0].wide())
         return next(filter(None, (scheme.refused_by(target) for scheme in schemes)), None)
 
     def apply_in(self, program: Program, log: Log, context: Context) -> None:

@@ -32,7 +32,6 @@ from strop.passes.quantize.methods import METHODS, Settings
 aten = torch.ops.aten
 strop = torch.ops.strop
 
-BITS = 8
 # Labels that are drawn for each row of scores: what one of them says is off by its own size.
 DRAWS = 4
 # Batches that are looked at; more of them change the order of weights little.

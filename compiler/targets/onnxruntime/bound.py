@@ -104,7 +104,7 @@ class BoundDecoder:
         """
         rows, seq = ids.shape
         past = mask.shape[1] - seq
-        on = self._bound_for(seq if past else max(seq, MANY))
+        on = self._bound_for(many=past == 0 or seq >= MANY)
         part = PART if rows == 1 and self._caches.in_place else max(seq, 1)
         for end in [*range(part, seq, part), seq]:
             start = (end - 1) // part * part
@@ -142,9 +142,9 @@ class BoundDecoder:
                 f"{error}"
             ) from error
 
-    def _bound_for(self, new: int) -> _Bound:
-        """The session for so many new tokens; the second one is opened when it is first needed."""
-        if self._open_many is None or new < MANY:
+    def _bound_for(self, many: bool) -> _Bound:
+        """The session for few or many new tokens; the second is opened when it is first needed."""
+        if self._open_many is None or not many:
             return self._few
         if self._many is None:
             self._many = _Bound(self._open_many(), self._names.logits)
