@@ -29,7 +29,7 @@ from strop.kernels.heads import (
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.masks import check_mask, has_own, load_mask, mask_bytes, mask_strides
-from strop.kernels.online_softmax import HIDDEN, LOG2E, fold, mean
+from strop.kernels.online_softmax import HIDDEN, LOG2E, bound_of, bounded, fold, mean
 
 
 @triton.jit
@@ -60,7 +60,7 @@ def key_bounds(
 @triton.jit
 def attend(
     sums, top, total, q, k, v, mask, row, rows, keys, first, last,
-    k_stride, v_stride, mask_row_stride, scale,
+    k_stride, v_stride, mask_row_stride, scale, bound,
     VECTOR: tl.constexpr, SIZE: tl.constexpr, HEAD: tl.constexpr, PRECISION: tl.constexpr,
     CAUSAL: tl.constexpr, PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr,
     BLOCK_N: tl.constexpr, EDGE: tl.constexpr,
@@ -71,12 +71,17 @@ def attend(
         across = tl.trans(load_rows(k, key, keys, k_stride, VECTOR, SIZE, HEAD, EDGE))
         if mask is None:
             scores = tl.dot(q, across, input_precision=PRECISION)
+            if bound is not None:
+                scores = bounded(scores, bound)
         else:
-            # As the start of the sum it gets the layout of the result, without a copy of it.
             added = load_mask(
                 mask, row, key, rows, keys, mask_row_stride, scale, PER_QUERY, PER_KEY, EDGE
             )
-            scores = tl.dot(q, across, added, input_precision=PRECISION)
+            if bound is None:
+                # As the start of the sum it gets the layout of the result, without a copy of it.
+                scores = tl.dot(q, across, added, input_precision=PRECISION)
+            else:
+                scores = bounded(tl.dot(q, across, input_precision=PRECISION), bound) + added
         if EDGE:
             visible = (key < keys)[None, :]
             if CAUSAL:
@@ -98,7 +103,7 @@ def attention_kernel(
     v_batch_stride, v_head_stride, v_stride,
     mask_batch_stride, mask_head_stride, mask_row_stride,
     out_batch_stride, out_head_stride, out_stride,
-    scale,
+    scale, bound,
     VECTOR: tl.constexpr, SIZE: tl.constexpr, HEAD: tl.constexpr, BYTES: tl.constexpr,
     CAUSAL: tl.constexpr, PER_QUERY: tl.constexpr, PER_KEY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -119,12 +124,12 @@ def attention_kernel(
     total = tl.zeros((BLOCK_M,), tl.float32)
     sums, top, total = attend(
         sums, top, total, block_q, k, v, mask, row, queries, keys, 0, whole,
-        k_stride, v_stride, mask_row_stride, scale,
+        k_stride, v_stride, mask_row_stride, scale, bound,
         VECTOR, SIZE, HEAD, PRECISION, CAUSAL, PER_QUERY, PER_KEY, BLOCK_N, EDGE=False,
     )  # fmt: skip
     sums, top, total = attend(
         sums, top, total, block_q, k, v, mask, row, queries, keys, whole, last,
-        k_stride, v_stride, mask_row_stride, scale,
+        k_stride, v_stride, mask_row_stride, scale, bound,
         VECTOR, SIZE, HEAD, PRECISION, CAUSAL, PER_QUERY, PER_KEY, BLOCK_N, EDGE=True,
     )  # fmt: skip
     out += (sample * out_batch_stride + head * out_head_stride) * VECTOR
@@ -148,14 +153,19 @@ def _tile(queries: int, keys: int, warps: int, stages: int = 2) -> Configuration
 
 
 def _example(
-    heads: int, size: int, tokens: int, dtype: torch.dtype = torch.float16, mask: str = "causal"
+    heads: int,
+    size: int,
+    tokens: int,
+    dtype: torch.dtype = torch.float16,
+    mask: str = "causal",
+    softcap: float = 0.0,
 ) -> None:
     q = tensor(4, heads, tokens, size, dtype=dtype)
     masks = {
         "padding": tensor(4, 1, 1, tokens, dtype=torch.bool),
         "bias": tensor(1, heads, tokens, tokens, dtype=dtype),
     }
-    attention(q, q, q, masks.get(mask), size**-0.5, causal=mask == "causal", packed=True)
+    attention(q, q, q, masks.get(mask), size**-0.5, mask == "causal", True, softcap)
 
 
 ATTENTION = Kernel(
@@ -195,6 +205,13 @@ ATTENTION = Kernel(
             f"512 tokens, heads of {n}, bias": partial(_example, 16, n, 512, mask="bias")
             for n in (64, 128)
         },
+        **{
+            f"512 tokens, heads of {n}, {mask}, bounded": partial(
+                _example, 8, n, 512, mask=mask, softcap=50.0
+            )
+            for n in (128, 256)
+            for mask in ("causal", "bias")
+        },
         "128 tokens, heads of 32, padding": partial(_example, 12, 32, 128, mask="padding"),
         **{
             f"512 tokens, heads of {n}, float32": partial(_example, 16, n, 512, torch.float32)
@@ -214,6 +231,7 @@ def attention(
     scale: float,
     causal: bool,
     packed: bool,
+    softcap: float = 0.0,
 ) -> Tensor:
     """Attention of each query to the keys of its sample.
 
@@ -228,6 +246,8 @@ def attention(
         scale: what q k^T is multiplied by; above 0.
         causal: a query does not look at keys behind its own place, both counted from the first.
         packed: the layout of the result.
+        softcap: scaled scores x become ``softcap * tanh(x / softcap)`` before the mask is added;
+            0 leaves them.
 
     Returns:
         [batch, heads, queries, size], or packed [batch, queries, heads * size]. Queries from which
@@ -239,12 +259,20 @@ def attention(
     """
     batch, heads, queries, size = q.shape
     out = buffers.empty(q, (batch, queries, heads, size) if packed else q.shape)
-    launch_attention(q, k, v, mask, out.transpose(1, 2) if packed else out, scale, causal)
+    split = out.transpose(1, 2) if packed else out
+    launch_attention(q, k, v, mask, split, scale, causal, softcap)
     return out.flatten(2) if packed else out
 
 
 def launch_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, out: Tensor, scale: float, causal: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    out: Tensor,
+    scale: float,
+    causal: bool,
+    softcap: float,
 ) -> None:
     """Write ``attention`` of these to ``out``, [batch, heads, queries, size] with any strides."""
     check_scale(scale)
@@ -258,7 +286,7 @@ def launch_attention(
         "queries": queries, "keys": k.shape[2],
         **strides("q", q, unit), **strides("k", k, unit), **strides("v", v, unit),
         **mask_strides(mask), **strides("out", out, unit),
-        "scale": scale,
+        "scale": scale, "bound": bound_of(softcap, scale),
     }  # fmt: skip
     constants = {
         "VECTOR": unit, "SIZE": size, "HEAD": head_block(q), "BYTES": q.element_size(),

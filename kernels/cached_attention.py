@@ -11,7 +11,13 @@ from strop.kernels.launching import either
 
 
 def cached_attention(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, mask: Tensor, scale: float, packed: bool
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    mask: Tensor,
+    scale: float,
+    packed: bool,
+    softcap: float = 0.0,
 ) -> Tensor:
     """softmax(scale * q k^T + mask) v, where one query is as frequent as many.
 
@@ -25,6 +31,8 @@ def cached_attention(
             or float, added to the scaled scores; finite numbers below -1e30 count as -1e30.
         scale: what q k^T is multiplied by; above 0.
         packed: the layout of the result.
+        softcap: scaled scores x become ``softcap * tanh(x / softcap)`` before the mask is added;
+            0 leaves them.
 
     Returns:
         [batch, heads, queries, size], or packed [batch, queries, heads * size]. Queries from which
@@ -40,7 +48,7 @@ def cached_attention(
     either(
         "queries == 1",
         {"queries": queries},
-        lambda: launch_decode(q, k_cache, v_cache, None, mask, out, scale),
-        lambda: launch_attention(q, k_cache, v_cache, mask, split, scale, causal=False),
+        lambda: launch_decode(q, k_cache, v_cache, None, mask, out, scale, softcap),
+        lambda: launch_attention(q, k_cache, v_cache, mask, split, scale, False, softcap),
     )
     return out.flatten(2) if packed else out

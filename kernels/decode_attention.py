@@ -33,7 +33,7 @@ from strop.kernels.heads import (
 from strop.kernels.kernel import Bucket, Configuration, Cost, Kernel
 from strop.kernels.launching import launch
 from strop.kernels.masks import check_mask, has_own, load_mask, mask_bytes, mask_strides
-from strop.kernels.online_softmax import HIDDEN, LOG2E, fold
+from strop.kernels.online_softmax import HIDDEN, LOG2E, bound_of, bounded, fold
 
 
 @triton.jit
@@ -53,7 +53,7 @@ def decode_attention_kernel(
     k_batch_stride, k_head_stride, k_stride,
     v_batch_stride, v_head_stride, v_stride,
     mask_batch_stride, mask_head_stride,
-    scale,
+    scale, bound,
     VECTOR: tl.constexpr, SIZE: tl.constexpr, HEAD: tl.constexpr, ROWS: tl.constexpr,
     BYTES: tl.constexpr, PER_HEAD: tl.constexpr, PER_KEY: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -85,6 +85,8 @@ def decode_attention_kernel(
         scores = tl.dot(rows, tl.trans(block), input_precision=PRECISION)
         if k_scale is not None:
             scores *= tl.load(k_scale + key, mask=key < last, other=0.0)[None, :]
+        if bound is not None:
+            scores = bounded(scores, bound)
         if mask is not None:
             scores += load_mask(
                 mask, row, key, group, keys, mask_head_stride, scale, PER_HEAD, PER_KEY, EDGE=True
@@ -164,6 +166,7 @@ def _example(
     keys: int = 4096,
     cache: torch.dtype = torch.float16,
     mask: torch.dtype | None = None,
+    softcap: float = 0.0,
 ) -> None:
     q = tensor(8, heads, size)
     k = tensor(8, shared, keys, size, dtype=cache)
@@ -173,7 +176,7 @@ def _example(
         decode_attention(q, k, k, lengths, size**-0.5, k_scale=scale, v_scale=scale)
     else:
         hidden = tensor(8, 1, 1, keys, dtype=mask)
-        decode_attention(q, k, k, None, size**-0.5, mask=hidden)
+        decode_attention(q, k, k, None, size**-0.5, mask=hidden, softcap=softcap)
 
 
 _EXAMPLES = {
@@ -185,6 +188,12 @@ _EXAMPLES = {
     **{
         f"8 x 4096 keys, 8 for 32 heads of {n}, mask": partial(_example, 32, 8, n, mask=torch.bool)
         for n in (64, 128)
+    },
+    **{
+        f"8 x 4096 keys, 4 for 8 heads of {n}, mask, bounded": partial(
+            _example, 8, 4, n, mask=torch.bool, softcap=50.0
+        )
+        for n in (128, 256)
     },
     "8 x 4096 keys, 8 for 32 heads of 128, float mask": partial(
         _example, 32, 8, 128, mask=torch.float16
@@ -228,6 +237,7 @@ def decode_attention(
     mask: Tensor | None = None,
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> Tensor:
     """Attention of one query for each sample to the keys of its cache.
 
@@ -245,6 +255,8 @@ def decode_attention(
             float, added to the scaled scores; finite numbers below -1e30 count as -1e30.
         k_scale: [batch, kv_heads, keys] float32, contiguous: a key is its int8 numbers times this.
         v_scale: the same for values.
+        softcap: scaled scores x become ``softcap * tanh(x / softcap)`` before the mask is added;
+            0 leaves them.
 
     Returns:
         [batch, heads, size], the same bits each time. Queries from which every key is hidden, by
@@ -254,7 +266,8 @@ def decode_attention(
         ValueError: the head size or the scale is out of range, or the mask's last stride is not 1.
     """
     out = buffers.empty(q, q.shape)
-    launch_decode(q[:, :, None], k_cache, v_cache, lengths, mask, out, scale, k_scale, v_scale)
+    scales = k_scale, v_scale
+    launch_decode(q[:, :, None], k_cache, v_cache, lengths, mask, out, scale, softcap, *scales)
     return out
 
 
@@ -266,6 +279,7 @@ def launch_decode(
     mask: Tensor | None,
     out: Tensor,
     scale: float,
+    softcap: float,
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
 ) -> None:
@@ -299,7 +313,7 @@ def launch_decode(
         **strides("k", k_cache, unit), **strides("v", v_cache, unit),
         "mask_batch_stride": masked["mask_batch_stride"],
         "mask_head_stride": masked["mask_head_stride"],
-        "scale": scale,
+        "scale": scale, "bound": bound_of(softcap, scale),
     }  # fmt: skip
     sizes = {"SIZE": int(size), "HEAD": head_block(q)}
     rows = max(LEAST, next_power_of_2(int(group)))

@@ -12,6 +12,12 @@ import triton.language as tl
 # e^x = 2^(LOG2E * x), and GPUs have an instruction for powers of two.
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 HIDDEN: tl.constexpr = tl.constexpr(float("-inf"))
+# tanh(x) = x + x^3 (T1 + T3 x^2 + ...) near 0.
+_T1: tl.constexpr = tl.constexpr(-3.33332819422e-1)
+_T3: tl.constexpr = tl.constexpr(1.33314422036e-1)
+_T5: tl.constexpr = tl.constexpr(-5.37397155531e-2)
+_T7: tl.constexpr = tl.constexpr(2.06390887954e-2)
+_T9: tl.constexpr = tl.constexpr(-5.70498872745e-3)
 
 
 @triton.jit
@@ -36,6 +42,27 @@ def fold(scores, top, total, unit):
     weights = tl.exp2(from_highest * unit + below[:, None])
     shrink = tl.exp2(top - base)
     return weights, new, total * shrink + tl.sum(weights, 1), shrink
+
+
+@triton.jit
+def bounded(scores, bound):
+    """``bound * tanh(scores / bound)``, its last digit off by a few.
+
+    Near 0, where a quotient of exponentials would lose digits, by the polynomial of tanhf in the
+    Cephes library (S. L. Moshier), for |x| < 0.625.
+    """
+    x = scores * (1.0 / bound)
+    square = x * x
+    near = ((_T9 * square + _T7) * square + _T5) * square + _T3
+    near = (near * square + _T1) * square * x + x
+    small = tl.exp(-2.0 * tl.abs(x))
+    far = (1.0 - small) / (1.0 + small)
+    return bound * tl.where(tl.abs(x) < 0.625, near, tl.where(x < 0, -far, far))
+
+
+def bound_of(softcap: float, scale: float) -> float | None:
+    """The bound of scores before they are scaled; None where nothing bounds them."""
+    return softcap / scale if softcap else None
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Attention as people write it out: a module for any combination of nine choices, and inputs."""
+"""Attention as people write it out: a module for any combination of ten choices, and inputs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Variant:
         scale: where 1/sqrt(size) is applied.
         product: the operator for scores and for the result.
         layout: how heads are split off, and keys transposed.
+        softcap: how scores are bounded by a tanh.
         bias: what is added that hides nothing.
         mask: how scores are hidden.
         hides: the number behind which.
@@ -35,6 +36,7 @@ class Variant:
     scale: str = "scores/"
     product: str = "matmul"
     layout: str = "transpose"
+    softcap: str = "none"
     bias: str = "none"
     mask: str = "add"
     hides: float = LOWEST
@@ -47,6 +49,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "scale": ("none", "q*", "k*", "q/", "scores*", "scores/", "both", "rows", "after bias"),
     "product": ("matmul", "einsum", "bmm", "baddbmm", "turned"),
     "layout": ("transpose", "permute", "packed qkv"),
+    "softcap": ("none", "divided", "alone", "negative"),
     "bias": ("none", "heads", "batch", "subtracted", "twice"),
     "mask": ("none", "add", "fill", "where", "where tensor", "causal", "window"),
     "hides": (-math.inf, LOWEST, -1e9, -1e4),
@@ -116,6 +119,7 @@ class Attention(nn.Module):
             scores = scores / math.sqrt(SIZE)
         if v.scale == "rows":
             scores = scores * self.rows
+        scores = self._bounded(scores)
         steps = [self._add_bias, self._add_mask]
         for step in steps if v.order == "bias first" else steps[::-1]:
             scores = step(scores, mask, bias)
@@ -143,6 +147,16 @@ class Attention(nn.Module):
             scores = torch.baddbmm(first, q, k.transpose(1, 2), beta=0.5, alpha=0.7)
             return scores.view(BATCH, HEADS, ROWS, ROWS)
         return q @ k.transpose(-1, -2)
+
+    def _bounded(self, scores: Tensor) -> Tensor:
+        match self.variant.softcap:
+            case "divided":
+                return torch.tanh(scores / 2.0) * 2.0
+            case "alone":
+                return scores.tanh()
+            case "negative":
+                return -1.5 * torch.tanh(scores * 0.7)
+        return scores
 
     def _add_bias(self, scores: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
         kind = self.variant.bias
@@ -209,9 +223,13 @@ def inputs_of(variant: Variant, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def can_be_fused(v: Variant) -> bool:
-    """Whether one mask says the same: not where a finite fill meets sums that may hide, too."""
+    """Whether one mask says the same: not where a finite fill meets sums that may hide, too.
+
+    Nor is it where a bias is added before the scores are bounded.
+    """
     fills = v.mask in ("fill", "where", "where tensor", "causal")
     finite = fills and v.hides > -1e30
     given = v.bias in ("batch", "subtracted", "twice") or v.product == "baddbmm"
     summed_after = v.bias != "none" and v.order == "mask first"
-    return not (finite and (summed_after or given))
+    bias_is_bounded = v.product == "baddbmm" and v.softcap != "none"
+    return not bias_is_bounded and not (finite and (summed_after or given))

@@ -22,13 +22,17 @@ def test_positions_count_the_real_tokens_before(seq: int) -> None:
 
 @pytest.mark.parametrize("window", [None, 1, 3])
 @pytest.mark.parametrize("seq", [1, 2, 4])
-def test_a_token_sees_real_places_up_to_its_own(seq: int, window: int | None) -> None:
+def test_a_token_sees_real_places_up_to_its_own_and_padding_sees_padding_too(
+    seq: int, window: int | None
+) -> None:
     found = strop.cache_mask(torch.tensor(MASKS), seq, window)
     assert found.shape == (16, 1, seq, 4)
     for rows, mask in zip(found[:, 0].tolist(), MASKS):
         for new, row in zip(range(4 - seq, 4), rows):
             first = 0 if window is None else new - window + 1
-            assert row == [bool(mask[i]) and first <= i <= new for i in range(4)]
+            places = [i for i in range(first, new + 1) if i >= 0 and (mask[i] or not mask[new])]
+            assert row == [i in places for i in range(4)]
+            assert any(row)
 
 
 @pytest.mark.parametrize("seq", [1, 2, 4])

@@ -35,13 +35,20 @@ def hidden(*shape: int) -> Tensor:
 
 
 def reference(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float = SCALE
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float = SCALE,
+    softcap: float = 0.0,
 ) -> Tensor:
     """[batch, heads, queries, size], in float64."""
     if mask is not None:
         mask = torch.atleast_2d(mask if mask.dtype == torch.bool else mask.double())
     heads, shared = q.shape[1], k.shape[1]
-    return operator(q.double(), k.double(), v.double(), mask, heads, shared, scale, causal)
+    qkv = (x.double() for x in (q, k, v))
+    return operator(*qkv, mask, heads, shared, scale, causal, softcap)
 
 
 def check(
@@ -51,11 +58,12 @@ def check(
     mask: Tensor | None,
     causal: bool,
     monkeypatch: pytest.MonkeyPatch,
+    softcap: float = 0.0,
 ) -> None:
     """Compare with the reference."""
     with guarded(monkeypatch):
-        out = attention(q, k, v, mask, SCALE, causal, False)
-    close(out, reference(q, k, v, mask, causal))
+        out = attention(q, k, v, mask, SCALE, causal, False, softcap)
+    close(out, reference(q, k, v, mask, causal, softcap=softcap))
 
 
 @pytest.mark.parametrize("dtype", float_dtypes(), ids=str)
@@ -117,6 +125,32 @@ def test_masks_are_broadcast(
     q, k, v = inputs(2, 1, 5, 70)
     mask = hidden(*shape) if kind == "bool" else random(*shape, dtype=torch.float16, seed=3)
     check(q, k, v, mask, causal, monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", float_dtypes(), ids=str)
+@pytest.mark.parametrize("kind", ["none", "causal", "bool", "float", "lowest"])
+@pytest.mark.parametrize("softcap", [0.3, 30.0])
+def test_scores_may_be_bounded(
+    dtype: torch.dtype, kind: str, softcap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = inputs(2, 1, 70, 70, dtype=dtype, batch=1)
+    masks = {
+        "bool": hidden(1, 1, 70, 70),
+        "float": random(1, 2, 70, 70, dtype=dtype, seed=3),
+        "lowest": torch.where(hidden(1, 1, 1, 70), 0.0, -1e30).to(torch.float32),
+    }
+    check(q, k, v, masks.get(kind), kind == "causal", monkeypatch, softcap)
+    plain = reference(q, k, v, masks.get(kind), kind == "causal")
+    assert (
+        plain - reference(q, k, v, masks.get(kind), kind == "causal", softcap=0.3)
+    ).abs().max() > 0.1
+
+
+def test_bounds_hold_where_scores_are_small_and_where_they_are_large() -> None:
+    q, k, v = inputs(1, 1, 5, 65, batch=1)
+    for times in (1e-3, 1.0, 1e3):
+        out = attention(q * times, k, v, None, SCALE, False, False, 2.0)
+        close(out, reference(q * times, k, v, None, False, softcap=2.0))
 
 
 def test_a_mask_may_be_a_view(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,12 @@ def whole(*lengths: int) -> Tensor:
     return torch.tensor(lengths, dtype=torch.int32, device=device())
 
 
-def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float = 0.0) -> Tensor:
     """[batch, heads, size], in float64; zeros where a mask hides every key."""
     group = q.shape[1] // k.shape[1]
     keys, values = (t.double().repeat_interleave(group, 1) for t in (k, v))
     scores = SCALE * q.double()[:, :, None] @ keys.mT
+    scores = softcap * torch.tanh(scores / softcap) if softcap else scores
     if mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, float("-inf"))
     else:
@@ -189,6 +190,18 @@ def test_what_a_mask_adds_may_be_of_heads_and_of_keys(
     with guarded(monkeypatch):
         out = decode_attention(q, k, v, None, SCALE, mask=mask)
     close(out, masked(q, k, v, mask))
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+@pytest.mark.parametrize("softcap", [0.3, 30.0])
+def test_scores_may_be_bounded(kind: str, softcap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = inputs(4, 2, 300)
+    mask = random(2, 1, 1, 300, seed=3)
+    mask = mask > -0.4 if kind == "bool" else mask.to(torch.float16)
+    with guarded(monkeypatch):
+        out = decode_attention(q, k, v, None, SCALE, mask=mask, softcap=softcap)
+    close(out, masked(q, k, v, mask, softcap))
+    assert (masked(q, k, v, mask) - masked(q, k, v, mask, 0.3)).abs().max() > 0.02
 
 
 def test_a_mask_and_lengths_hide_what_either_hides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ TAKEN: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "packed heads": (attention(2, 1), (ones(*Q), ones(2, 5, 4), ones(2, 5, 4))),
     "split heads": (attention(2, 2), (ones(1, 2, 3, 256),) * 3),
     "attention over a cache": (cached(), (*NEW, ones(1, 1, 5, 8))),
+    "attention whose scores are bounded": (cached(softcap=5.0), (*NEW, ones(1, 1, 5, 8))),
     "rotary": (lambda x, c: strop.rotary(x, c, c, 2), (ones(*Q), ones(1, 3, 2))),
     "rows in int8": (lambda x: strop.quantize_rows(x)[0], (ones(*Q),)),
 }
@@ -124,11 +125,6 @@ LEFT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], str]] = {
         attention(2, 2),
         (ones(1, 2, 3, 8), ones(1, 2, 5, 8), ones(1, 2, 5, 4)),
         "heads of queries, keys and values have 8, 8, 4 channels",
-    ),
-    "scores over a cache that a tanh bounds": (
-        cached(softcap=5.0),
-        (*NEW, ones(1, 1, 5, 8)),
-        "its scores are bounded by a tanh, which no kernel computes",
     ),
     "a cache in int8": (
         cached(),

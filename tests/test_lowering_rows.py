@@ -522,6 +522,19 @@ def test_attention_masks(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("variant", ["standard", "contrib"])
+def test_attention_whose_scores_are_bounded(variant: str, name: str) -> None:
+    def bounded(causal: bool) -> Function:
+        return lambda q, k, m: strop.attention(q * 5, k, k, m, 4, 2, 0.9, causal, 1.5)
+
+    for causal in (False, True):
+        model = lowered(bounded(causal), (Q, K, MASKS[name]), {}, ("strop.attention", variant))
+        agree(bounded(causal), [Q, K, MASKS[name]], session(model))
+    plain = strop.attention(Q * 5, K, K, MASKS[name], 4, 2, 0.9, False)
+    assert (bounded(False)(Q, K, MASKS[name]) - plain).abs().max() > 0.1
+
+
 def test_attention_on_packed_heads() -> None:
     inputs = (x(2, 3, 32), x(2, 5, 16, seed=1))
     both = {"a": {0: "rows"}, "b": {0: "rows"}}

@@ -174,6 +174,19 @@ def test_forms_of_other_models_are_one_operator(model: str) -> None:
     same_numbers(before, result.program, *inputs, mask, tolerance=1e-5)
 
 
+def test_a_bound_of_the_scores_is_that_of_the_operator() -> None:
+    def model(q: Tensor, bias: Tensor) -> Tensor:
+        scores = 30.0 * torch.tanh(q @ q.mT * 0.5 / 30.0)
+        return (scores + bias).softmax(-1) @ q
+
+    inputs = torch.randn(2, 2, 5, 4, generator=SEED) * 9, torch.randn(5, 5, generator=SEED)
+    before = program_of(model, *inputs)
+    result = fused(before)
+    [node] = result.program.find(torch.ops.strop.attention.default)
+    assert node.args[4:] == (2, 2, pytest.approx(0.5), False, pytest.approx(30.0))
+    same_numbers(before, result.program, *inputs, tolerance=1e-5)
+
+
 def test_two_matrices_without_batch_are_one_operator() -> None:
     def model(q: Tensor, bias: Tensor) -> Tensor:
         return torch.addmm(bias, q, q.t()).softmax(-1) @ q
@@ -196,7 +209,19 @@ LEFT_ALONE: dict[str, Callable[[Tensor], Any]] = {
     "the attention weights are changed before": lambda q: (
         (q @ q.mT).softmax(-1, dtype=torch.float64).float() @ q
     ),
-    "between softmax and the scores stands aten.tanh": lambda q: (q @ q.mT).tanh().softmax(-1) @ q,
+    "between softmax and the scores stands aten.sigmoid": lambda q: (
+        (q @ q.mT).sigmoid().softmax(-1) @ q
+    ),
+    "a bias or a mask is added to the scores before they are bounded": lambda q: (
+        (q @ q.mT + torch.arange(5.0)).tanh().softmax(-1) @ q
+    ),
+    "the scores are bounded by a tanh more than once": lambda q: (
+        (q @ q.mT).tanh().tanh().softmax(-1) @ q
+    ),
+    "the scores are scaled by a tensor after they are bounded": lambda q: (
+        ((q @ q.mT).tanh() * q[..., :1]).softmax(-1) @ q
+    ),
+    "bounded scores are multiplied by 0": lambda q: ((q @ q.mT).tanh() * 0.0).softmax(-1) @ q,
     "the attention scores are used elsewhere too": lambda q: _returned(q @ q.mT, q),
     "the attention weights are changed": lambda q: ((q @ q.mT).softmax(-1) * q[..., :1]) @ q,
     "filled with -100, which may not hide": lambda q: (

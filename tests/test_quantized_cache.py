@@ -49,7 +49,7 @@ class Int8Call(Call):
 
     def __call__(self, **given: Tensor) -> dict[str, Tensor]:
         tensors = [given[name] for name in ("q", "k", "v", "past_k", "past_v")]
-        mask = self.seen(given["mask"], given["q"].shape[-2])
+        mask = self.seen(given)
         settings = self.heads, self.kv_heads, self.scale, self.softcap
         out, *longer = strop.cached_attention(*tensors, mask, *settings, *self.scales())
         return {"out": out, **dict(zip(CACHES.values(), longer))}

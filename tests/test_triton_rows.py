@@ -240,11 +240,27 @@ def test_heads_that_no_kernel_takes_join_their_cache_once() -> None:
     assert torch.equal(run_plan(program, *given)[0], attend(*given))
 
 
-@pytest.mark.parametrize("kept", ["soft cap", "int8", "float32"])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_bounded_scores_over_a_cache_take_the_kernels_of_others(rows: int) -> None:
+    def attend(q: Tensor, k: Tensor, mask: Tensor, past: Tensor) -> Any:
+        return strop.cached_attention(q, k, k, past, past * 2, mask, 2, 1, 0.4, 1.5)[0]
+
+    given = (
+        values(1, 2, rows, 32),
+        values(1, 1, rows, 32, seed=1),
+        values(1, 1, rows, 5 + rows, seed=2),
+        values(1, 1, 5, 32, seed=3),
+    )
+    program = program_of(attend, *given)
+    kernel = "decode_attention" if rows == 1 else "attention"
+    assert kernel in kernels_of(program)
+    torch.testing.assert_close(run_plan(program, *given)[0], attend(*given), rtol=3e-3, atol=3e-3)
+
+
+@pytest.mark.parametrize("kept", ["int8", "float32"])
 def test_caches_that_no_kernel_continues_are_continued_by_torch(kept: str) -> None:
     def attend(q: Tensor, k: Tensor, mask: Tensor, past: Tensor, *scales: Tensor) -> Any:
-        cap = 2.0 if kept == "soft cap" else 0.0
-        return strop.cached_attention(q, k, k, past, past * 2, mask, 2, 1, 0.1, cap, *scales)[0]
+        return strop.cached_attention(q, k, k, past, past * 2, mask, 2, 1, 0.1, 0.0, *scales)[0]
 
     dtype = {"int8": torch.int8, "float32": torch.float32}.get(kept, HALF)
     scales = [torch.full((1, 1, 1, 32), 0.05, dtype=HALF)] * 2 if kept == "int8" else []

@@ -128,8 +128,6 @@ def _attention(values: dict[str, Any]) -> str | None:
 
 @_check(strop.cached_attention.default)
 def _cached_attention(values: dict[str, Any]) -> str | None:
-    if values["softcap"]:
-        return "its scores are bounded by a tanh, which no kernel computes"
     if values["k_scale"] is not None:
         return "its caches are in int8 with a scale for each channel, and kernels continue floats"
     if dtype_of(values["past_k"]) != dtype_of(values["q"]):

@@ -96,11 +96,18 @@ def why_not_attention(target: Target, q: Tensor, k: Tensor, v: Tensor) -> str | 
 
 
 def build_attention(
-    q: Node, k: Node, v: Node, mask: Node | None, scale: float, causal: bool, build: Builder
+    q: Node,
+    k: Node,
+    v: Node,
+    mask: Node | None,
+    scale: float,
+    causal: bool,
+    build: Builder,
+    softcap: float = 0.0,
 ) -> Node:
     """One attention node, on packed heads where q, k and v come from packed heads."""
     q_heads, kv_heads = int(shape_of(q)[1]), int(shape_of(k)[1])
-    rest = (mask, q_heads, kv_heads, float(scale), causal)
+    rest = (mask, q_heads, kv_heads, float(scale), causal, *([softcap] if softcap else []))
     packed = [pack_heads(x, build) for x in (q, k, v)]
     if any(x is None for x in packed):
         return build.call(strop.attention.default, q, k, v, *rest)

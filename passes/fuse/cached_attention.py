@@ -10,6 +10,7 @@ import torch
 from torch.fx.node import Node
 
 from strop.compiler.ir.builder import Builder
+from strop.compiler.ir.cache_masks import cache_mask_of
 from strop.compiler.ir.nodes import arg, arguments, shape_of
 from strop.compiler.ir.program import Program
 from strop.compiler.rewriting.passes import RulePass
@@ -29,7 +30,8 @@ class CachedAttention(Rule):
 
     def match(self, root: Node, program: Program) -> Match | Miss:
         a = arguments(root)
-        bound = {name: a[name] for name in ("q", "mask", "q_heads", "kv_heads", "scale")}
+        bound = {name: a[name] for name in ("q", "q_heads", "kv_heads", "scale", "softcap")}
+        bound["mask"] = a["mask"] and (cache_mask_of(a["mask"]) or a["mask"])
         for name in ("k", "v"):
             longer = a[name]
             if reason := _why_no_cache(longer, root, program):
@@ -54,10 +56,9 @@ class CachedAttention(Rule):
         new = [match[name] for name in ("q", "k", "v")]
         packed = [pack_heads(x, build) for x in new]
         whole = all(x is not None for x in packed)
-        rest = (match[name] for name in ("past_k", "past_v", "mask", "q_heads", "kv_heads"))
-        made = build.call(
-            strop.cached_attention.default, *(packed if whole else new), *rest, match["scale"], 0.0
-        )
+        kept = ("past_k", "past_v", "mask", "q_heads", "kv_heads", "scale", "softcap")
+        rest = (match[name] for name in kept)
+        made = build.call(strop.cached_attention.default, *(packed if whole else new), *rest)
         out, keys, values = (build.call(operator.getitem, made, i) for i in range(3))
         match["present_k"].replace_all_uses_with(keys)
         match["present_v"].replace_all_uses_with(values)

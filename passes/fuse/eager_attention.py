@@ -28,6 +28,7 @@ from strop.passes.fuse.scores import (
     take_apart,
     without_batch_views,
 )
+from strop.passes.fuse.softcap import apart
 
 aten = torch.ops.aten
 
@@ -78,7 +79,10 @@ class Factor:
 
 
 class EagerAttention(Rule):
-    """``softmax(q k^T * scale + bias, hidden where masked) v``, or the transpose of it."""
+    """``softmax(q k^T * scale + bias, hidden where masked) v``, or the transpose of it.
+
+    The scaled product may be bounded by a tanh.
+    """
 
     name = "attention-eager"
     roots = PRODUCTS
@@ -103,26 +107,28 @@ class EagerAttention(Rule):
         v = Factor(arg(root, 0 if turned else 1), turned=turned)
         bound = _factors(scores, v, program) | {
             "steps": scores.steps,
+            "capped": apart(scores.steps),
             "leads": (scores.leads[0], lead_of(root)),
             "axes": find_batch_axes([*scores.leads, lead_of(root)]),
         }
         return Match(root, bound, [root, *weights, *scores.inside])
 
     def check(self, match: Match, program: Program) -> str | None:
-        if isinstance(match["axes"], str):
-            return match["axes"]
-        reason = why_not_one_mask(match["steps"], program)
+        for name in ("axes", "capped"):
+            if isinstance(match[name], str):
+                return str(match[name])
+        reason = why_not_one_mask(match["capped"].after, program)
         return reason or _why_not_factors(
             self.target, match["q"], match["k"], match["v"], *match["leads"]
         )
 
     def rewrite(self, match: Match, build: Builder) -> Node:
-        axes, steps = match["axes"], match["steps"]
+        axes, steps, capped = match["axes"], match["steps"], match["capped"]
         q, k, v = (match[name].build(axes, build) for name in ("q", "k", "v"))
         scale = match["q"].number * match["k"].number * scale_of(steps)
-        mask = build_mask(steps, q, axes, build)
-        q = scaled_queries(q, steps, axes, build)
-        made = build_attention(q, k, v, mask, scale, False, build)
+        mask = build_mask(capped.after, q, axes, build)
+        q = scaled_queries(q, (*capped.before, *capped.after), axes, build)
+        made = build_attention(q, k, v, mask, scale, False, build, capped.softcap)
         result = axes.back(made, match["leads"][1], build)
         return build.call(aten.transpose.int, result, -2, -1) if match["v"].turned else result
 

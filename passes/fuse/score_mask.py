@@ -156,7 +156,7 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
 
 
 def _hides(numbers: torch.Tensor) -> torch.Tensor:
-    """Which numbers hide a score that they are added to, but are closer to zero than ``_FAR``."""
+    """Which numbers hide a score that they are added to, but are above ``_FAR``."""
     return (numbers.abs() >= -_HIDES) & (numbers.abs() <= -_FAR)
 
 

@@ -1,7 +1,7 @@
 """Analyses written-out attention scores: a product, and the operators between it and softmax.
 
-From the softmax inwards, every operator multiplies the scores, adds a bias or a mask to them,
-fills those that are hidden with a number, or gives them other batch axes.
+From the softmax inwards, every operator multiplies the scores, bounds them by a tanh, adds a bias
+or a mask to them, fills those that are hidden with a number, or gives them other batch axes.
 """
 
 from __future__ import annotations
@@ -81,7 +81,12 @@ class Filled:
     lead: Sizes
 
 
-ScoreStep = Scaled | ScaledRows | Added | Filled
+@dataclass(frozen=True)
+class Bounded:
+    """Scores became their tanh, between -1 and 1."""
+
+
+ScoreStep = Scaled | ScaledRows | Added | Filled | Bounded
 
 
 @dataclass(frozen=True)
@@ -249,6 +254,10 @@ def _sum(node: Node, program: Program) -> Iterator[Reading]:
         yield b, Added(a, 1.0, lead_of(node))
 
 
+def _tanh(node: Node, program: Program) -> Iterator[Reading]:
+    yield arg(node, 0), Bounded()
+
+
 def _masked_fill(node: Node, program: Program) -> Iterator[Reading]:
     number = constant_number(arg(node, 2), program)
     if number is not None:
@@ -269,6 +278,7 @@ _READERS: dict[Any, Callable[[Node, Program], Iterator[Reading]]] = {
     aten.div.Tensor: _rows_factor,
     aten.add.Tensor: _sum,
     aten.sub.Tensor: _sum,
+    aten.tanh.default: _tanh,
     aten.masked_fill.Scalar: _masked_fill,
     aten.masked_fill.Tensor: _masked_fill,
     aten.where.self: _where,

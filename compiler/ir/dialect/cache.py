@@ -26,19 +26,22 @@ def cache_positions(mask: Tensor, seq: int) -> Tensor:
 
 @define("cache_mask(Tensor mask, SymInt seq, int? window) -> Tensor")
 def cache_mask(mask: Tensor, seq: int, window: int | None) -> Tensor:
-    """Which places each new token sees: real ones up to its own.
+    """Which places each new token sees: real ones up to its own; padding sees those of padding too.
 
     mask: [batch, total] int; seq: how many of the places are new, the last ones; window: of the
     places up to its own a token sees so many, its own among them; None for all. Result: bool
-    [batch, 1, seq, total]. A row of padding may see nothing.
+    [batch, 1, seq, total], true somewhere in every row: what is hidden is then hidden alike by
+    -inf and by a large number.
     """
     total = mask.shape[1]
+    real = mask.ne(0)
     places = torch.arange(total, device=mask.device)
     new = places[total - seq :, None]
     seen = places <= new
     if window is not None:
         seen = seen & (places > new - window)
-    return seen[None, None] & mask.ne(0)[:, None, None, :]
+    shown = real[:, None, :] | ~real[:, total - seq :, None]
+    return (seen & shown)[:, None]
 
 
 @define("last_token(Tensor x, Tensor mask) -> Tensor")

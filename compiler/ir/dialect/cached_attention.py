@@ -53,11 +53,8 @@ def cached_attention(
         q, k, v = split_heads(q, q_heads), split_heads(k, kv_heads), split_heads(v, kv_heads)
     keys, present_k = _continued(past_k, k, k_scale)
     values, present_v = _continued(past_v, v, v_scale)
-    if softcap:
-        out = _capped(q, keys, values, mask, scale, softcap)
-    else:
-        heads = q_heads, kv_heads
-        out = torch.ops.strop.attention(q, keys, values, mask, *heads, scale, False)
+    heads = q_heads, kv_heads
+    out = torch.ops.strop.attention(q, keys, values, mask, *heads, scale, False, softcap)
     return out.transpose(1, 2).flatten(2) if packed else out, present_k, present_v
 
 
@@ -69,18 +66,3 @@ def _continued(past: Tensor, new: Tensor, scale: Tensor | None) -> tuple[Tensor,
     kept = cache_int8(new.detach(), scale)
     seen = new + (kept * scale - new.detach())
     return torch.cat([past * scale, seen], 2), torch.cat([past, kept], 2)
-
-
-def _capped(
-    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, softcap: float
-) -> Tensor:
-    """Attention on split heads whose scores are bounded by a tanh."""
-    groups = q.shape[1] // keys.shape[1]
-    keys, values = (x.repeat_interleave(groups, dim=1) for x in (keys, values))
-    scores = softcap * torch.tanh(q @ keys.transpose(2, 3) * (scale / softcap))
-    if mask.dtype == torch.bool:
-        # Finite, so that a row that sees nothing is a mean and its gradient no NaN.
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    else:
-        scores = scores + mask
-    return scores.softmax(-1) @ values

@@ -16,7 +16,7 @@ from strop.compiler.lower.onnx.refusal import NotLowered
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """softmax(scale * q k^T + mask) v.
+    """softmax(scale * q k^T + mask) v, where scores may be bounded before they are masked.
 
     Attributes:
         q: queries, [batch, seq, heads*size] or [batch, heads, seq, size].
@@ -27,6 +27,7 @@ class AttentionCall:
         kv_heads: of keys and values.
         scale: of scores.
         causal: hides keys that come after the query, counted from the first.
+        softcap: scores x become ``softcap * tanh(x / softcap)``; 0 leaves them.
     """
 
     q: Node
@@ -37,6 +38,7 @@ class AttentionCall:
     kv_heads: int
     scale: float
     causal: bool
+    softcap: float = 0.0
 
     @staticmethod
     def of_sdpa(

@@ -24,8 +24,8 @@ def emit_composed(on: Emitter, call: AttentionCall) -> Any:
     scaled = on.op("Mul", queries, on.constant(call.scale, dtype))
     scores = on.op("MatMul", scaled, on.op("Transpose", keys, perm=[0, 1, 3, 2]))
     scores = scores if dtype == torch.float32 else on.cast(scores, torch.float32)
-    for hidden in (_masked, _causal):
-        scores = hidden(on, call, scores)
+    for step in (_bounded, _masked, _causal):
+        scores = step(on, call, scores)
     weights = _softmax(on, scores, may_be_hidden=call.mask is not None)
     weights = weights if dtype == torch.float32 else on.cast(weights, dtype)
     result = on.op("MatMul", weights, values)
@@ -43,6 +43,13 @@ def _by_heads(on: Emitter, call: AttentionCall, of: Node) -> Any:
     wide = on.shape([batch, heads, call.heads // heads, rows, size])
     repeated = on.op("Expand", shared, wide)
     return on.op("Reshape", repeated, on.shape([batch, call.heads, rows, size]))
+
+
+def _bounded(on: Emitter, call: AttentionCall, scores: Any) -> Any:
+    if not call.softcap:
+        return scores
+    cap = on.constant(call.softcap, torch.float32)
+    return on.op("Mul", on.op("Tanh", on.op("Div", scores, cap)), cap)
 
 
 def _masked(on: Emitter, call: AttentionCall, scores: Any) -> Any:

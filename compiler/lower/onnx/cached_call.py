@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.fx.node import Node
 
+from strop.compiler.ir.cache_masks import cache_mask_in
 from strop.compiler.ir.nodes import arguments, dtype_of, shape_of, static_int
 from strop.compiler.ir.printer import size_text
-from strop.compiler.lower.onnx.causal_masks import cache_mask_in
 from strop.compiler.lower.onnx.emitter import Emitter
 
 # Kernels of GroupQueryAttention take heads whose size is a multiple of this.
@@ -69,7 +69,7 @@ def seen(on: Emitter, call: CachedCall) -> Seen | None:
 
     The operator hides what comes after a token by itself, so it takes only masks that do so too.
     """
-    mask = cache_mask_in(call.mask)
+    mask = cache_mask_in(call.mask, on.program)
     if mask is None or len(shape_of(call.mask)) != 4:
         return None
     if any(past.op != "placeholder" for past in (call.past_k, call.past_v)):

@@ -28,6 +28,7 @@ def attention(
     kv_heads: int,
     scale: float,
     causal: bool,
+    softcap: float = 0.0,
 ) -> Any:
     packed = len(shape_of(q)) == 3
     queries, scale = scaled(on, q, scale)
@@ -39,6 +40,7 @@ def attention(
         None if mask is None else full_mask(on, mask, q, shape_of(k)[-2]),
         is_causal=int(causal),
         scale=scale,
+        softcap=softcap or None,
         q_num_heads=q_heads if packed else None,
         kv_num_heads=kv_heads if packed else None,
     )

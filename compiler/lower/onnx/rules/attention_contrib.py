@@ -44,7 +44,7 @@ def _emit(on: Emitter, call: AttentionCall) -> Any:
         return emit_composed(on, call)
     if _is_grouped_query(call):
         return _grouped_query(on, call)
-    return _multi_head(on, call)
+    return emit_composed(on, call) if call.softcap else _multi_head(on, call)
 
 
 def _is_fused(on: Emitter, call: AttentionCall) -> bool:
@@ -113,6 +113,7 @@ def _grouped_query(on: Emitter, call: AttentionCall) -> Any:
         num_heads=call.heads,
         kv_num_heads=call.kv_heads,
         scale=call.scale,
+        softcap=call.softcap,
         outputs=3,
     )
     return result[0]

@@ -30,7 +30,10 @@ def cache_mask(on: Emitter, mask: Any, seq: Size, window: int | None) -> Any:
     if window is not None:
         first = on.op("Sub", own, on.constant(window))
         seen = on.op("And", seen, on.op("Greater", places, first))
-    return on.op("And", seen, on.op("Unsqueeze", _real(on, mask), on.constant([1, 2])))
+    real = _real(on, mask)
+    padding = on.op("Unsqueeze", on.op("Not", _new(on, real, mask, seq, axis=1)), on.constant([2]))
+    shown = on.op("Or", on.op("Unsqueeze", real, on.constant([1])), padding)
+    return on.op("Unsqueeze", on.op("And", seen, shown), on.constant([1]))
 
 
 @lowers(strop.last_token.default)

@@ -22,9 +22,10 @@ def _attention(
     kv_heads: int,
     scale: float,
     causal: bool,
+    softcap: float,
 ) -> Tensor:
     packed = q.dim() == 3
     parts = all_heads(on, q, k, v, q_heads, kv_heads)
     seen = None if mask is None else dense(on, mask)
-    made: Tensor = on.launch(attention, *parts, seen, scale, causal, packed)
+    made: Tensor = on.launch(attention, *parts, seen, scale, causal, packed, softcap)
     return made

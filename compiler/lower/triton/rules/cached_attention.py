@@ -34,5 +34,5 @@ def _cached_attention(
     keys, values = (
         on.call(aten.cat.default, [past, new], 2) for past, new in ((past_k, k), (past_v, v))
     )
-    out = on.launch(cached_attention, q, keys, values, dense(on, mask), scale, packed)
+    out = on.launch(cached_attention, q, keys, values, dense(on, mask), scale, packed, softcap)
     return out, keys, values
