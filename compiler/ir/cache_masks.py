@@ -69,7 +69,7 @@ def cache_mask_in(mask: Node, program: Program) -> Node | None:
 def _may_be_large(bias: Any, program: Program) -> bool:
     """Whether a bias may show what a mask hides: floats are given, or it is made of large ones."""
     if not isinstance(bias, Node):
-        return abs(bias) > _LARGEST_BIAS
+        return bool(abs(bias) > _LARGEST_BIAS)
 
     def may(node: Node) -> bool:
         if node.op == "placeholder":

@@ -1,0 +1,26 @@
+"""Which decoders of model libraries keep their caches in buffers that calls share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from test_sequence_to_sequence import saved as saved_pair
+from test_text_generation import saved
+
+from strop.compiler import build
+from strop.compiler.frontend.huggingface import load_folder
+
+
+def shares(folder: Path, task: str, out: Path) -> bool:
+    manifest = build(load_folder(f"{folder}#{task}"), out).manifest
+    return bool(manifest["generation"]["shared_buffers"])
+
+
+def test_a_decoder_with_a_mask_of_numbers_and_bounded_scores_shares_buffers(tmp_path: Path) -> None:
+    saved(tmp_path / "model", "gemma2")
+    assert shares(tmp_path / "model", "text-generation", tmp_path / "out")
+
+
+def test_a_decoder_with_biases_for_its_places_shares_buffers(tmp_path: Path) -> None:
+    saved_pair(tmp_path / "model", "t5")
+    assert shares(tmp_path / "model", "text2text-generation", tmp_path / "out")
