@@ -91,6 +91,9 @@ class Call:
         return {
             "float": hidden,
             "weak": hidden,
+            "scaled": hidden * 0.35,
+            "scaled away": hidden * 1e-9,
+            "turned": hidden * -0.35,
             "half": hidden.half().float(),
             "bias": bias + hidden,
             "two biases": hidden + bias - 0.5 + bias * 2,
@@ -180,6 +183,7 @@ MORE_CALLS = [
     Call(mask="bias"),
     Call(mask="counted bias"),
     Call(mask="half", packed=False),
+    Call(mask="scaled"),
     Call(mask="two biases", window=3),
 ]
 
@@ -214,6 +218,8 @@ APART = [
     (Call(mask="given bias"), "a bias that may show what the mask hides"),
     (Call(mask="large bias"), "a bias that shows what the mask hides"),
     (Call(mask="weak"), "a mask of numbers that scores outweigh"),
+    (Call(mask="scaled away"), "a mask of numbers that a factor makes small"),
+    (Call(mask="turned"), "a mask that shows what it hid"),
     (Call(mask="not filled"), "a mask that hides what the cache's shows"),
     (Call(mask="casts"), "a mask of zeros and ones"),
 ]

@@ -174,6 +174,31 @@ def test_forms_of_other_models_are_one_operator(model: str) -> None:
     same_numbers(before, result.program, *inputs, mask, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("times", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("biases", [0, 1, 2])
+def test_rows_in_which_all_is_hidden_by_the_lowest_number(times: float, biases: int) -> None:
+    bias = torch.randn(5, 5, generator=SEED)
+
+    def model(q: Tensor, mask: Tensor) -> Tensor:
+        hidden = torch.where(mask, torch.finfo(torch.float32).min, 0.0)
+        scores = q @ q.mT + hidden
+        for _ in range(biases):
+            scores = scores + bias
+        return (scores * times).softmax(-1) @ q
+
+    mask = torch.tensor([[True] * 5, [False] * 5, [True, False, False, True, False]])[
+        [0, 1, 2, 2, 1]
+    ]
+    q = torch.randn(2, 2, 5, 4, generator=SEED)
+    before = program_of(model, q, mask)
+    result = fused(before)
+    assert counts(result) == {"attention-eager": 1}
+    # Twice the lowest number is -inf, and a row of nothing else no number.
+    repaired = bool(result.program.find(torch.ops.aten.amax.default))
+    assert repaired == (times > 1) == bool(model(q, mask).isnan().any())
+    same_numbers(before, result.program, q, mask, tolerance=1e-5)
+
+
 def test_a_bound_of_the_scores_is_that_of_the_operator() -> None:
     def model(q: Tensor, bias: Tensor) -> Tensor:
         scores = 30.0 * torch.tanh(q @ q.mT * 0.5 / 30.0)

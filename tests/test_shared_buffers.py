@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from test_sequence_to_sequence import saved as saved_pair
 from test_text_generation import saved
 
@@ -16,8 +17,18 @@ def shares(folder: Path, task: str, out: Path) -> bool:
     return bool(manifest["generation"]["shared_buffers"])
 
 
-def test_a_decoder_with_a_mask_of_numbers_and_bounded_scores_shares_buffers(tmp_path: Path) -> None:
-    saved(tmp_path / "model", "gemma2")
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("gemma2", "scores are bounded by a tanh, and the mask is one of numbers"),
+        ("bloom", "heads are folded into the batch, and scores fall with distance"),
+        ("codegen", "the mask is scaled with the scores"),
+    ],
+)
+def test_decoders_that_write_attention_out_share_buffers(
+    family: str, why: str, tmp_path: Path
+) -> None:
+    saved(tmp_path / "model", family)
     assert shares(tmp_path / "model", "text-generation", tmp_path / "out")
 
 

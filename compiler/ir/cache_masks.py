@@ -6,6 +6,7 @@ the others as surely as -inf does.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.fx.node import Node
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
 from strop.compiler.ir.ancestry import any_float_behind
 from strop.compiler.ir.families import CASTS
-from strop.compiler.ir.nodes import arg, dtype_of
+from strop.compiler.ir.nodes import dtype_of
 from strop.compiler.ir.program import Program
 
 aten = torch.ops.aten
@@ -29,41 +30,48 @@ def cache_mask_of(mask: Node) -> Node | None:
 
     The mask may be this one, or numbers: 0 where a place is shown, a very low one elsewhere.
     """
-    if mask.target is torch.ops.strop.cache_mask.default:
-        return mask
-    if mask.target in (aten.expand.default, *CASTS):
-        source = arg(mask, 0)
-        return cache_mask_of(source) if _is_bool(source) == _is_bool(mask) else None
-    if mask.target is aten.where.Scalar and mask.args[1] == 0 and _hides(mask.args[2]):
-        return cache_mask_of(arg(mask, 0))
-    return None
-
-
-def _hides(number: object) -> bool:
-    return isinstance(number, float) and number <= _HIDES
-
-
-def _is_bool(mask: Node) -> bool:
-    return dtype_of(mask) == torch.bool
+    places, number = _hidden_by(mask)
+    return places if number <= _HIDES else None
 
 
 def cache_mask_in(mask: Node, program: Program) -> Node | None:
     """The same of a mask whose shown places may have biases."""
-    if mask.target is aten.where.ScalarOther and _hides(mask.args[2]):
-        places, bias = arg(mask, 0), arg(mask, 1)
-        return None if _may_be_large(bias, program) else cache_mask_of(places)
-    if mask.target not in (aten.add.Tensor, aten.sub.Tensor):
-        return cache_mask_of(mask)
-    pairs = [mask.args[:2]]
-    if mask.target is aten.add.Tensor:
-        pairs.append(mask.args[1::-1])
-    if mask.kwargs.get("alpha", 1) != 1:
-        return None
-    for one, other in pairs:
+    given: Any = mask.args
+    match mask.target:
+        case aten.where.ScalarOther:
+            pairs = [given[:2]] if given[2] <= _HIDES else []
+        case aten.add.Tensor if not mask.kwargs:
+            pairs = [given, given[::-1]]
+        case aten.sub.Tensor if not mask.kwargs:
+            pairs = [given]
+        case _:
+            return cache_mask_of(mask)
+    for one, bias in pairs:
         found = cache_mask_in(one, program) if isinstance(one, Node) else None
-        if found is not None and not _may_be_large(other, program):
+        if found is not None and not _may_be_large(bias, program):
             return found
     return None
+
+
+def _hidden_by(mask: Node) -> tuple[Node | None, float]:
+    """The mask of places behind one of numbers, or None, and the number where it hides."""
+    given: Any = mask.args
+    match mask.target:
+        case torch.ops.strop.cache_mask.default:
+            return mask, -math.inf
+        case aten.where.Scalar if given[1] == 0:
+            return _hidden_by(given[0])[0], given[2]
+        case aten.mul.Tensor if isinstance(given[1], float) and given[1] > 0:
+            places, number = _hidden_by(given[0])
+            return places, number * given[1]
+        case target if target in (aten.expand.default, *CASTS):
+            if _is_bool(given[0]) == _is_bool(mask):
+                return _hidden_by(given[0])
+    return None, 0.0
+
+
+def _is_bool(mask: Node) -> bool:
+    return dtype_of(mask) == torch.bool
 
 
 def _may_be_large(bias: Any, program: Program) -> bool:

@@ -23,8 +23,10 @@ aten = torch.ops.aten
 _FAR = -1e30
 # Numbers up to this hide a score; larger ones are biases.
 _HIDES = -1e4
-# A sum of two numbers beyond this may be infinite in float32.
+# A multiple of a number beyond this may be infinite in float32.
 _OVERFLOWS = 1e38
+# No sum of one float32 and a few numbers below this is infinite: the step at its end is 2e31.
+_LARGE = 1e29
 _END = 2**63 - 1  # The end of a slice, in a graph.
 # What makes infinities of ordinary numbers.
 _MAKE_INFINITE = ("log", "log2", "log10", "log1p", "logit", "reciprocal", "exp", "pow", "tan")
@@ -42,6 +44,12 @@ class Later:
     def fill(self) -> float | None:
         """The number at which softmax sees filled scores; None if the step fills none."""
         return self.step.number * self.number if isinstance(self.step, Filled) else None
+
+    @property
+    def grows(self) -> bool:
+        """Whether what the step adds may be multiplied by more than 1."""
+        times = self.step.times if isinstance(self.step, Added) else 1.0
+        return bool(self.rows) or abs(times * self.number) > 1
 
 
 def with_later_factors(steps: Sequence[ScoreStep]) -> list[Later]:
@@ -149,10 +157,13 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
     """Whether a row of the joined mask may be -inf throughout."""
     if is_weight_expression(mask):
         return bool((evaluate(mask, program).amax(-1) == -math.inf).any())
-    added = [one.step.value for one in later if isinstance(one.step, Added)]
-    unbounded = _is_infinite if len(added) < 2 else _may_overflow
-    infinite = any(one.fill == -math.inf for one in later)
-    return infinite or any(_may_hold(value, program, unbounded) for value in added)
+    if any(one.fill == -math.inf for one in later):
+        return True
+    added = {one.step.value: one.grows for one in later if isinstance(one.step, Added)}
+    for value, grows in added.items():
+        if _may_hold(value, program, _may_overflow if grows else _is_infinite):
+            return True
+    return sum(_may_hold(value, program, _is_large) for value in added) > 1
 
 
 def _hides(numbers: torch.Tensor) -> torch.Tensor:
@@ -168,14 +179,18 @@ def _may_overflow(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.abs() >= _OVERFLOWS
 
 
+def _is_large(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.abs() >= _LARGE
+
+
 def _may_hold(value: Node, program: Program, bad: Callable[[torch.Tensor], torch.Tensor]) -> bool:
     """Whether a value may hold numbers of a kind: it is given, or computed from such numbers."""
 
     def may(node: Node) -> bool:
-        if node.op == "placeholder" or _makes_infinite(node):
-            return True
-        weight = program.weight_of(node)
-        return bool(bad(_literals(node) if weight is None else weight.detach().float()).any())
+        if is_weight_expression(node):
+            return bool(bad(evaluate(node, program).detach().float()).any())
+        given = node.op == "placeholder" or _makes_infinite(node)
+        return given or bool(bad(_literals(node)).any())
 
     return any_float_behind(value, may)
 
