@@ -84,6 +84,12 @@ class Call:
             return torch.where(found, bias.float(), LOWEST)
         if self.mask == "not filled":
             return torch.where(found, LOWEST, bias.float())
+        if self.mask == "filled where not":
+            return bias.float().masked_fill(~found, LOWEST)
+        if self.mask == "filled where low":
+            return bias.float().masked_fill(torch.where(found, 0.0, -1.0).bool(), LOWEST)
+        if self.mask == "filled where shown":
+            return bias.float().masked_fill(found, LOWEST)
         if self.mask == "casts":
             return found.float() * bias
         hidden = torch.where(found, 0.0, LOWEST if self.mask != "weak" else -1e4)
@@ -94,6 +100,9 @@ class Call:
             "scaled": hidden * 0.35,
             "scaled away": hidden * 1e-9,
             "turned": hidden * -0.35,
+            "zeros": torch.where(~found, LOWEST, 0.0),
+            "zeros where shown": torch.where(~found, 0.0, LOWEST),
+            "no numbers": bias.float().masked_fill(torch.where(found, 0.0, 0.0).bool(), LOWEST),
             "half": hidden.half().float(),
             "bias": bias + hidden,
             "two biases": hidden + bias - 0.5 + bias * 2,
@@ -184,6 +193,9 @@ MORE_CALLS = [
     Call(mask="counted bias"),
     Call(mask="half", packed=False),
     Call(mask="scaled"),
+    Call(mask="zeros"),
+    Call(mask="filled where not"),
+    Call(mask="filled where low", window=3),
     Call(mask="two biases", window=3),
 ]
 
@@ -220,6 +232,9 @@ APART = [
     (Call(mask="weak"), "a mask of numbers that scores outweigh"),
     (Call(mask="scaled away"), "a mask of numbers that a factor makes small"),
     (Call(mask="turned"), "a mask that shows what it hid"),
+    (Call(mask="filled where shown"), "a fill that hides what the cache's mask shows"),
+    (Call(mask="zeros where shown"), "zeros that show what the cache's mask hides"),
+    (Call(mask="no numbers"), "a fill that hides nothing"),
     (Call(mask="not filled"), "a mask that hides what the cache's shows"),
     (Call(mask="casts"), "a mask of zeros and ones"),
 ]

@@ -23,6 +23,7 @@ def shares(folder: Path, task: str, out: Path) -> bool:
         ("gemma2", "scores are bounded by a tanh, and the mask is one of numbers"),
         ("bloom", "heads are folded into the batch, and scores fall with distance"),
         ("codegen", "the mask is scaled with the scores"),
+        ("mpt", "the mask of numbers is made one of places again, and its complement fills"),
     ],
 )
 def test_decoders_that_write_attention_out_share_buffers(

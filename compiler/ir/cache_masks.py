@@ -36,38 +36,53 @@ def cache_mask_of(mask: Node) -> Node | None:
 
 def cache_mask_in(mask: Node, program: Program) -> Node | None:
     """The same of a mask whose shown places may have biases."""
-    given: Any = mask.args
-    match mask.target:
-        case aten.where.ScalarOther:
-            pairs = [given[:2]] if given[2] <= _HIDES else []
-        case aten.add.Tensor if not mask.kwargs:
-            pairs = [given, given[::-1]]
-        case aten.sub.Tensor if not mask.kwargs:
-            pairs = [given]
+    match mask.target, mask.args, mask.kwargs:
+        case aten.where.ScalarOther, (Node() as condition, bias, float(number)), _:
+            parts = [(_shown_where(condition, True) if number <= _HIDES else None, bias)]
+        case aten.where.ScalarSelf, (Node() as condition, float(number), bias), _:
+            parts = [(_shown_where(condition, False) if number <= _HIDES else None, bias)]
+        case aten.masked_fill.Scalar, (bias, Node() as condition, float(number)), _:
+            parts = [(_shown_where(condition, False) if number <= _HIDES else None, bias)]
+        case aten.add.Tensor, (Node() as one, Node() as other), {}:
+            parts = [(cache_mask_in(a, program), b) for a, b in ((one, other), (other, one))]
+        case aten.add.Tensor | aten.sub.Tensor, (Node() as one, bias), {}:
+            parts = [(cache_mask_in(one, program), bias)]
         case _:
             return cache_mask_of(mask)
-    for one, bias in pairs:
-        found = cache_mask_in(one, program) if isinstance(one, Node) else None
-        if found is not None and not _may_be_large(bias, program):
-            return found
-    return None
+    return next((m for m, bias in parts if m and not _may_be_large(bias, program)), None)
 
 
 def _hidden_by(mask: Node) -> tuple[Node | None, float]:
     """The mask of places behind one of numbers, or None, and the number where it hides."""
-    given: Any = mask.args
-    match mask.target:
-        case torch.ops.strop.cache_mask.default:
+    match mask.target, mask.args:
+        case torch.ops.strop.cache_mask.default, _:
             return mask, -math.inf
-        case aten.where.Scalar if given[1] == 0:
-            return _hidden_by(given[0])[0], given[2]
-        case aten.mul.Tensor if isinstance(given[1], float) and given[1] > 0:
-            places, number = _hidden_by(given[0])
-            return places, number * given[1]
-        case target if target in (aten.expand.default, *CASTS):
-            if _is_bool(given[0]) == _is_bool(mask):
-                return _hidden_by(given[0])
+        case aten.where.Scalar, (Node() as condition, 0, float(number)):
+            return _shown_where(condition, True), number
+        case aten.where.Scalar, (Node() as condition, float(number), 0):
+            return _shown_where(condition, False), number
+        case aten.mul.Tensor, (Node() as source, float(times)) if times > 0:
+            places, number = _hidden_by(source)
+            return places, number * times
+        case target, (Node() as source, *_) if target in (aten.expand.default, *CASTS):
+            return _hidden_by(source) if _is_bool(source) == _is_bool(mask) else (None, 0.0)
     return None, 0.0
+
+
+def _shown_where(condition: Node, value: bool) -> Node | None:
+    """The mask of places that are shown where a condition has a value, and hidden elsewhere."""
+    match condition.target, condition.args:
+        case torch.ops.strop.cache_mask.default, _:
+            return condition if value else None
+        case aten.logical_not.default | aten.bitwise_not.default, (Node() as source,):
+            return _shown_where(source, not value)
+        case target, (Node() as source, *_) if target in (aten.expand.default, *CASTS):
+            if _is_bool(source):
+                return _shown_where(source, value)
+            # As a condition, a number is true where it is not 0, which is where it hides.
+            places, number = _hidden_by(source)
+            return places if number and not value else None
+    return None
 
 
 def _is_bool(mask: Node) -> bool:

@@ -31,7 +31,7 @@ class CachedAttention(Rule):
     def match(self, root: Node, program: Program) -> Match | Miss:
         a = arguments(root)
         bound = {name: a[name] for name in ("q", "q_heads", "kv_heads", "scale", "softcap")}
-        bound["mask"] = a["mask"] and (cache_mask_of(a["mask"]) or a["mask"])
+        bound["mask"] = None if a["mask"] is None else cache_mask_of(a["mask"]) or a["mask"]
         for name in ("k", "v"):
             longer = a[name]
             if reason := _why_no_cache(longer, root, program):
