@@ -23,9 +23,9 @@ aten = torch.ops.aten
 _FAR = -1e30
 # Numbers up to this hide a score; larger ones are biases.
 _HIDES = -1e4
-# A multiple of a number beyond this may be infinite in float32.
+# A multiple of a number beyond this, or its sum with a large one, may be infinite in float32.
 _OVERFLOWS = 1e38
-# No sum of one float32 and a few numbers below this is infinite: the step at its end is 2e31.
+# A few numbers below this make no sum infinite: the last step of float32 is 2e31.
 _LARGE = 1e29
 _END = 2**63 - 1  # The end of a slice, in a graph.
 # What makes infinities of ordinary numbers.
@@ -163,7 +163,8 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
     for value, grows in added.items():
         if _may_hold(value, program, _may_overflow if grows else _is_infinite):
             return True
-    return sum(_may_hold(value, program, _is_large) for value in added) > 1
+    large = [value for value in added if _may_hold(value, program, _is_large)]
+    return len(large) > 1 and any(_may_hold(value, program, _may_overflow) for value in large)
 
 
 def _hides(numbers: torch.Tensor) -> torch.Tensor:
