@@ -151,6 +151,14 @@ def test_rows_are_checked_where_sums_may_be_infinite(
     assert ("aten.amax" in same(added(*numbers))) == checked
 
 
+def test_rows_are_checked_where_one_mask_is_added_twice() -> None:
+    def steps(s: Tensor, m: Tensor, o: Tensor) -> Tensor:
+        mask = torch.zeros(5, 5).masked_fill(m, LOWEST)
+        return s + mask + mask
+
+    assert "aten.amax" in same(steps)
+
+
 HOLES = torch.zeros(5, 5).masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -math.inf)
 WHOLE = torch.zeros(5, 5).masked_fill(torch.tensor([[False]] * 4 + [[True]]), -math.inf)
 

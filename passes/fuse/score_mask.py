@@ -159,11 +159,11 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
         return bool((evaluate(mask, program).amax(-1) == -math.inf).any())
     if any(one.fill == -math.inf for one in later):
         return True
-    added = {one.step.value: one.grows for one in later if isinstance(one.step, Added)}
-    for value, grows in added.items():
+    added = [(one.step.value, one.grows) for one in later if isinstance(one.step, Added)]
+    for value, grows in added:
         if _may_hold(value, program, _may_overflow if grows else _is_infinite):
             return True
-    large = [value for value in added if _may_hold(value, program, _is_large)]
+    large = [value for value, _ in added if _may_hold(value, program, _is_large)]
     return len(large) > 1 and any(_may_hold(value, program, _may_overflow) for value in large)
 
 
