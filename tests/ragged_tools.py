@@ -53,14 +53,16 @@ def sequence(x: Tensor, mask: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """One layer of a BERT: embeddings, attention and a feed-forward, with norms behind sums."""
 
-    def __init__(self, masks: Masks, head: Heads = sequence, causal: bool = False) -> None:
+    def __init__(
+        self, masks: Masks, head: Heads = sequence, causal: bool = False, softcap: float = 0.0
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(40, WIDTH)
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.up, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.masks, self.head, self.causal = masks, head, causal
+        self.masks, self.head, self.causal, self.softcap = masks, head, causal, softcap
 
     def attend(self, x: Tensor, mask: Tensor) -> Tensor:
         """[batch, seq, width] -> the same."""
@@ -69,7 +71,11 @@ class Encoder(nn.Module):
             t.view(batch, length, HEADS, width // HEADS).transpose(1, 2)
             for t in self.qkv(x).split(width, -1)
         )
-        seen = F.scaled_dot_product_attention(q, k, v, self.masks(mask), is_causal=self.causal)
+        if self.softcap:
+            how = (self.masks(mask), HEADS, HEADS, 1.0, self.causal, self.softcap)
+            seen = torch.ops.strop.attention(q, k, v, *how)
+        else:
+            seen = F.scaled_dot_product_attention(q, k, v, self.masks(mask), is_causal=self.causal)
         result: Tensor = self.out(seen.transpose(1, 2).reshape(batch, length, width))
         return result
 

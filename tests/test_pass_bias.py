@@ -102,6 +102,19 @@ def test_the_bias_of_the_keys_is_dropped_even_where_a_row_hides_everything() -> 
     same_numbers(before, result.program, X, MASK, tolerance=1e-6)
 
 
+def test_keys_whose_scores_are_bounded_keep_their_bias() -> None:
+    class Bounded(Keys):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            q, k, v = (f(x).unflatten(-1, (2, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+            return (q @ k.mT).tanh().softmax(-1) @ v
+
+    before = run_passes(program_of(Bounded(), X, MASK), Noops(), FuseAttention())
+    assert before.find(torch.ops.strop.attention.default)
+    result = FoldBiases().run(before)
+    assert not result.modified
+    assert any("bounded by a tanh" in miss.reason for miss in result.log.misses)
+
+
 def test_keys_that_are_returned_keep_their_bias() -> None:
     before = program_of(Keys(returns_keys=True), X, MASK)
     result = FoldBiases().run(run_passes(before, Noops(), FuseAttention()))

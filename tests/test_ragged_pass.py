@@ -48,6 +48,13 @@ def test_attention_with_a_mask_of_queries_sees_all_positions() -> None:
     assert text.count("= aten.index_select(") == 6
 
 
+def test_attention_whose_scores_are_bounded_sees_all_positions() -> None:
+    before = captured(Encoder(MASKS["bool"], softcap=0.5))
+    after = ragged(before).program
+    assert "= strop.attention(" in body(after) and "ragged_attention" not in body(after)
+    same_where_real(before, after, PATTERNS["holes"], TOLERANCE)
+
+
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_last_hidden_state_stays_and_is_zero_at_padded_positions(

@@ -96,7 +96,7 @@ def _drop_bias(linear: Node, build: Builder) -> None:
 class KeyBias(Rule):
     """Drop the bias of the keys: it adds one number to all scores of a query.
 
-    Softmax does not change when a constant is added to all its inputs.
+    Softmax does not change when a constant is added to all its inputs; a tanh before it does.
     """
 
     name = "key-bias"
@@ -108,6 +108,8 @@ class KeyBias(Rule):
             return Miss("the keys are not the result of a linear layer", key)
         if arguments(key)["bias"] is None:
             return Miss("the keys have no bias", key)
+        if arguments(root)["softcap"]:
+            return Miss("the scores are bounded by a tanh", root, NEAR)
         if len(key.users) > 1 or any(root.args[i] is key for i in (0, 2)):
             return Miss("the keys are used elsewhere too", key, NEAR)
         return Match(root, {"key": key}, [])

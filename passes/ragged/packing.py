@@ -130,8 +130,11 @@ class Packing:
         return all(self._is_leading(n) for n in (node, *_mains(node)))
 
     def _is_attention_of_rows(self, node: Node) -> bool:
-        """Whether sequences look at themselves alone, and only the key says what is hidden."""
-        if node.target is not strop.attention.default:
+        """Whether sequences look at themselves alone, and only the key says what is hidden.
+
+        The packed form has no bound of its scores.
+        """
+        if node.target is not strop.attention.default or arguments(node)["softcap"]:
             return False
         *xs, mask = (arg(node, i) for i in range(4))
         if not all(self.states[x].tokens and self._is_leading(x) for x in xs):
