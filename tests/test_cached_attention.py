@@ -245,6 +245,7 @@ def test_other_calls_take_the_standard_operator_and_exact_caches(call: Call, why
     session, model = file_of(call.program())
     assert "GroupQueryAttention" not in operators(model), why
     assert model.meta["strop.shared_caches"] == frozenset()
+    assert len(set(model.meta["strop.copied_caches"].values())) == 1
     for sizes in SIZES:
         given = call.inputs(*sizes, "none")
         assert_same(call, by_name(session, given), given)

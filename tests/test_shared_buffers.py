@@ -22,7 +22,7 @@ def shares(folder: Path, task: str, out: Path) -> bool:
     [
         ("gemma2", "scores are bounded by a tanh, and the mask is one of numbers"),
         ("bloom", "heads are folded into the batch, and scores fall with distance"),
-        ("codegen", "the mask is scaled with the scores"),
+        pytest.param("codegen", "the mask is scaled with the scores", marks=pytest.mark.slow),
         ("mpt", "the mask of numbers is made one of places again, and its complement fills"),
     ],
 )
@@ -33,6 +33,22 @@ def test_decoders_that_write_attention_out_share_buffers(
     assert shares(tmp_path / "model", "text-generation", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_decoder_with_biases_for_its_places_shares_buffers(tmp_path: Path) -> None:
     saved_pair(tmp_path / "model", "t5")
     assert shares(tmp_path / "model", "text2text-generation", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("gpt_neo", "the mask may show other places than those before a token"),
+        ("xglm", "no attention continues them"),
+    ],
+)
+def test_a_note_says_why_caches_are_copied(family: str, reason: str, tmp_path: Path) -> None:
+    saved(tmp_path / "model", family)
+    built = build(load_folder(f"{tmp_path / 'model'}#text-generation"), tmp_path / "out")
+    assert not built.manifest["generation"]["shared_buffers"]
+    [note] = [note for note in built.manifest["notes"] if "copies" in note]
+    assert note.startswith("each new token copies 4 of the caches: ") and reason in note

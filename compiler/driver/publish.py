@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -50,14 +51,14 @@ def publish(
         UsageError: the artifact cannot be written, or the user's own code failed.
     """
     lowered = {part.name: _lowered(part) for part in parts}
-    caches = _caches(job, lowered.values())
+    caches, copied = _caches(job, lowered.values()), _why_copied(job, lowered.values())
     with (
         _written_in_float(parts) as in_float,
         staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder,
     ):
         shared = SharedWeights()
         files = _written(job, parts, lowered, shared, folder)
-        notes = [*job.told, *_apart(parts, shared, tensors)]
+        notes = [*job.told, *copied, *_apart(parts, shared, tensors)]
         checked = {part.name: _checked(folder, in_float, part) for part in parts}
         generated = _generated(folder, job, parts, texts, caches)
         together = Together(files, caches, notes, generated)
@@ -72,10 +73,27 @@ def _lowered(part: Ready) -> Lowered:
 
 def _caches(job: Job, lowered: Collection[Lowered]) -> Caches:
     """How the files take caches: whether every one may be a buffer that is output, too."""
+    copied = _copied(job, lowered)
+    prefill = "" if job.several else "".join(one.prefill for one in lowered)
+    return Caches(bool(job.generation and job.generation.caches) and not copied, prefill)
+
+
+def _copied(job: Job, lowered: Collection[Lowered]) -> list[str]:
+    """The caches of a decoder that have no buffer that calls share."""
     caches = job.generation.caches if job.generation is not None else {}
     free = frozenset[str]().union(*(one.shared_caches for one in lowered))
-    prefill = "" if job.several else "".join(one.prefill for one in lowered)
-    return Caches(bool(caches) and free.issuperset(caches), prefill)
+    return [name for name in caches if name not in free]
+
+
+def _why_copied(job: Job, lowered: Collection[Lowered]) -> list[str]:
+    """A note that says why a runtime copies caches that it could continue in place, if it does."""
+    copied = _copied(job, lowered)
+    if not copied or not isinstance(job.target, OnnxTarget):
+        return []
+    found = ChainMap(*(dict(one.copied_caches) for one in lowered))
+    unread = "no attention continues them ('strop debug why-not cached-attention' says why)"
+    reasons = dict.fromkeys(found.get(name, unread) for name in copied)
+    return [f"each new token copies {len(copied)} of the caches: {'; '.join(reasons)}"]
 
 
 @contextmanager

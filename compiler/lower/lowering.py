@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,11 @@ class Lowered(Protocol):
 
         The buffer may be longer than what it holds.
         """
+        ...
+
+    @property
+    def copied_caches(self) -> Mapping[str, str]:
+        """By input, why a cache that attention continues can lie in no such buffer, in words."""
         ...
 
     @property

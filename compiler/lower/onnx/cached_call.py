@@ -64,20 +64,25 @@ class Seen:
     window: int | None
 
 
-def seen(on: Emitter, call: CachedCall) -> Seen | None:
-    """What a call's mask shows, if ``GroupQueryAttention`` takes the call; else None.
+def seen(on: Emitter, call: CachedCall) -> Seen | str:
+    """What a call's mask shows, or why ``GroupQueryAttention`` does not take the call, in words.
 
     The operator hides what comes after a token by itself, so it takes only masks that do so too.
     """
     mask = cache_mask_in(call.mask, on.program)
     if mask is None or len(shape_of(call.mask)) != 4:
-        return None
+        return "the mask may show other places than those before a token"
     if any(past.op != "placeholder" for past in (call.past_k, call.past_v)):
-        return None  # A buffer with room would have been read before.
-    taken = on.target.contrib and on.target.fuses(dtype_of(call.q))
-    sized = call.size > 0 and call.size % STEP == 0
-    if not taken or not sized or static_int(shape_of(call.past_v)[-1]) != call.size:
-        return None
+        return "they are computed before attention reads them"
+    if not on.target.contrib:
+        return f"{on.target.name} has no operator that continues a cache in place"
+    if not on.target.fuses(dtype_of(call.q)):
+        return f"{on.target.name} continues no cache of {dtype_of(call.q)} in place"
+    size, of_values = call.size, static_int(shape_of(call.past_v)[-1])
+    if not size or size != of_values:
+        return f"heads have {size or 'any number of'} channels for keys, {of_values} for values"
+    if size % STEP:
+        return f"heads have {size} channels, and the operator takes multiples of {STEP}"
     found = arguments(mask)
     return Seen(found["mask"], found["window"])
 

@@ -53,6 +53,7 @@ class Emitter:
         exported: what ``torch.onnx`` made of single operators, or why it did not, by signature.
         shared_caches: inputs that may lie in one buffer, larger than they are, with the outputs
             that continue them.
+        copied_caches: why other caches may not, by input.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Emitter:
         # Where a cache lies in a larger buffer, its own shape does not tell how long it is.
         self._caches = set(cache_inputs(program))
         self.shared_caches: set[str] = set()
+        self.copied_caches: dict[str, str] = {}
         self._may_be_empty = any(dim.min == 0 for dim in program.contract.dims)
         # The names that callers use are theirs: nothing inside the graph may take them.
         specs = (*program.contract.inputs, *program.contract.outputs)

@@ -17,7 +17,7 @@ from strop.compiler.ir.program import Program
 from strop.compiler.lower.choices import Choices, shipped
 from strop.compiler.lower.lowering import Lowering
 from strop.compiler.lower.onnx.emitter import MADE_FROM
-from strop.compiler.lower.onnx.lowering import SHARED_CACHES, lower_to_onnx
+from strop.compiler.lower.onnx.lowering import COPIED_CACHES, SHARED_CACHES, lower_to_onnx
 from strop.compiler.lower.onnx.rules.weight_only import FAST_IN_FLOAT
 from strop.compiler.lower.onnx.table import choose
 from strop.compiler.lower.onnx.write import write_beside, write_model
@@ -55,6 +55,12 @@ class LoweredToOnnx:
         """Inputs that may lie in one buffer with the outputs that continue them."""
         shared: frozenset[str] = self.model.meta[SHARED_CACHES]
         return shared
+
+    @property
+    def copied_caches(self) -> dict[str, str]:
+        """Why others may not, by input."""
+        copied: dict[str, str] = self.model.meta[COPIED_CACHES]
+        return copied
 
     @property
     def prefill(self) -> str:

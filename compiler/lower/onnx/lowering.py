@@ -23,6 +23,7 @@ from strop.compiler.util.errors import UnsupportedError
 
 # In the metadata of a model, which is not written: names of inputs, as ``Emitter.shared_caches``.
 SHARED_CACHES = "strop.shared_caches"
+COPIED_CACHES = "strop.copied_caches"
 
 
 def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.Model:
@@ -49,6 +50,7 @@ def lower_to_onnx(program: Program, target: OnnxTarget, choices: Choices) -> ir.
     )
     model = ir.Model(graph, ir_version=10, producer_name="strop")
     model.meta[SHARED_CACHES] = frozenset(on.shared_caches)
+    model.meta[COPIED_CACHES] = dict(on.copied_caches)
     return model
 
 

@@ -52,6 +52,11 @@ class LoweredToPlan:
         """None: a plan makes longer caches anew."""
         return frozenset()
 
+    @property
+    def copied_caches(self) -> dict[str, str]:
+        """None that anybody asked for."""
+        return {}
+
     def provenance(self) -> list[Provenance]:
         """Where every step comes from, in order."""
         traced = self._compiled.traced

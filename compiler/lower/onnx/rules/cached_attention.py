@@ -34,9 +34,11 @@ strop = torch.ops.strop
 def cached_attention(on: Emitter, *arguments: Any) -> Any:
     call = CachedCall(*arguments)
     shown = seen(on, call)
-    if shown is None:
+    caches = [str(call.past_k.target), str(call.past_v.target)]
+    if isinstance(shown, str):
+        on.copied_caches |= dict.fromkeys(caches, shown)
         return _exact(on, call, on.value(call.past_k), on.value(call.past_v))
-    on.shared_caches |= {str(call.past_k.target), str(call.past_v.target)}
+    on.shared_caches.update(caches)
     if not continues_batches(on, call):
         return grouped_query(on, call, given(on, call, turns=False), shown.window)
     read = given(on, call, turns=True)
