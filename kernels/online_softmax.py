@@ -46,7 +46,7 @@ def fold(scores, top, total, unit):
 
 @triton.jit
 def bounded(scores, bound):
-    """``bound * tanh(scores / bound)``, its last digit off by a few.
+    """``bound * tanh(scores / bound)``, right to a few units of its last digit.
 
     Near 0, where a quotient of exponentials would lose digits, by the polynomial of tanhf in the
     Cephes library (S. L. Moshier), for |x| < 0.625.

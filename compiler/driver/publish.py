@@ -51,14 +51,16 @@ def publish(
         UsageError: the artifact cannot be written, or the user's own code failed.
     """
     lowered = {part.name: _lowered(part) for part in parts}
-    caches, copied = _caches(job, lowered.values()), _why_copied(job, lowered.values())
+    copied = _copied(job, lowered.values())
+    caches = _caches(job, lowered.values(), copied)
+    why_copied = _why_copied(job, lowered.values(), copied)
     with (
         _written_in_float(parts) as in_float,
         staged(job.out, ARTIFACT, job.options.force, interrupts.settle) as folder,
     ):
         shared = SharedWeights()
         files = _written(job, parts, lowered, shared, folder)
-        notes = [*job.told, *copied, *_apart(parts, shared, tensors)]
+        notes = [*job.told, *why_copied, *_apart(parts, shared, tensors)]
         checked = {part.name: _checked(folder, in_float, part) for part in parts}
         generated = _generated(folder, job, parts, texts, caches)
         together = Together(files, caches, notes, generated)
@@ -71,13 +73,6 @@ def _lowered(part: Ready) -> Lowered:
         return lowering.lower(part.optimized.program, part.job.target, part.job.options.choices)
 
 
-def _caches(job: Job, lowered: Collection[Lowered]) -> Caches:
-    """How the files take caches: whether every one may be a buffer that is output, too."""
-    copied = _copied(job, lowered)
-    prefill = "" if job.several else "".join(one.prefill for one in lowered)
-    return Caches(bool(job.generation and job.generation.caches) and not copied, prefill)
-
-
 def _copied(job: Job, lowered: Collection[Lowered]) -> list[str]:
     """The caches of a decoder that have no buffer that calls share."""
     caches = job.generation.caches if job.generation is not None else {}
@@ -85,9 +80,14 @@ def _copied(job: Job, lowered: Collection[Lowered]) -> list[str]:
     return [name for name in caches if name not in free]
 
 
-def _why_copied(job: Job, lowered: Collection[Lowered]) -> list[str]:
+def _caches(job: Job, lowered: Collection[Lowered], copied: Sequence[str]) -> Caches:
+    """How the files take caches: whether every one may be a buffer that is output, too."""
+    prefill = "" if job.several else "".join(one.prefill for one in lowered)
+    return Caches(bool(job.generation and job.generation.caches) and not copied, prefill)
+
+
+def _why_copied(job: Job, lowered: Collection[Lowered], copied: Sequence[str]) -> list[str]:
     """A note that says why a runtime copies caches that it could continue in place, if it does."""
-    copied = _copied(job, lowered)
     if not copied or not isinstance(job.target, OnnxTarget):
         return []
     found = ChainMap(*(dict(one.copied_caches) for one in lowered))

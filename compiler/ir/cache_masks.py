@@ -13,7 +13,7 @@ import torch
 from torch.fx.node import Node
 
 import strop.compiler.ir.dialect  # noqa: F401  (registers the strop:: operators)
-from strop.compiler.ir.ancestry import any_float_behind
+from strop.compiler.ir.ancestry import may_hold
 from strop.compiler.ir.families import CASTS
 from strop.compiler.ir.nodes import dtype_of
 from strop.compiler.ir.program import Program
@@ -93,14 +93,4 @@ def _may_be_large(bias: Any, program: Program) -> bool:
     """Whether a bias may show what a mask hides: floats are given, or it is made of large ones."""
     if not isinstance(bias, Node):
         return bool(abs(bias) > _LARGEST_BIAS)
-
-    def may(node: Node) -> bool:
-        if node.op == "placeholder":
-            return True
-        weight = program.weight_of(node)
-        if weight is not None:
-            return not bool((weight.detach().abs() <= _LARGEST_BIAS).all())
-        numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float)]
-        return any(abs(number) > _LARGEST_BIAS for number in numbers)
-
-    return any_float_behind(bias, may)
+    return may_hold(bias, program, lambda numbers: ~(numbers.abs() <= _LARGEST_BIAS))

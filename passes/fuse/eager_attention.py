@@ -127,7 +127,7 @@ class EagerAttention(Rule):
         q, k, v = (match[name].build(axes, build) for name in ("q", "k", "v"))
         scale = match["q"].number * match["k"].number * scale_of(steps)
         mask = build_mask(capped.after, q, axes, build)
-        q = scaled_queries(q, (*capped.before, *capped.after), axes, build)
+        q = scaled_queries(q, steps, axes, build)
         made = build_attention(q, k, v, mask, scale, False, build, capped.softcap)
         result = axes.back(made, match["leads"][1], build)
         return build.call(aten.transpose.int, result, -2, -1) if match["v"].turned else result

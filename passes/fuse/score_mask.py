@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.fx.node import Node
 
-from strop.compiler.ir.ancestry import any_float_behind
+from strop.compiler.ir.ancestry import may_hold
 from strop.compiler.ir.builder import Builder
 from strop.compiler.ir.constants import evaluate, is_weight_expression
 from strop.compiler.ir.nodes import shape_of
@@ -27,9 +27,6 @@ _HIDES = -1e4
 _OVERFLOWS = 1e38
 # A few numbers below this make no sum infinite: the last step of float32 is 2e31.
 _LARGE = 1e29
-_END = 2**63 - 1  # The end of a slice, in a graph.
-# What makes infinities of ordinary numbers.
-_MAKE_INFINITE = ("log", "log2", "log10", "log1p", "logit", "reciprocal", "exp", "pow", "tan")
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def why_not_one_mask(steps: Sequence[ScoreStep], program: Program) -> str | None
             "it counts where a row hides everything"
         )
     added = [one.step.value for one in later if isinstance(one.step, Added)]
-    if near and any(_may_hold(value, program, _hides) for value in added):
+    if near and any(may_hold(value, program, _hides) for value in added):
         return "scores are hidden by a fill and by a sum, which differ where a row hides everything"
     return None
 
@@ -161,10 +158,10 @@ def _may_hide_a_row(mask: Node, later: Sequence[Later], program: Program) -> boo
         return True
     added = [(one.step.value, one.grows) for one in later if isinstance(one.step, Added)]
     for value, grows in added:
-        if _may_hold(value, program, _may_overflow if grows else _is_infinite):
+        if may_hold(value, program, _may_overflow if grows else _is_infinite):
             return True
-    large = [value for value, _ in added if _may_hold(value, program, _is_large)]
-    return len(large) > 1 and any(_may_hold(value, program, _may_overflow) for value in large)
+    large = [value for value, _ in added if may_hold(value, program, _is_large)]
+    return len(large) > 1 and any(may_hold(value, program, _may_overflow) for value in large)
 
 
 def _hides(numbers: torch.Tensor) -> torch.Tensor:
@@ -182,28 +179,3 @@ def _may_overflow(numbers: torch.Tensor) -> torch.Tensor:
 
 def _is_large(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.abs() >= _LARGE
-
-
-def _may_hold(value: Node, program: Program, bad: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    """Whether a value may hold numbers of a kind: it is given, or computed from such numbers."""
-
-    def may(node: Node) -> bool:
-        if is_weight_expression(node):
-            return bool(bad(evaluate(node, program).detach().float()).any())
-        given = node.op == "placeholder" or _makes_infinite(node)
-        return given or bool(bad(_literals(node)).any())
-
-    return any_float_behind(value, may)
-
-
-def _makes_infinite(node: Node) -> bool:
-    """Whether an operator may make infinities of ordinary numbers."""
-    name = str(node.target).removeprefix("aten.").split(".")[0]
-    by_tensor = name == "div" and isinstance(node.args[1], Node)
-    return name in _MAKE_INFINITE or by_tensor
-
-
-def _literals(node: Node) -> torch.Tensor:
-    given = (*node.args, *node.kwargs.values())
-    found = [float(a) for a in given if isinstance(a, (int, float)) and a != _END]
-    return torch.tensor(found, dtype=torch.float64)

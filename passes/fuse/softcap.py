@@ -13,28 +13,26 @@ Steps = Sequence[ScoreStep]
 
 @dataclass(frozen=True)
 class Capped:
-    """What was done to scores, apart at their tanh.
+    """What was done to scores, cut at their tanh.
 
     Attributes:
-        before: the steps before the tanh; none without a tanh.
-        after: those after it, or all.
+        after: the steps after the tanh; all of them without one.
         softcap: the bound of the scores; 0 without a tanh.
     """
 
-    before: Steps
     after: Steps
     softcap: float
 
 
 def apart(steps: Steps) -> Capped | str:
-    """Steps apart at their tanh, or the condition that fails, in words.
+    """Steps cut at their tanh, or the condition that fails, in words.
 
     ``c tanh(s)`` is ``|c| tanh(c s / |c|)``: the bound is above 0, and the product of all factors
     before and after the tanh is the scale.
     """
     places = [i for i, step in enumerate(steps) if isinstance(step, Bounded)]
     if not places:
-        return Capped((), steps, 0.0)
+        return Capped(steps, 0.0)
     before, after = steps[: places[0]], steps[places[0] + 1 :]
     if len(places) > 1:
         return "the scores are bounded by a tanh more than once"
@@ -43,4 +41,4 @@ def apart(steps: Steps) -> Capped | str:
     if any(isinstance(step, ScaledRows) for step in after):
         return "the scores are scaled by a tensor after they are bounded by a tanh"
     softcap = float(abs(scale_of(after)))
-    return Capped(before, after, softcap) if softcap else "bounded scores are multiplied by 0"
+    return Capped(after, softcap) if softcap else "bounded scores are multiplied by 0"
