@@ -67,16 +67,15 @@ class Encoder(nn.Module):
     def attend(self, x: Tensor, mask: Tensor) -> Tensor:
         """[batch, seq, width] -> the same."""
         batch, length, width = x.shape
-        q, k, v = (
-            t.view(batch, length, HEADS, width // HEADS).transpose(1, 2)
-            for t in self.qkv(x).split(width, -1)
-        )
+        parts = self.qkv(x).split(width, -1)
+        q, k, v = (t.view(batch, length, HEADS, width // HEADS).transpose(1, 2) for t in parts)
         if self.softcap:
             how = (self.masks(mask), HEADS, HEADS, 1.0, self.causal, self.softcap)
-            seen = torch.ops.strop.attention(q, k, v, *how)
+            joined = torch.ops.strop.attention(*parts, *how)
         else:
             seen = F.scaled_dot_product_attention(q, k, v, self.masks(mask), is_causal=self.causal)
-        result: Tensor = self.out(seen.transpose(1, 2).reshape(batch, length, width))
+            joined = seen.transpose(1, 2).reshape(batch, length, width)
+        result: Tensor = self.out(joined)
         return result
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:

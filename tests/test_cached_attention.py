@@ -91,7 +91,13 @@ class Call:
         if self.mask == "filled where shown":
             return bias.float().masked_fill(found, LOWEST)
         if self.mask == "casts":
-            return found.float() * bias
+            return found.float()
+        if self.mask == "multiplied":
+            return found * 2.0
+        if self.mask == "added":
+            return bias.float() + found
+        if self.mask == "number added":
+            return found + 2.0
         hidden = torch.where(found, 0.0, LOWEST if self.mask != "weak" else -1e4)
         large = torch.tensor([0.0, 1e30, 0.0, 0.0])[:, None, None]
         return {
@@ -100,6 +106,7 @@ class Call:
             "scaled": hidden * 0.35,
             "scaled away": hidden * 1e-9,
             "turned": hidden * -0.35,
+            "taken away": torch.add(bias.float(), hidden, alpha=-1),
             "zeros": torch.where(~found, LOWEST, 0.0),
             "zeros where shown": torch.where(~found, 0.0, LOWEST),
             "no numbers": bias.float().masked_fill(torch.where(found, 0.0, 0.0).bool(), LOWEST),
@@ -232,11 +239,15 @@ APART = [
     (Call(mask="weak"), "a mask of numbers that scores outweigh"),
     (Call(mask="scaled away"), "a mask of numbers that a factor makes small"),
     (Call(mask="turned"), "a mask that shows what it hid"),
+    (Call(mask="taken away"), "a mask that is subtracted"),
     (Call(mask="filled where shown"), "a fill that hides what the cache's mask shows"),
     (Call(mask="zeros where shown"), "zeros that show what the cache's mask hides"),
     (Call(mask="no numbers"), "a fill that hides nothing"),
     (Call(mask="not filled"), "a mask that hides what the cache's shows"),
     (Call(mask="casts"), "a mask of zeros and ones"),
+    (Call(mask="multiplied"), "a mask of zeros and twos"),
+    (Call(mask="added"), "ones that are added where a place is shown"),
+    (Call(mask="number added"), "twos and threes"),
 ]
 
 

@@ -36,20 +36,26 @@ def cache_mask_of(mask: Node) -> Node | None:
 
 def cache_mask_in(mask: Node, program: Program) -> Node | None:
     """The same of a mask whose shown places may have biases."""
-    match mask.target, mask.args, mask.kwargs:
-        case aten.where.ScalarOther, (Node() as condition, bias, float(number)), _:
+    match mask.target, mask.args:
+        case aten.where.ScalarOther, (Node() as condition, bias, float(number)):
             parts = [(_shown_where(condition, True) if number <= _HIDES else None, bias)]
-        case aten.where.ScalarSelf, (Node() as condition, float(number), bias), _:
+        case aten.where.ScalarSelf, (Node() as condition, float(number), bias):
             parts = [(_shown_where(condition, False) if number <= _HIDES else None, bias)]
-        case aten.masked_fill.Scalar, (bias, Node() as condition, float(number)), _:
+        case aten.masked_fill.Scalar, (bias, Node() as condition, float(number)):
             parts = [(_shown_where(condition, False) if number <= _HIDES else None, bias)]
-        case aten.add.Tensor, (Node() as one, Node() as other), {}:
-            parts = [(cache_mask_in(a, program), b) for a, b in ((one, other), (other, one))]
-        case aten.add.Tensor | aten.sub.Tensor, (Node() as one, bias), {}:
-            parts = [(cache_mask_in(one, program), bias)]
+        case aten.add.Tensor, (one, other) if not mask.kwargs:
+            parts = [(_numbers_in(a, program), b) for a, b in ((one, other), (other, one))]
+        case aten.sub.Tensor, (one, bias) if not mask.kwargs:
+            parts = [(_numbers_in(one, program), bias)]
         case _:
             return cache_mask_of(mask)
     return next((m for m, bias in parts if m and not _may_be_large(bias, program)), None)
+
+
+def _numbers_in(summand: Any, program: Program) -> Node | None:
+    """The same of a summand; a bool one counts as 0 and 1, which hides nothing."""
+    is_mask = isinstance(summand, Node) and not _is_bool(summand)
+    return cache_mask_in(summand, program) if is_mask else None
 
 
 def _hidden_by(mask: Node) -> tuple[Node | None, float]:
@@ -61,7 +67,7 @@ def _hidden_by(mask: Node) -> tuple[Node | None, float]:
             return _shown_where(condition, True), number
         case aten.where.Scalar, (Node() as condition, float(number), 0):
             return _shown_where(condition, False), number
-        case aten.mul.Tensor, (Node() as source, float(times)) if times > 0:
+        case aten.mul.Tensor, (Node() as source, float(times)) if not _is_bool(source):
             places, number = _hidden_by(source)
             return places, number * times
         case target, (Node() as source, *_) if target in (aten.expand.default, *CASTS):
